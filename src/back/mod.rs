@@ -1,0 +1,1 @@
+//! Back ends: machines the kernels run on.

@@ -1,0 +1,3 @@
+//! The checker: names, hyperparameters, shapes, kinds.
+
+pub mod core;

@@ -1,0 +1,1 @@
+//! Loop-level code shared by all back ends.

@@ -1,0 +1,29 @@
+//! dnet: a declarative language and compiler for neural quantum states.
+//!
+//! The pipeline, one module per stage; arrows run one way:
+//!
+//! 1. [`syntax`]: text to a tree with spans, and back (the formatter).
+//! 2. [`check`]: names, hyperparameters, shapes, and the kinds that decide
+//!    whether a network is made of linear mixers and local nonlinearities.
+//! 3. [`ir`]: the checked program as a graph of real tensors.
+//! 4. [`pass`]: simplification, scattering normal form, ABACUS updates,
+//!    environments, gradients, cost model.
+//! 5. [`interp`]: the slow reference evaluator, oracle of everything else.
+//! 6. [`kernel`] and [`back`]: loop-level code and the machines it runs on.
+//! 7. [`run`]: networks at run time: parameters, batches, log ratios.
+//! 8. [`vmc`]: operators, samplers, optimisers, statistics, exact references.
+//!
+//! [`diag`] holds the diagnostics all stages report with.
+#![warn(missing_docs)]
+
+pub mod back;
+pub mod check;
+pub mod cli;
+pub mod diag;
+pub mod interp;
+pub mod ir;
+pub mod kernel;
+pub mod pass;
+pub mod run;
+pub mod syntax;
+pub mod vmc;

@@ -1,0 +1,2 @@
+//! `dnetc`, the command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Graph to graph: normal form, ABACUS, gradients, cost.

@@ -1,0 +1,55 @@
+//! Networks at run time: what samplers and estimators may ask of any back end.
+
+use crate::ir::Lattice;
+use num_complex::Complex64;
+
+/// A configuration: +1 or -1 per spin, sites in row-major order.
+pub type Spins = [i8];
+
+/// A wave function with parameters, on a given lattice, on some back end.
+///
+/// Parameters are one flat vector in declaration order (each tensor row
+/// major). Log amplitudes are natural logarithms; only differences and
+/// `exp` of them are meaningful (the imaginary part is defined modulo 2 pi).
+pub trait WaveFunction: Send + Sync {
+    /// The lattice it was built for.
+    fn lattice(&self) -> Lattice;
+    /// Number of real parameters.
+    fn param_count(&self) -> usize;
+    /// Whether log psi has an imaginary part.
+    fn is_complex(&self) -> bool;
+    /// Replaces all parameters and rebuilds what depends on them alone.
+    fn set_params(&mut self, theta: &[f64]);
+    /// The parameters in force.
+    fn params(&self) -> &[f64];
+    /// `log psi` of each configuration; `batch.len() == out.len() * sites`.
+    fn log_psi(&self, batch: &Spins, out: &mut [Complex64]);
+    /// Gradients `d log psi / d theta` per configuration; calls
+    /// `row(sample, re, im)` once per configuration (`im` empty for real
+    /// networks), in any order, possibly from several threads.
+    fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync));
+    /// Everything needed to evaluate local changes of one configuration.
+    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a>;
+    /// One exact sequential sweep: proposes every single-spin flip once, in
+    /// site order or in reverse, each with the exact `log psi(s') - log psi(s)`
+    /// of the *current* configuration; flips where `decide(site, log_ratio)`
+    /// says so. Returns `None`, touching nothing, where this network has no
+    /// sweep cheaper than re-evaluation.
+    fn sweep(
+        &self,
+        spins: &mut Spins,
+        reverse: bool,
+        decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()>;
+}
+
+/// The cached state of one configuration, from which local changes are cheap.
+pub trait Background: Send {
+    /// `log psi` of the background configuration.
+    fn log_psi(&self) -> Complex64;
+    /// `log psi(s') - log psi(s)` where s' is the background with the spins
+    /// at `flips` (distinct sites) flipped.
+    fn log_ratio(&mut self, flips: &[usize]) -> Complex64;
+    /// Makes the background with `flips` applied the new background.
+    fn accept(&mut self, flips: &[usize]);
+}

@@ -1,0 +1,2 @@
+//! Variational Monte Carlo: operators, samplers, estimators, optimisers,
+//! statistics, exact references. Knows no back end, only [`crate::run`].
