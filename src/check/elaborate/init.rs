@@ -188,6 +188,14 @@ impl Elaborator<'_> {
             (Some(_), _) => return self.err(Code::E0105, span, format!("`{name}` takes two arguments"), "in this call"),
             _ => {}
         }
+        if builtins::FUNCTIONS.contains(&name.as_str()) {
+            // `dim(x)`, `div(a, b)` and the like: numbers of the frame the `param` is in.
+            return match self.call(None, call)? {
+                Val::Static(s) if super::expr::real(s).is_some() => Ok(Init::Number(super::expr::real(s).unwrap_or(0.0))),
+                Val::Sites { scale, token } => Ok(length(&[Dim::Sites { scale, per: token.volume() }])),
+                _ => self.err(Code::E0203, span, "expected a number known at compile time", "in an initialiser"),
+            };
+        }
         let [(None, arg)] = args[..] else {
             if builtins::INIT_FUNCTIONS.contains(&name.as_str()) {
                 return self.err(Code::E0105, span, format!("`{name}` takes one argument"), "in this call");
