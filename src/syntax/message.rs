@@ -103,8 +103,7 @@ fn wants_expression(expected: &[&str]) -> bool {
 fn hint(found: &str, rest: &str, expected: &[&str]) -> Option<&'static str> {
     Some(match found {
         ";" => "statements need no `;`: remove it",
-        "**" => "write powers with `^`",
-        "*" if rest.starts_with("**") => "write powers with `^`",
+        "*" if wants_expression(expected) => "powers are written with `^`",
         "&" => "write `and`",
         "|" if rest.starts_with("||") => "write `or`; the pipe is `|>`",
         "|" => "the pipe is written `|>`",
