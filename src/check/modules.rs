@@ -148,8 +148,9 @@ impl Modules {
         let mut scope: HashMap<String, Entry> = HashMap::new();
         for item in &ast.items {
             let ItemKind::Use(used) = &item.kind else { continue };
-            let span = used.path[0].span.to(used.path[used.path.len() - 1].span);
-            let Some(module) = self.find_module(&used.path, span, dir, diags) else { continue };
+            let (path, names) = self.split_use(used, dir);
+            let span = path[0].span.to(path[path.len() - 1].span);
+            let Some(module) = self.find_module(path, span, dir, diags) else { continue };
             let mut add = |ident: &Ident, name: &str, def: Def, diags: &mut Vec<Diagnostic>| {
                 let entry = Entry { def, span: ident.span, imported: true };
                 if let Some(first) = scope.get(name) {
@@ -169,11 +170,11 @@ impl Modules {
                 }
                 scope.insert(name.to_owned(), entry);
             };
-            if used.names.is_empty() {
-                let last = &used.path[used.path.len() - 1];
+            if names.is_empty() {
+                let last = &path[path.len() - 1];
                 add(last, &last.name, Def::Module(module), diags);
             }
-            for (name, renamed) in &used.names {
+            for (name, renamed) in &names {
                 let found = self.list[module.0].scope.get(&name.name).filter(|e| !e.imported).map(|e| e.def);
                 match found {
                     Some(def) => {
@@ -185,7 +186,7 @@ impl Modules {
                         diags.push(with_suggestion(
                             Diagnostic::new(
                                 Code::E0101,
-                                format!("module `{}` has no `{}`", path_text(&used.path), name.name),
+                                format!("module `{}` has no `{}`", path_text(path), name.name),
                                 name.span,
                                 "not found",
                             ),
@@ -197,6 +198,23 @@ impl Modules {
             }
         }
         scope
+    }
+
+    /// The module part of a `use` and the names taken from it: in
+    /// `use std::nn::dense` the last segment is a name, in `use std::nn` it is
+    /// the module itself.
+    fn split_use<'u>(&self, used: &'u Use, dir: Option<&Path>) -> (&'u [Ident], Vec<(Ident, Option<Ident>)>) {
+        let path = &used.path[..];
+        let n = path.len();
+        if !used.names.is_empty() || n < 3 {
+            return (path, used.names.clone());
+        }
+        let is_module = path[0].name == "self"
+            && dir.is_some_and(|d| {
+                let file = path[1..].iter().fold(d.to_owned(), |f, s| f.join(&s.name));
+                file.with_extension("dnet").exists()
+            });
+        if is_module { (path, Vec::new()) } else { (&path[..n - 1], vec![(path[n - 1].clone(), None)]) }
     }
 
     fn find_module(
@@ -314,6 +332,21 @@ impl Modules {
             def = entry.def;
         }
         Some(def)
+    }
+
+    /// The library module that defines a name, if any.
+    pub fn std_home(&self, name: &str) -> Option<&'static str> {
+        let heads = ["fn ", "mixer ", "operator ", "network ", "const "];
+        STDLIB.iter().find_map(|(module, _, text)| {
+            let found = text.lines().any(|line| {
+                heads.iter().any(|h| {
+                    line.strip_prefix(h).is_some_and(|rest| {
+                        rest.strip_prefix(name).is_some_and(|r| r.starts_with(['(', ' ']))
+                    })
+                })
+            });
+            found.then_some(*module)
+        })
     }
 
     /// The directory a module's relative files live in.

@@ -363,9 +363,9 @@ pub enum ExprKind {
     /// `x`, `nn::dense`
     Path(Vec<Ident>),
     /// `f(a, b, key: c) as label`
-    Call(Call),
+    Call(Box<Call>),
     /// `x |> f(a) as label`: the left side becomes the first argument.
-    Pipe(Box<Expr>, Call),
+    Pipe(Box<Expr>, Box<Call>),
     /// `-x`, `not x`
     Unary(UnaryOp, Box<Expr>),
     /// `a + b` ...

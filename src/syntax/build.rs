@@ -23,8 +23,8 @@ pub(super) struct Builder<'a> {
     pub(super) depth: usize,
 }
 
-/// Whether a rule is a keyword without content of its own.
-pub(super) fn is_keyword(rule: Rule) -> bool {
+/// Whether a rule is a keyword or punctuation, without content of its own.
+pub(super) fn is_token(rule: Rule) -> bool {
     use Rule::*;
     matches!(
         rule,
@@ -55,6 +55,20 @@ pub(super) fn is_keyword(rule: Rule) -> bool {
             | kw_bonds
             | kw_sum
             | kw_local
+            | open_paren
+            | close_paren
+            | open_bracket
+            | close_bracket
+            | open_brace
+            | close_brace
+            | comma
+            | colon
+            | path_sep
+            | equals
+            | until_op
+            | range_op
+            | pipe_op
+            | less
     )
 }
 
@@ -77,7 +91,7 @@ impl<'a> Builder<'a> {
 
     /// The item in the pairs of `one_item`; its documentation is added by the caller.
     pub(super) fn item(mut self, mut pairs: Nodes) -> Result<Item, Diagnostic> {
-        let node = take(&mut take(&mut pairs).into_inner());
+        let node = first(take(&mut pairs));
         let span = self.span(&node);
         match self.item_kind(node) {
             Ok(kind) => Ok(Item {
@@ -125,8 +139,7 @@ impl<'a> Builder<'a> {
             match part.as_rule() {
                 Rule::name => name = Some(self.ident(part)),
                 Rule::params => {
-                    params = part
-                        .into_inner()
+                    params = parts(part)
                         .map(|n| self.fn_param(n))
                         .collect::<Built<_>>()?
                 }
@@ -194,9 +207,9 @@ impl<'a> Builder<'a> {
         };
         for part in parts(node) {
             match part.as_rule() {
-                Rule::use_path => item.path = part.into_inner().map(|n| self.ident(n)).collect(),
+                Rule::use_path => item.path = parts(part).map(|n| self.ident(n)).collect(),
                 _ => {
-                    for entry in part.into_inner() {
+                    for entry in parts(part) {
                         let mut inner = parts(entry);
                         let name = self.ident(take(&mut inner));
                         item.names.push((name, inner.next().map(|n| self.ident(n))));
@@ -208,7 +221,7 @@ impl<'a> Builder<'a> {
     }
 
     fn fn_param(&mut self, node: Node) -> Built<FnParam> {
-        let mut inner = node.into_inner();
+        let mut inner = parts(node);
         let name = self.ident(take(&mut inner));
         let mut param = FnParam {
             name,
@@ -235,8 +248,7 @@ impl<'a> Builder<'a> {
     fn block(&mut self, node: Node) -> Built<Block> {
         let place = self.span(&node);
         self.nested(1, place, |builder| {
-            let stmts = node
-                .into_inner()
+            let stmts = parts(node)
                 .map(|n| builder.stmt(n))
                 .collect::<Built<_>>()?;
             Ok(Block { stmts, span: place })
@@ -267,7 +279,7 @@ impl<'a> Builder<'a> {
                 let target = take(&mut inner);
                 let tuple = target.as_rule() == Rule::tuple_pattern;
                 let mut pattern: Vec<Ident> = match tuple {
-                    true => target.into_inner().map(|n| self.ident(n)).collect(),
+                    true => parts(target).map(|n| self.ident(n)).collect(),
                     false => vec![self.ident(target)],
                 };
                 let mut next = take(&mut inner);
@@ -302,7 +314,7 @@ impl<'a> Builder<'a> {
             ty: None,
             span: self.span(&node),
         };
-        for part in node.into_inner() {
+        for part in parts(node) {
             match part.as_rule() {
                 Rule::value_kind => annotation.kind = Some(self.kind(first(part))?),
                 _ => annotation.ty = Some(self.value_type(part)?),
@@ -327,20 +339,20 @@ impl<'a> Builder<'a> {
             let (lo, hi) = self.offsets(bounds)?;
             return Ok(KindAnnotation::Local(vec![(lo, hi)]));
         }
-        let mut corners = bounds.into_inner();
+        let mut corners = parts(bounds);
         let (lo0, lo1) = self.offsets(take(&mut corners))?;
         let (hi0, hi1) = self.offsets(take(&mut corners))?;
         Ok(KindAnnotation::Local(vec![(lo0, hi0), (lo1, hi1)]))
     }
 
     fn offsets(&mut self, node: Node) -> Built<(Expr, Expr)> {
-        let mut inner = node.into_inner();
+        let mut inner = parts(node);
         Ok((self.expr(take(&mut inner))?, self.expr(take(&mut inner))?))
     }
 
     /// `real[..]`: whether complex, and the shape.
     fn value_type(&mut self, node: Node) -> Built<(bool, Vec<Expr>)> {
-        let mut inner = node.into_inner();
+        let mut inner = parts(node);
         let complex = take(&mut inner).as_str() == "complex";
         Ok((
             complex,
@@ -421,7 +433,7 @@ impl<'a> Builder<'a> {
         while let Some(part) = inner.next() {
             match part.as_rule() {
                 Rule::kw_if => start = self.span(&part).start,
-                Rule::kw_else => {}
+                rule if is_token(rule) => {}
                 Rule::expr => branches.push((start, part, take(&mut inner))),
                 _ => otherwise = Some(part),
             }
@@ -456,7 +468,7 @@ impl<'a> Builder<'a> {
     fn op_block(&mut self, node: Node) -> Built<Vec<OpStmt>> {
         let place = self.span(&node);
         self.nested(1, place, |builder| {
-            node.into_inner().map(|n| builder.op_stmt(n)).collect()
+            parts(node).map(|n| builder.op_stmt(n)).collect()
         })
     }
 
@@ -519,7 +531,7 @@ impl<'a> Builder<'a> {
         while let Some(part) = inner.next() {
             match part.as_rule() {
                 Rule::kw_if => start = self.span(&part).start,
-                Rule::kw_else => {}
+                rule if is_token(rule) => {}
                 Rule::expr => branches.push((start, part, take(&mut inner))),
                 _ => last = Some(part),
             }

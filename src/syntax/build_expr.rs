@@ -77,7 +77,7 @@ impl Builder<'_> {
         let call = self.call_parts(target)?;
         let span = left.span.to(call.span);
         Ok(Expr {
-            kind: ExprKind::Pipe(Box::new(left), call),
+            kind: ExprKind::Pipe(Box::new(left), Box::new(call)),
             span,
         })
     }
@@ -165,7 +165,7 @@ impl Builder<'_> {
             Rule::call => {
                 let call = self.call_parts(node)?;
                 if call.parens {
-                    ExprKind::Call(call)
+                    ExprKind::Call(Box::new(call))
                 } else {
                     ExprKind::Path(call.function)
                 }
@@ -206,33 +206,27 @@ impl Builder<'_> {
     /// `if a {b} else if c {d} else {e}`, nested to the right.
     fn if_expr(&mut self, node: Node) -> Built<Expr> {
         let whole = self.span(&node);
-        // Each `else if` is one level; the span of an inner `if` begins at its condition's keyword.
-        let mut branches: Vec<(Span, Node, Node)> = Vec::new();
+        let mut branches: Vec<(u32, Node, Node)> = Vec::new();
         let mut otherwise = None;
-        let mut keyword = whole;
-        let mut inner = node.into_inner();
+        // Each inner `if` begins at its keyword and ends with the whole.
+        let mut start = whole.start;
+        let mut inner = node.into_inner().filter(|n| n.as_rule() == Rule::kw_if || n.as_rule() == Rule::expr);
         while let Some(part) = inner.next() {
-            match part.as_rule() {
-                Rule::kw_if => keyword = self.span(&part),
-                Rule::kw_else => {}
-                // The value after the last `else` has no partner.
-                _ if inner.len() == 0 => otherwise = Some(part),
-                _ => branches.push((keyword, part, take(&mut inner))),
+            if part.as_rule() == Rule::kw_if {
+                start = self.span(&part).start;
+            } else if let Some(value) = inner.next() {
+                branches.push((start, part, value));
+            } else {
+                otherwise = Some(part);
             }
         }
         let otherwise = otherwise.expect("the grammar ends an `if` expression with `else`");
         self.nested(branches.len(), whole, |builder| {
             let mut result = builder.expr(otherwise)?;
-            for (keyword, condition, value) in branches.into_iter().rev() {
+            for (start, condition, value) in branches.into_iter().rev() {
                 let (condition, value) = (builder.expr(condition)?, builder.expr(value)?);
-                let span = Span {
-                    start: keyword.start,
-                    ..whole
-                };
-                result = Expr {
-                    kind: ExprKind::If(Box::new(condition), Box::new(value), Box::new(result)),
-                    span,
-                };
+                let span = Span { start, ..whole };
+                result = Expr { kind: ExprKind::If(Box::new(condition), Box::new(value), Box::new(result)), span };
             }
             Ok(result)
         })
@@ -250,11 +244,11 @@ impl Builder<'_> {
         };
         for part in node.into_inner() {
             match part.as_rule() {
-                Rule::path => call.function = part.into_inner().map(|n| self.ident(n)).collect(),
+                Rule::path => call.function = parts(part).map(|n| self.ident(n)).collect(),
                 Rule::args => {
                     call.parens = true;
-                    for arg in part.into_inner() {
-                        let mut inner = arg.into_inner();
+                    for arg in parts(part) {
+                        let mut inner = parts(arg);
                         let mut value = take(&mut inner);
                         let mut key = None;
                         if value.as_rule() == Rule::key {
@@ -272,7 +266,7 @@ impl Builder<'_> {
 
     /// All `expr` children.
     pub(super) fn exprs(&mut self, node: Node) -> Built<Vec<Expr>> {
-        node.into_inner().map(|n| self.expr(n)).collect()
+        parts(node).map(|n| self.expr(n)).collect()
     }
 }
 
@@ -286,10 +280,10 @@ pub(super) fn take<'i>(nodes: &mut impl Iterator<Item = Node<'i>>) -> Node<'i> {
     nodes.next().expect("the grammar puts a node here")
 }
 
-/// Children without keywords.
+/// Children without keywords and punctuation.
 pub(super) fn parts(node: Node) -> impl Iterator<Item = Node> {
     node.into_inner()
-        .filter(|n| !super::build::is_keyword(n.as_rule()))
+        .filter(|n| !super::build::is_token(n.as_rule()))
 }
 
 fn number(text: &str, span: Span) -> Built<ExprKind> {

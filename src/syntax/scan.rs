@@ -25,7 +25,7 @@ pub struct Scan {
     pub items: Vec<usize>,
     /// First byte that is neither blank nor comment, if not the first item.
     pub stray: Option<usize>,
-    /// First bracket nested deeper than allowed.
+    /// First bracket nested deeper than allowed; the scan stops there.
     pub too_deep: Option<usize>,
     /// Brackets left open when an item ended: (index into `items`, position).
     pub unclosed: Vec<(usize, usize)>,
@@ -35,8 +35,7 @@ pub struct Scan {
 pub fn scan(text: &str, max_depth: usize) -> Scan {
     let bytes = text.as_bytes();
     let mut out = Scan::default();
-    let mut open: Vec<usize> = Vec::new();
-    let mut depth = 0usize;
+    let mut open: Vec<usize> = Vec::new(); // positions
     let mut line_is_blank = true;
     let mut after_full = false;
     let mut at = 0;
@@ -63,17 +62,22 @@ pub fn scan(text: &str, max_depth: usize) -> Scan {
                 continue;
             }
             b'(' | b'[' | b'{' => {
-                depth += 1;
-                if depth > max_depth {
-                    out.too_deep.get_or_insert(at);
-                } else {
-                    open.push(at);
+                if open.len() == max_depth {
+                    out.too_deep = Some(at);
+                    return out;
                 }
+                open.push(at);
                 (line_is_blank, after_full) = (false, false);
             }
             b')' | b']' | b'}' => {
-                depth = depth.saturating_sub(1);
-                open.truncate(depth);
+                // A bracket of another kind in between was left open.
+                let opener = if byte == b')' { b'(' } else { byte - 2 };
+                if let Some(partner) = open.iter().rposition(|&at| bytes[at] == opener) {
+                    if let Some(&position) = open.get(partner + 1) {
+                        out.unclosed.push((out.items.len().saturating_sub(1), position));
+                    }
+                    open.truncate(partner);
+                }
                 (line_is_blank, after_full) = (false, false);
             }
             _ if is_word(byte) => {
@@ -87,14 +91,13 @@ pub fn scan(text: &str, max_depth: usize) -> Scan {
                     && !(word == b"network" && after_full)
                     // Inside brackets only at the start of a line: then a bracket
                     // was left open, and the rest of the file can still be read.
-                    && (depth == 0 || (line_is_blank && word != b"const"));
+                    && (open.is_empty() || (line_is_blank && word != b"const"));
                 if begins_item {
                     if let Some(&position) = open.last() {
                         out.unclosed
                             .push((out.items.len().saturating_sub(1), position));
                     }
                     open.clear();
-                    depth = 0;
                     out.items.push(at);
                 } else if out.items.is_empty() {
                     out.stray.get_or_insert(at);

@@ -44,8 +44,7 @@ impl Elaborator<'_> {
                 }
             }
             ExprKind::Paren(inner) => self.expr(inner),
-            #[allow(unreachable_patterns)] // forms that belong to operators only
-            _ => self.err(Code::E0106, e.span, "this form belongs to operators", "not usable here"),
+            ExprKind::Sum(_) => self.err(Code::E0106, e.span, "`sum(r in a..b: ...)` belongs to operators", "not usable here"),
         }
     }
 
@@ -143,7 +142,7 @@ impl Elaborator<'_> {
         );
         if d.help.is_none()
             && let [only] = path
-            && let Some((home, ..)) = self.modules.std_home(&only.name)
+            && let Some(home) = self.modules.std_home(&only.name)
         {
             d = d.help(format!("the standard library has it: `use std::{home}::{name}`"));
         }
