@@ -1,3 +1,4 @@
 //! The checker: names, hyperparameters, shapes, kinds.
 
 pub mod core;
+pub mod operator;

@@ -1,2 +1,4 @@
 //! Variational Monte Carlo: operators, samplers, estimators, optimisers,
 //! statistics, exact references. Knows no back end, only [`crate::run`].
+
+pub mod operator;
