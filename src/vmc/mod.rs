@@ -2,3 +2,5 @@
 //! statistics, exact references. Knows no back end, only [`crate::run`].
 
 pub mod operator;
+pub mod ed;
+pub mod exact;
