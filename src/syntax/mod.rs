@@ -9,7 +9,12 @@ pub mod ast;
 mod build;
 mod build_expr;
 mod message;
+pub mod dump;
+pub mod format;
+mod format_expr;
+mod layout;
 pub mod parser;
 mod scan;
 
+pub use format::format;
 pub use parser::{parse, source_from_bytes};
