@@ -7,6 +7,7 @@
 pub mod builtins;
 pub mod core;
 pub mod elaborate;
+pub mod lattice;
 pub mod modules;
 pub mod names;
 mod unused;
