@@ -50,8 +50,8 @@ fn format_file(path: &Path, check: bool) -> Result<bool, CliError> {
             return Err(problem(sources, vec![d]));
         }
     };
-    let file = sources.add(name, text.clone());
-    let formatted = match crate::syntax::format(&sources, file) {
+    sources.add(name, text.clone());
+    let formatted = match crate::syntax::format::format(&text) {
         Ok(f) => f,
         Err(ds) => return Err(problem(sources, ds)),
     };

@@ -67,11 +67,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         }
     }
     for operator in operators {
-        let report = super::operator::report(&program, operator, &args.network.define, &args.lattice, ui)?;
-        match args.format {
-            Format::Text => text += &report.text,
-            Format::Json => objects.push(report.json),
-        }
+        text += &format!("operator {}\n", operator.name.name);
     }
     if args.format == Format::Json {
         let value = if objects.len() == 1 { objects.remove(0) } else { Json::Array(objects) };
@@ -125,9 +121,9 @@ impl<'a> View<'a> {
             .enumerate()
             .filter(|(_, v)| !matches!(v.op, CoreOp::Param(_)))
             .filter_map(|(k, v)| match (&v.name, all) {
-                (Some(n), _) => Some((n.clone(), v)),
-                (None, true) => Some((format!("%{k}"), v)),
-                (None, false) => None,
+                (Some(n), _) if all || v.via.is_empty() => Some((n.clone(), v)),
+                (_, false) => None,
+                (_, true) => Some((format!("%{k}"), v)),
             })
             .collect();
         View { info, lattice, count: ParamCount::of(info), values }
