@@ -27,6 +27,7 @@ mod update;
 pub use background::Background;
 pub use coefficients::{Coefficients, SiteCoefficients};
 pub use probe::{ProbeReport, probe};
+pub(crate) use update::readout;
 pub use update::{Emission, Update};
 
 use crate::interp::{EvalError, Evaluation, Tensor, evaluate};

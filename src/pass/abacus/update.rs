@@ -154,7 +154,7 @@ impl Emitter<'_> {
 }
 
 /// `F(Omega)`: evaluates what depends on pooled features.
-pub(super) fn readout(background: &Background, features: &[Tensor], spins: &[i8]) -> Result<Complex64, AbacusError> {
+pub(crate) fn readout(background: &Background, features: &[Tensor], spins: &[i8]) -> Result<Complex64, AbacusError> {
     let net = background.net;
     let context = Context::new(net.lattice, &net.params, spins)?;
     let mut fresh: HashMap<NodeId, Tensor> =

@@ -20,12 +20,13 @@ pub mod environment;
 pub mod fft;
 mod final_links;
 mod kernel;
-mod realisation;
+pub mod realisation;
+pub mod segment;
 pub mod sweep;
 
 pub use final_links::FinalLinks;
 pub use kernel::Kernel;
-//R
+pub use realisation::Realisation;
 
 use crate::pass::abacus::{AbacusError, Coefficients, Network};
 use crate::pass::normal_form::{MixerClass, NormalForm};
