@@ -1,1 +1,5 @@
 //! Graph to graph: normal form, ABACUS, gradients, cost.
+
+pub mod normal_form;
+pub mod abacus;
+pub mod link;
