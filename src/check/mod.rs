@@ -258,3 +258,4 @@ static_from! {
     f64 => |x| core::Static::Real(x),
     bool => |x| core::Static::Bool(x),
 }
+pub mod operator;

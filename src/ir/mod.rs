@@ -31,6 +31,7 @@
 
 pub mod graph;
 pub mod lower;
+pub mod valid;
 
 pub use lower::{Lowered, lower};
 pub use graph::{Graph, GraphParam, MapFn, Node, NodeId, NodeType, Op, Scan, ZipFn};
