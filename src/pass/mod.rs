@@ -1,1 +1,3 @@
 //! Graph to graph: normal form, ABACUS, gradients, cost.
+
+pub mod reverse;
