@@ -3,3 +3,4 @@
 pub mod normal_form;
 pub mod abacus;
 pub mod link;
+pub mod reverse;
