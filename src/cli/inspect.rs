@@ -67,7 +67,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         }
     }
     for operator in operators {
-        text += &format!("operator {}\n", operator.name.name);
+        let report = super::operator::report(&program, operator, &args.network.define, &args.lattice, ui)?;
+        match args.format {
+            Format::Text => text += &report.text,
+            Format::Json => objects.push(report.json),
+        }
     }
     if args.format == Format::Json {
         let value = if objects.len() == 1 { objects.remove(0) } else { Json::Array(objects) };

@@ -7,6 +7,7 @@ mod explain;
 mod fmt;
 mod inspect;
 mod new;
+mod operator;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
