@@ -58,7 +58,11 @@ fn assert_formats(text: &str) {
 fn snapshot(name: &str) {
     let text = std::fs::read_to_string(format!("tests/in/syntax/{name}.dnet")).unwrap();
     assert_formats(&text);
-    let both = format!("{text}\n---- tree\n{}\n---- formatted\n{}", dumped(&text), format(&text).unwrap());
+    let both = format!(
+        "{text}\n---- tree\n{}\n---- formatted\n{}",
+        dumped(&text),
+        format(&text).unwrap()
+    );
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("out/syntax");
     settings.set_prepend_module_to_snapshot(false);
@@ -95,7 +99,11 @@ fn syntax_errors() {
         let mut sources = SourceMap::default();
         let file = sources.add("test.dnet", case);
         let errors = parse(&sources, file).expect_err(case);
-        assert!(errors.iter().all(|e| e.primary.span.end as usize <= case.len()));
+        assert!(
+            errors
+                .iter()
+                .all(|e| e.primary.span.end as usize <= case.len())
+        );
         out += &render::human(&sources, &errors, false);
     }
     let mut settings = insta::Settings::clone_current();
@@ -116,7 +124,10 @@ fn every_broken_item_is_reported() {
 
 #[test]
 fn documentation_is_attached() {
-    let module = parsed("//! file\n\n/// one\n///  two\n// no\n/// three\nfn f() = 1\n//// ruler\nfn g() = 2").unwrap();
+    let module = parsed(
+        "//! file\n\n/// one\n///  two\n// no\n/// three\nfn f() = 1\n//// ruler\nfn g() = 2",
+    )
+    .unwrap();
     assert_eq!(module.docs, ["file"]);
     assert_eq!(module.items[0].docs, ["one", " two", "three"]);
     assert!(module.items[1].docs.is_empty());
@@ -131,39 +142,94 @@ fn spans_cover_the_text_exactly() {
     let module = parse(&sources, file).unwrap();
     let of = |span| sources.text(span);
     assert_eq!(of(module.items[0].span), "fn f(x) = a + b");
-    assert_eq!(of(module.items[1].span), "fn g() { return x |> f(1) as l // e\n }");
-    let ItemKind::Fn(g) = &module.items[1].kind else { panic!() };
-    let Body::Block(block) = &g.body else { panic!() };
+    assert_eq!(
+        of(module.items[1].span),
+        "fn g() { return x |> f(1) as l // e\n }"
+    );
+    let ItemKind::Fn(g) = &module.items[1].kind else {
+        panic!()
+    };
+    let Body::Block(block) = &g.body else {
+        panic!()
+    };
     assert_eq!(of(block.span), "{ return x |> f(1) as l // e\n }");
     assert_eq!(of(block.stmts[0].span), "return x |> f(1) as l");
-    let StmtKind::Return(value) = &block.stmts[0].kind else { panic!() };
+    let StmtKind::Return(value) = &block.stmts[0].kind else {
+        panic!()
+    };
     assert_eq!(of(value.span), "x |> f(1) as l");
 }
 
 #[test]
 fn limits() {
-    let deep = |open: &str, close: &str, n: usize| format!("const a = {}1{}", open.repeat(n), close.repeat(n));
-    for (open, close) in [("(", ")"), ("[", "]"), ("f(", ")"), ("f(x, k: ", ")"), ("if a { 1 } else { ", " }"), ("sum(r in 0..2: ", ")")] {
+    let deep = |open: &str, close: &str, n: usize| {
+        format!("const a = {}1{}", open.repeat(n), close.repeat(n))
+    };
+    for (open, close) in [
+        ("(", ")"),
+        ("[", "]"),
+        ("f(", ")"),
+        ("f(x, k: ", ")"),
+        ("if a { 1 } else { ", " }"),
+        ("sum(r in 0..2: ", ")"),
+    ] {
         assert_eq!(codes(&deep(open, close, 100)), [], "{open}");
         assert_eq!(codes(&deep(open, close, 100_000)), [Code::E0002], "{open}");
         // Without the closing half.
         assert_eq!(codes(&deep(open, "", 100_000)), [Code::E0002], "{open}");
         assert_eq!(codes(&deep("", close, 100_000)), [Code::E0001], "{close}");
     }
-    for repeated in ["-", "not ", "1 + ", "2 ^ ", "1 ^ -", "x |> f ", "a or ", "if a { 1 } else if b { 2 } else ", "f(1) |> f(", "a < "] {
+    for repeated in [
+        "-",
+        "not ",
+        "1 + ",
+        "2 ^ ",
+        "1 ^ -",
+        "x |> f ",
+        "a or ",
+        "if a { 1 } else if b { 2 } else ",
+        "f(1) |> f(",
+        "a < ",
+    ] {
         let found = codes(&format!("const a = {} x", repeated.repeat(100_000)));
-        assert!(found == [Code::E0002] || found == [Code::E0001], "{repeated}: {found:?}");
+        assert!(
+            found == [Code::E0002] || found == [Code::E0001],
+            "{repeated}: {found:?}"
+        );
     }
-    for (repeated, code) in [("-", Code::E0002), ("not ", Code::E0002), ("1 + ", Code::E0002), ("2 ^ ", Code::E0002)] {
-        assert_eq!(codes(&format!("const a = {}1", repeated.repeat(300))), [], "{repeated}");
-        assert_eq!(codes(&format!("const a = {}1", repeated.repeat(100_000))), [code], "{repeated}");
+    for (repeated, code) in [
+        ("-", Code::E0002),
+        ("not ", Code::E0002),
+        ("1 + ", Code::E0002),
+        ("2 ^ ", Code::E0002),
+    ] {
+        assert_eq!(
+            codes(&format!("const a = {}1", repeated.repeat(300))),
+            [],
+            "{repeated}"
+        );
+        assert_eq!(
+            codes(&format!("const a = {}1", repeated.repeat(100_000))),
+            [code],
+            "{repeated}"
+        );
     }
-    let blocks = format!("network a() {{ {} {} }}", "if a { ".repeat(100_000), "}".repeat(100_000));
+    let blocks = format!(
+        "network a() {{ {} {} }}",
+        "if a { ".repeat(100_000),
+        "}".repeat(100_000)
+    );
     assert_eq!(codes(&blocks), [Code::E0002]);
-    let chain = format!("network a() {{ if a {{ }} {} }}", "else if b { }".repeat(50_000));
+    let chain = format!(
+        "network a() {{ if a {{ }} {} }}",
+        "else if b { }".repeat(50_000)
+    );
     assert_eq!(codes(&chain), [Code::E0002]);
     assert_eq!(codes(&" ".repeat((16 << 20) + 1)), [Code::E0002]);
-    assert_eq!(codes(&format!("const a = {}", "9".repeat(10_000))), [Code::E0204]);
+    assert_eq!(
+        codes(&format!("const a = {}", "9".repeat(10_000))),
+        [Code::E0204]
+    );
     assert_eq!(codes("const a = 18446744073709551616"), [Code::E0204]);
     assert_eq!(codes("const a = 1e999"), [Code::E0204]);
     assert_eq!(codes("const a = 18446744073709551615 + 1e308i"), []);
@@ -171,7 +237,18 @@ fn limits() {
 
 #[test]
 fn ten_megabytes_on_one_line() {
-    for (unit, head) in [(" ", ""), ("(", "const a = "), ("a", "const "), ("1+", "const a = "), ("/", ""), ("\"", "const a = "), ("{}", "fn f() "), ("é", "const a = "), ("f(1,", "const a = "), ("fn f() = 1 ", "")] {
+    for (unit, head) in [
+        (" ", ""),
+        ("(", "const a = "),
+        ("a", "const "),
+        ("1+", "const a = "),
+        ("/", ""),
+        ("\"", "const a = "),
+        ("{}", "fn f() "),
+        ("é", "const a = "),
+        ("f(1,", "const a = "),
+        ("fn f() = 1 ", ""),
+    ] {
         let text = format!("{head}{}", unit.repeat(10_000_000 / unit.len()));
         let found = codes(&text);
         let valid = matches!(unit, " " | "/" | "fn f() = 1 ");
@@ -184,9 +261,20 @@ fn bytes_that_are_not_text() {
     use dnet::syntax::{ast::FileId, source_from_bytes};
     let error = source_from_bytes(FileId(0), "a.dnet", b"fn f()\n = \xff".to_vec()).unwrap_err();
     assert_eq!(error.code, Code::E0003);
-    assert_eq!(error.message, "`a.dnet` is not UTF-8 text (line 2, byte 10)");
-    assert_eq!(source_from_bytes(FileId(0), "a", vec![b' '; (16 << 20) + 1]).unwrap_err().code, Code::E0002);
-    assert_eq!(source_from_bytes(FileId(0), "a", "\u{feff}x".into()).unwrap(), "x");
+    assert_eq!(
+        error.message,
+        "`a.dnet` is not UTF-8 text (line 2, byte 10)"
+    );
+    assert_eq!(
+        source_from_bytes(FileId(0), "a", vec![b' '; (16 << 20) + 1])
+            .unwrap_err()
+            .code,
+        Code::E0002
+    );
+    assert_eq!(
+        source_from_bytes(FileId(0), "a", "\u{feff}x".into()).unwrap(),
+        "x"
+    );
     // Line ends of other systems and stray control characters.
     assert_eq!(codes("const a = 1\r\n// remark\r\nconst b = 2\r\n"), []);
     assert_eq!(codes("const a = 1\0"), [Code::E0001]);
@@ -199,7 +287,11 @@ fn truncations() {
         let text = std::fs::read_to_string(format!("tests/in/syntax/{name}.dnet")).unwrap();
         for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
             if let Err(errors) = parsed(&text[..end]) {
-                assert!(errors.iter().all(|e| e.primary.span.end as usize <= end && !e.message.is_empty()));
+                assert!(
+                    errors
+                        .iter()
+                        .all(|e| e.primary.span.end as usize <= end && !e.message.is_empty())
+                );
             }
         }
     }
@@ -209,8 +301,13 @@ fn truncations() {
 fn embedded_and_example_files_parse_and_format() {
     let mut seen = 0;
     for directory in ["stdlib", "examples"] {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for path in entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "dnet")) {
+        let Ok(entries) = std::fs::read_dir(directory) else {
+            continue;
+        };
+        for path in entries
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.extension().is_some_and(|e| e == "dnet"))
+        {
             assert_formats(&std::fs::read_to_string(path).unwrap());
             seen += 1;
         }
@@ -258,7 +355,44 @@ proptest! {
 }
 
 const TOKENS: [&str; 40] = [
-    "fn ", "f", "(", ")", "[", "]", "{", "}", " network n() ", "full ", "let ", "x", " = ", "+=", "+", "-", "not ", "^",
-    "1", "0.5", "2i", "..", "..=", ",", ":", "::", "|>", " as ", "if ", " else ", "repeat ", "use ", "\"s\"", "\"",
-    "// c\n", "/// d\n", "\n\n", "sum(", " in ", "const a",
+    "fn ",
+    "f",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    " network n() ",
+    "full ",
+    "let ",
+    "x",
+    " = ",
+    "+=",
+    "+",
+    "-",
+    "not ",
+    "^",
+    "1",
+    "0.5",
+    "2i",
+    "..",
+    "..=",
+    ",",
+    ":",
+    "::",
+    "|>",
+    " as ",
+    "if ",
+    " else ",
+    "repeat ",
+    "use ",
+    "\"s\"",
+    "\"",
+    "// c\n",
+    "/// d\n",
+    "\n\n",
+    "sum(",
+    " in ",
+    "const a",
 ];

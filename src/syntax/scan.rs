@@ -55,9 +55,7 @@ pub fn scan(text: &str, max_depth: usize) -> Scan {
                 // An unterminated string ends with its line.
                 let rest = &bytes[at + 1..];
                 let length = rest.iter().position(|&b| b == b'"' || b == b'\n');
-                at = length.map_or(bytes.len(), |n| {
-                    at + 1 + n + usize::from(rest[n] == b'"')
-                });
+                at = length.map_or(bytes.len(), |n| at + 1 + n + usize::from(rest[n] == b'"'));
                 (line_is_blank, after_full) = (false, false);
                 continue;
             }
