@@ -1,1 +1,3 @@
 //! Loop-level code shared by all back ends.
+
+pub mod expr;
