@@ -30,6 +30,7 @@
 //! build a new one, so ids are dense and topological.
 
 pub mod graph;
+pub mod valid;
 
 pub use graph::{Graph, GraphParam, MapFn, Node, NodeId, NodeType, Op, Scan, ZipFn};
 
