@@ -335,6 +335,8 @@ pub enum Init {
     Uniform,
     /// The element's index along an axis.
     Axis(usize),
+    /// The product of these lengths, known once the number of sites is.
+    Length(Vec<Dim>),
     /// HiPPO-LegS quantity of `states` states, indexed by axis 0 (abacus.md Sec. 8).
     Hippo(Hippo, usize),
     /// Mean over random configurations and sites of a site value, per element

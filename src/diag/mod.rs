@@ -1,13 +1,16 @@
 //! Diagnostics: what went wrong, where, and the way out.
 //!
-//! A [`Diagnostic`] is plain data; rendering happens at the rim .
+//! A [`Diagnostic`] is plain data; rendering happens at the rim ([`render`]).
 //! Every rule has a stable [`Code`] with an explanation page.
 
 use crate::syntax::ast::Span;
 
 pub mod codes;
+mod pages;
+pub mod render;
 
 pub use codes::Code;
+pub use pages::page;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -30,8 +30,10 @@
 //! build a new one, so ids are dense and topological.
 
 pub mod graph;
+pub mod lower;
 pub mod valid;
 
+pub use lower::{Lowered, lower};
 pub use graph::{Graph, GraphParam, MapFn, Node, NodeId, NodeType, Op, Scan, ZipFn};
 
 /// Periodic or open boundary, for all axes of the lattice.

@@ -363,9 +363,9 @@ pub enum ExprKind {
     /// `x`, `nn::dense`
     Path(Vec<Ident>),
     /// `f(a, b, key: c) as label`
-    Call(Call),
+    Call(Box<Call>),
     /// `x |> f(a) as label`: the left side becomes the first argument.
-    Pipe(Box<Expr>, Call),
+    Pipe(Box<Expr>, Box<Call>),
     /// `-x`, `not x`
     Unary(UnaryOp, Box<Expr>),
     /// `a + b` ...
@@ -376,8 +376,23 @@ pub enum ExprKind {
     List(Vec<Expr>),
     /// `if c { a } else { b }`, c static.
     If(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// `sum(r in a..b: e)`: a sum of numbers, b exclusive; in operators.
+    Sum(Box<SumLoop>),
     /// `(a)`: kept for the formatter.
     Paren(Box<Expr>),
+}
+
+/// `sum(var in from..to: term)`.
+#[derive(Clone, Debug)]
+pub struct SumLoop {
+    /// The summation variable.
+    pub var: Ident,
+    /// First value.
+    pub from: Expr,
+    /// One past the last value.
+    pub to: Expr,
+    /// What is summed.
+    pub term: Expr,
 }
 
 /// A call.
