@@ -9,11 +9,13 @@
 //! 4. [`pass`]: simplification, scattering normal form, ABACUS updates,
 //!    environments, gradients, cost model.
 //! 5. [`interp`]: the slow reference evaluator, oracle of everything else.
-//! 6. [`kernel`] and [`back`]: loop-level code and the machines it runs on.
-//! 7. [`run`]: networks at run time: parameters, batches, log ratios.
-//! 8. [`vmc`]: operators, samplers, optimisers, statistics, exact references.
+//! 6. [`params`]: parameters by name: initialisation, files.
+//! 7. [`kernel`] and [`back`]: loop-level code and the machines it runs on.
+//! 8. [`run`]: networks at run time: parameters, batches, log ratios.
+//! 9. [`vmc`]: operators, samplers, optimisers, statistics, exact references.
 //!
-//! [`diag`] holds the diagnostics all stages report with.
+//! [`diag`] holds the diagnostics all stages report with, [`rng`] the
+//! random numbers.
 #![warn(missing_docs)]
 
 pub mod back;
@@ -23,7 +25,9 @@ pub mod diag;
 pub mod interp;
 pub mod ir;
 pub mod kernel;
+pub mod params;
 pub mod pass;
+pub mod rng;
 pub mod run;
 pub mod syntax;
 pub mod vmc;

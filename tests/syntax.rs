@@ -1,28 +1,64 @@
 //! The parser, the formatter and their limits.
 
-use dnet::syntax::ast::SourceMap;
+#[path = "gen/syntax.rs"]
+mod generator;
 
-#[test]
-fn parses_samples() {
-    for path in ["network", "operator"] {
-        let text = std::fs::read_to_string(format!("tests/in/syntax/{path}.dnet")).unwrap();
-        let mut sources = SourceMap::default();
-        let file = sources.add(path, text);
-        let module = dnet::syntax::parse(&sources, file);
-        println!("{module:#?}");
-        module.unwrap();
+use dnet::diag::{Code, Diagnostic, render};
+use dnet::syntax::ast::{Module, SourceMap};
+use dnet::syntax::{dump, format, parse};
+use proptest::prelude::*;
+
+fn parsed(text: &str) -> Result<Module, Vec<Diagnostic>> {
+    let mut sources = SourceMap::default();
+    let file = sources.add("test.dnet", text);
+    parse(&sources, file)
+}
+
+fn dumped(text: &str) -> String {
+    match parsed(text) {
+        Ok(module) => dump::module(&module),
+        Err(errors) => panic!("{errors:#?}\n{text}"),
     }
 }
-#[test]
-fn err_scratch() {
-    for text in ["fn f(x = 3", "network a() { let x = 3 4 }", "fn f(x) = 3;", "fn f(x) = (3, 4", "network a() on ring { }", "fn f(x) = 2x + 1",
-        "let x = 3", "autoregressive network f() {}", "fn cell(x) = 3", "network a() { let for = 3 }", "fn f(x) = a ** b", "fn f(x) = \"abc", "mixer f(x) { }", "fn f(x: foo) = 1",
-        "network a() { x == 3 }", "network a() {\n let y = (3\n let x = 3\n}\nfn f() = 1", "network a() { let x: foo = 3 }", "network a() { repeat 3 as b }", "operator h() { for i < 3: X(i) }", "operator h() { X(i) }",
-        "fn f(x) = x |> 3", "fn f(x) = é", "fn f(x) = .5", "fn f(x) = 5.", "fn f(x) = f(a b)", "use std::", "use std::nn::{a b}", "const x 3", "fn f(x) = if a { b }", "network a() { param x = 3 }", "network a() { while x {} }"] {
-        let mut sources = SourceMap::default();
-        let file = sources.add("f", text);
-        for e in dnet::syntax::parse(&sources, file).unwrap_err() {
-            println!("{text:?}: {} [{}..{}: {}] {:?} {:?}", e.message, e.primary.span.start, e.primary.span.end, e.primary.message, e.secondary.iter().map(|s| &s.message).collect::<Vec<_>>(), e.help);
-        }
+
+fn codes(text: &str) -> Vec<Code> {
+    parsed(text).map_or_else(
+        |errors| errors.iter().map(|e| e.code).collect(),
+        |_| Vec::new(),
+    )
+}
+
+/// Comments in order.
+fn comments(text: &str) -> Vec<String> {
+    parsed(text)
+        .unwrap()
+        .comments
+        .into_iter()
+        .map(|c| c.text)
+        .collect()
+}
+
+fn assert_formats(text: &str) {
+    let once = format(text).unwrap_or_else(|errors| panic!("{errors:#?}\n{text}"));
+    assert_eq!(
+        dumped(text),
+        dumped(&once),
+        "the tree changed:\n{text}\n--- to ---\n{once}"
+    );
+    assert_eq!(
+        comments(text),
+        comments(&once),
+        "comments changed:\n{text}\n--- to ---\n{once}"
+    );
+    let twice = format(&once).unwrap();
+    assert_eq!(once, twice, "not a fixed point");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn formatting_keeps_tree_and_comments(text in generator::module()) {
+        assert_formats(&text);
     }
 }

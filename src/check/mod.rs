@@ -7,8 +7,11 @@
 pub mod builtins;
 pub mod core;
 pub mod elaborate;
+pub mod lattice;
 pub mod modules;
 pub mod names;
+pub mod operator;
+pub mod slices;
 mod unused;
 pub mod walk;
 
@@ -52,13 +55,7 @@ pub struct CheckError {
 
 impl std::fmt::Display for CheckError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for d in &self.diagnostics {
-            let source = &self.sources.files[d.primary.span.file.0 as usize];
-            let before = &source.text[..(d.primary.span.start as usize).min(source.text.len())];
-            let line = before.matches('\n').count() + 1;
-            writeln!(f, "{}:{line}: {:?} {}: {}", source.name, d.severity(), d.code.as_str(), d.message)?;
-        }
-        Ok(())
+        f.write_str(&crate::diag::render::human(&self.sources, &self.diagnostics, false))
     }
 }
 
@@ -147,8 +144,15 @@ impl Program {
         }
         for &root in &self.roots {
             for item in &self.modules.get(root).ast.items {
-                if let ItemKind::Network(n) = &item.kind {
-                    all.extend(elaborate::network(&self.modules, root, n, &Overrides::new()).1);
+                match &item.kind {
+                    ItemKind::Network(n) => {
+                        all.extend(elaborate::network(&self.modules, root, n, &Overrides::new()).1);
+                    }
+                    ItemKind::Operator(o) => match operator::elaborate(o, &self.modules, &Overrides::new()) {
+                        Ok(info) => all.extend(slices::warnings(&info)),
+                        Err(errors) => all.extend(errors),
+                    },
+                    _ => {}
                 }
             }
         }
@@ -158,6 +162,43 @@ impl Program {
     /// A network of the files by name.
     pub fn network(&self, name: &str) -> NetworkRequest<'_> {
         NetworkRequest { program: self, name: Some(name.to_owned()), overrides: Overrides::new() }
+    }
+
+    /// An operator of the files, or of the standard library's
+    /// `std::operators` if the files have none of that name.
+    ///
+    /// # Errors
+    /// An unknown name, or everything wrong with the operator at these couplings.
+    pub fn operator(&self, name: &str, couplings: &Overrides) -> Result<operator::OperatorInfo, CheckError> {
+        if !self.load_errors.is_empty() {
+            return Err(self.error(sorted(self.load_errors.clone())));
+        }
+        if let Some(item) = self.operators().into_iter().find(|o| o.name.name == name) {
+            return operator::elaborate(item, &self.modules, couplings).map_err(|d| self.error(sorted(d)));
+        }
+        let (_, file, text) = modules::STDLIB.iter().find(|m| m.0 == "operators").expect("the library has operators");
+        let library = Program::parse(file, text);
+        match library.operators().into_iter().find(|o| o.name.name == name) {
+            Some(item) => {
+                operator::elaborate(item, &library.modules, couplings).map_err(|d| library.error(sorted(d)))
+            }
+            None => {
+                let own = self.operators();
+                let std = library.operators();
+                let known = own.iter().chain(&std).map(|o| o.name.name.as_str());
+                let span = Span { file: self.roots.first().map_or(FileId(0), |r| self.modules.get(*r).ast.file), start: 0, end: 0 };
+                let d = Diagnostic::new(
+                    crate::diag::Code::E0101,
+                    format!("no operator `{name}`"),
+                    span,
+                    "neither in this file nor in std::operators",
+                );
+                let d = modules::with_suggestion(d, name, known);
+                let list = own.iter().chain(&std).map(|o| o.name.name.clone()).collect::<Vec<_>>().join(", ");
+                let help = d.help.clone().map_or(format!("there are {list}"), |h| format!("{h} (there are {list})"));
+                Err(self.error(vec![d.help(help)]))
+            }
+        }
     }
 
     /// The only network of the files.
@@ -247,6 +288,14 @@ fn sorted(mut diags: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diags
 }
 
+impl operator::Scope for Modules {
+    fn resolve(&self, file: FileId, path: &[Ident]) -> Option<&ItemKind> {
+        let from = self.list.iter().position(|m| m.ast.file == file)?;
+        let def = Modules::resolve(self, ModuleId(from), path)?;
+        self.item(def).map(|item| &item.kind)
+    }
+}
+
 macro_rules! static_from {
     ($($from:ty => |$x:ident| $to:expr),* $(,)?) => {
         $(impl From<$from> for core::Static { fn from($x: $from) -> Self { $to } })*
@@ -258,4 +307,3 @@ static_from! {
     f64 => |x| core::Static::Real(x),
     bool => |x| core::Static::Bool(x),
 }
-pub mod operator;

@@ -1,1 +1,103 @@
-//! The verbs of `dnetc`.
+//! `dnetc`: one verb, one file. Everything a verb does beyond reading flags
+//! and printing belongs to the library.
+
+mod arrays;
+mod check;
+mod common;
+mod eval;
+mod explain;
+mod fmt;
+mod init;
+mod inspect;
+mod new;
+mod operator;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+pub use common::{CliError, MessageFormat, Ui};
+
+/// Compiler for neural quantum states written in the dnet language.
+#[derive(Parser)]
+#[command(name = "dnetc", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
+Every diagnostic has a page: `dnetc explain E0301`.")]
+struct Cli {
+    /// When to colour messages (NO_COLOR is respected)
+    #[arg(long, value_enum, default_value_t = Colour::Auto, global = true)]
+    color: Colour,
+    /// How to print diagnostics
+    #[arg(long, value_enum, default_value_t = MessageFormat::Human, global = true)]
+    message_format: MessageFormat,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// When to colour messages.
+#[derive(Clone, Copy, ValueEnum)]
+enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Check files: syntax, names, shapes, linearity and locality
+    Check(check::Args),
+    /// Format files in place
+    Fmt(fmt::Args),
+    /// Show a network's parameters, kinds, windows and mixers, or an operator's terms
+    Inspect(inspect::Args),
+    /// Initial parameters from a seed
+    Init(init::Args),
+    /// Amplitudes and ratios of given configurations
+    Eval(eval::Args),
+    /// Explain a diagnostic code
+    Explain(explain::Args),
+    /// Create a directory with a network and a Hamiltonian that compile
+    New(new::Args),
+    /// Print a shell completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line; the exit code is 0 on success, 1 on an error in the
+/// input, 2 on wrong usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(
+        match cli.color {
+            Colour::Auto => None,
+            Colour::Always => Some(true),
+            Colour::Never => Some(false),
+        },
+        cli.message_format,
+    );
+    let result = match cli.verb {
+        Verb::Check(args) => check::run(&args, &ui),
+        Verb::Fmt(args) => fmt::run(&args, &ui),
+        Verb::Inspect(args) => inspect::run(&args, &ui),
+        Verb::Init(args) => init::run(&args, &ui),
+        Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::New(args) => new::run(&args),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dnetc", &mut script);
+            common::print(&String::from_utf8_lossy(&script))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(1)
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! or back end, so that it can be the oracle for all of them: what it lacks in
 //! speed it must make up for in being obviously what [`crate::ir`] says.
 
+pub mod arbitrary;
 mod context;
 mod eval;
 mod mixers;
@@ -128,7 +129,11 @@ impl Evaluation {
     /// has no outputs.
     pub fn log_psi(&self) -> Complex64 {
         let part = |k: usize| {
-            self.outputs.get(k).and_then(|&o| self.value(o).data.first()).copied().unwrap_or(0.0)
+            self.outputs
+                .get(k)
+                .and_then(|&o| self.value(o).data.first())
+                .copied()
+                .unwrap_or(0.0)
         };
         Complex64::new(part(0), part(1))
     }
@@ -171,7 +176,11 @@ pub fn evaluate_with(
                 let expected = context.shape(graph.ty(id))?;
                 if value.shape != expected {
                     let found = value.shape.clone();
-                    return Err(EvalError::Substitution { node: id.index(), expected, found });
+                    return Err(EvalError::Substitution {
+                        node: id.index(),
+                        expected,
+                        found,
+                    });
                 }
                 value.clone()
             }
@@ -179,12 +188,18 @@ pub fn evaluate_with(
                 let operands: Vec<Operand> = graph
                     .args(id)
                     .iter()
-                    .map(|&a| Operand { ty: graph.ty(a), value: &values[a.index()] })
+                    .map(|&a| Operand {
+                        ty: graph.ty(a),
+                        value: &values[a.index()],
+                    })
                     .collect();
                 eval_node(graph.op(id), graph.ty(id), &operands, &context)?
             }
         };
         values.push(value);
     }
-    Ok(Evaluation { values, outputs: graph.outputs.clone() })
+    Ok(Evaluation {
+        values,
+        outputs: graph.outputs.clone(),
+    })
 }

@@ -31,6 +31,7 @@
 
 pub mod graph;
 pub mod lower;
+pub mod kinds;
 pub mod valid;
 
 pub use lower::{Lowered, lower};

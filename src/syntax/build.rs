@@ -248,9 +248,7 @@ impl<'a> Builder<'a> {
     fn block(&mut self, node: Node) -> Built<Block> {
         let place = self.span(&node);
         self.nested(1, place, |builder| {
-            let stmts = parts(node)
-                .map(|n| builder.stmt(n))
-                .collect::<Built<_>>()?;
+            let stmts = parts(node).map(|n| builder.stmt(n)).collect::<Built<_>>()?;
             Ok(Block { stmts, span: place })
         })
     }

@@ -173,10 +173,9 @@ impl Builder<'_> {
             Rule::list => ExprKind::List(self.exprs(node)?),
             _ => {
                 let comma = node
-                    .as_str()
-                    .trim_end_matches(')')
-                    .trim_end()
-                    .ends_with(',');
+                    .clone()
+                    .into_inner()
+                    .any(|n| n.as_rule() == Rule::comma);
                 let mut items = self.exprs(node)?;
                 match items.pop() {
                     Some(only) if items.is_empty() => {
@@ -210,7 +209,9 @@ impl Builder<'_> {
         let mut otherwise = None;
         // Each inner `if` begins at its keyword and ends with the whole.
         let mut start = whole.start;
-        let mut inner = node.into_inner().filter(|n| n.as_rule() == Rule::kw_if || n.as_rule() == Rule::expr);
+        let mut inner = node
+            .into_inner()
+            .filter(|n| n.as_rule() == Rule::kw_if || n.as_rule() == Rule::expr);
         while let Some(part) = inner.next() {
             if part.as_rule() == Rule::kw_if {
                 start = self.span(&part).start;
@@ -226,7 +227,10 @@ impl Builder<'_> {
             for (start, condition, value) in branches.into_iter().rev() {
                 let (condition, value) = (builder.expr(condition)?, builder.expr(value)?);
                 let span = Span { start, ..whole };
-                result = Expr { kind: ExprKind::If(Box::new(condition), Box::new(value), Box::new(result)), span };
+                result = Expr {
+                    kind: ExprKind::If(Box::new(condition), Box::new(value), Box::new(result)),
+                    span,
+                };
             }
             Ok(result)
         })

@@ -37,24 +37,58 @@ fn item(out: &mut String, item: &ItemKind) {
             }
             push(out, 0, &(line + ")"));
         }
-        ItemKind::Const(item) => push(out, 0, &format!("(const {} {})", item.name.name, expr(&item.value))),
+        ItemKind::Const(item) => push(
+            out,
+            0,
+            &format!("(const {} {})", item.name.name, expr(&item.value)),
+        ),
         ItemKind::Fn(item) => {
-            let role = item.role.as_ref().map_or(String::new(), |r| format!(" : {}", r.name));
-            push(out, 0, &format!("(fn {}{role}{}", item.name.name, params(&item.params)));
+            let role = item
+                .role
+                .as_ref()
+                .map_or(String::new(), |r| format!(" : {}", r.name));
+            push(
+                out,
+                0,
+                &format!("(fn {}{role}{}", item.name.name, params(&item.params)),
+            );
             body(out, &item.body);
         }
         ItemKind::Mixer(item) => {
-            push(out, 0, &format!("(mixer {} : {:?}{}", item.name.name, item.class.0, params(&item.params)));
+            push(
+                out,
+                0,
+                &format!(
+                    "(mixer {} : {:?}{}",
+                    item.name.name,
+                    item.class.0,
+                    params(&item.params)
+                ),
+            );
             body(out, &item.body);
         }
         ItemKind::Network(item) => {
             let full = if item.full.is_some() { "full " } else { "" };
-            let head = format!("({full}network {} {:?}{}", item.name.name, item.lattice, params(&item.params));
+            let head = format!(
+                "({full}network {} {:?}{}",
+                item.name.name,
+                item.lattice,
+                params(&item.params)
+            );
             push(out, 0, &head);
             block(out, 1, &item.body);
         }
         ItemKind::Operator(item) => {
-            push(out, 0, &format!("(operator {} {:?}{}", item.name.name, item.lattice, params(&item.params)));
+            push(
+                out,
+                0,
+                &format!(
+                    "(operator {} {:?}{}",
+                    item.name.name,
+                    item.lattice,
+                    params(&item.params)
+                ),
+            );
             op_block(out, 1, &item.body);
         }
     }
@@ -94,13 +128,35 @@ fn block(out: &mut String, depth: usize, block: &Block) {
 
 fn stmt(out: &mut String, depth: usize, stmt: &StmtKind) {
     let line = match stmt {
-        StmtKind::Let { pattern, tuple, annotation, value } => {
+        StmtKind::Let {
+            pattern,
+            tuple,
+            annotation,
+            value,
+        } => {
             let names: Vec<&str> = pattern.iter().map(|n| n.name.as_str()).collect();
-            let names = if *tuple { format!("({})", names.join(" ")) } else { names.join(" ") };
-            format!("(let {names}{} {})", self::annotation(annotation), expr(value))
+            let names = if *tuple {
+                format!("({})", names.join(" "))
+            } else {
+                names.join(" ")
+            };
+            format!(
+                "(let {names}{} {})",
+                self::annotation(annotation),
+                expr(value)
+            )
         }
-        StmtKind::Var { name, annotation, value } => {
-            format!("(var {}{} {})", name.name, self::annotation(annotation), expr(value))
+        StmtKind::Var {
+            name,
+            annotation,
+            value,
+        } => {
+            format!(
+                "(var {}{} {})",
+                name.name,
+                self::annotation(annotation),
+                expr(value)
+            )
         }
         StmtKind::Assign { name, value } => format!("(= {} {})", name.name, expr(value)),
         StmtKind::AddAssign { name, value } => format!("(+= {} {})", name.name, expr(value)),
@@ -113,10 +169,24 @@ fn stmt(out: &mut String, depth: usize, stmt: &StmtKind) {
                 ParamPer::Pair(of) => (" pair", Some(of)),
             };
             let of = of.map_or(String::new(), |of| format!(" of {}", expr(of)));
-            let init = param.init.as_ref().map_or(String::new(), |init| format!(" = {}", expr(init)));
-            format!("(param {} {}{per}{of}{init})", param.name.name, value_type(param.complex, &param.shape))
+            let init = param
+                .init
+                .as_ref()
+                .map_or(String::new(), |init| format!(" = {}", expr(init)));
+            format!(
+                "(param {} {}{per}{of}{init})",
+                param.name.name,
+                value_type(param.complex, &param.shape)
+            )
         }
-        StmtKind::Repeat { var, from, to, label, shared, body } => {
+        StmtKind::Repeat {
+            var,
+            from,
+            to,
+            label,
+            shared,
+            body,
+        } => {
             let mut line = "(repeat".to_string();
             if let (Some(var), Some(from)) = (var, from) {
                 line += &format!(" {} in {} ..", var.name, expr(from));
@@ -131,7 +201,11 @@ fn stmt(out: &mut String, depth: usize, stmt: &StmtKind) {
             push(out, depth, &line);
             return block(out, depth + 1, body);
         }
-        StmtKind::If { cond, then, otherwise } => {
+        StmtKind::If {
+            cond,
+            then,
+            otherwise,
+        } => {
             push(out, depth, &format!("(if {}", expr(cond)));
             block(out, depth + 1, then);
             if let Some(otherwise) = otherwise {
@@ -146,7 +220,9 @@ fn stmt(out: &mut String, depth: usize, stmt: &StmtKind) {
 }
 
 fn annotation(annotation: &Option<Annotation>) -> String {
-    let Some(annotation) = annotation else { return String::new() };
+    let Some(annotation) = annotation else {
+        return String::new();
+    };
     let mut line = String::new();
     match &annotation.kind {
         Some(KindAnnotation::Const) => line += " const",
@@ -169,7 +245,11 @@ fn annotation(annotation: &Option<Annotation>) -> String {
 }
 
 fn value_type(complex: bool, shape: &[Expr]) -> String {
-    format!("{}[{}]", if complex { "complex" } else { "real" }, exprs(shape))
+    format!(
+        "{}[{}]",
+        if complex { "complex" } else { "real" },
+        exprs(shape)
+    )
 }
 
 fn op_block(out: &mut String, depth: usize, stmts: &[OpStmt]) {
@@ -190,10 +270,16 @@ fn op_stmt(out: &mut String, depth: usize, stmt: &OpStmtKind) {
                 ForDomain::Pairs(i, j) => format!("{} < {}", i.name, j.name),
                 ForDomain::Bonds(i, j, k) => format!("({} {}) bonds {}", i.name, j.name, expr(k)),
             };
-            let cond = cond.as_ref().map_or(String::new(), |cond| format!(" where {}", expr(cond)));
+            let cond = cond
+                .as_ref()
+                .map_or(String::new(), |cond| format!(" where {}", expr(cond)));
             format!("(for {domain}{cond} : {})", expr(term))
         }
-        OpStmtKind::If { cond, then, otherwise } => {
+        OpStmtKind::If {
+            cond,
+            then,
+            otherwise,
+        } => {
             push(out, depth, &format!("(if {}", expr(cond)));
             op_block(out, depth + 1, then);
             if !otherwise.is_empty() {
@@ -211,7 +297,10 @@ fn exprs(list: &[Expr]) -> String {
 }
 
 fn path(path: &[Ident]) -> String {
-    path.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join("::")
+    path.iter()
+        .map(|n| n.name.as_str())
+        .collect::<Vec<_>>()
+        .join("::")
 }
 
 /// One expression.
@@ -226,14 +315,24 @@ pub fn expr(value: &Expr) -> String {
         ExprKind::Call(call) => self::call("call", "", call),
         ExprKind::Pipe(left, call) => self::call("pipe", &format!(" {}", expr(left)), call),
         ExprKind::Unary(op, inner) => {
-            format!("({} {})", if *op == UnaryOp::Neg { "neg" } else { "not" }, expr(inner))
+            format!(
+                "({} {})",
+                if *op == UnaryOp::Neg { "neg" } else { "not" },
+                expr(inner)
+            )
         }
         ExprKind::Binary(op, a, b) => format!("({} {} {})", operator(*op), expr(a), expr(b)),
         ExprKind::Tuple(items) => format!("(tuple {})", exprs(items)),
         ExprKind::List(items) => format!("[{}]", exprs(items)),
         ExprKind::If(c, a, b) => format!("(if {} {} {})", expr(c), expr(a), expr(b)),
         ExprKind::Sum(sum) => {
-            format!("(sum {} {} {} {})", sum.var.name, expr(&sum.from), expr(&sum.to), expr(&sum.term))
+            format!(
+                "(sum {} {} {} {})",
+                sum.var.name,
+                expr(&sum.from),
+                expr(&sum.to),
+                expr(&sum.term)
+            )
         }
         ExprKind::Paren(inner) => format!("(paren {})", expr(inner)),
     }

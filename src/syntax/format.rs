@@ -5,7 +5,7 @@
 //! node behind them, so none is lost and none changes places with another.
 
 use super::ast::*;
-use super::format_expr::comma_list;
+use super::format_expr::{Long, comma_list};
 use super::layout::{self, Doc};
 use crate::diag::Diagnostic;
 
@@ -24,7 +24,11 @@ pub fn format(source: &str) -> Result<String, Vec<Diagnostic>> {
 /// Formats a parsed file.
 pub fn format_module(sources: &SourceMap, module: &Module) -> String {
     let text = &sources.files[module.file.0 as usize].text;
-    let mut printer = Printer { text, comments: &module.comments, next: 0 };
+    let mut printer = Printer {
+        text,
+        comments: &module.comments,
+        next: 0,
+    };
     let mut out = String::new();
     let mut previous_long = false;
     for item in &module.items {
@@ -45,7 +49,11 @@ pub fn format_module(sources: &SourceMap, module: &Module) -> String {
     let end = layout::write(&printer.leading(u32::MAX));
     out.push_str(end.trim_end());
     let body = out.trim();
-    if body.is_empty() { String::new() } else { format!("{body}\n") }
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!("{body}\n")
+    }
 }
 
 pub(super) struct Printer<'a> {
@@ -58,7 +66,10 @@ pub(super) struct Printer<'a> {
 impl<'a> Printer<'a> {
     /// The next comment if it starts before `end`.
     fn comment_before(&mut self, end: u32) -> Option<&'a Comment> {
-        let comment = self.comments.get(self.next).filter(|c| c.span.start < end)?;
+        let comment = self
+            .comments
+            .get(self.next)
+            .filter(|c| c.span.start < end)?;
         self.next += 1;
         Some(comment)
     }
@@ -104,7 +115,11 @@ impl<'a> Printer<'a> {
                 break;
             }
             self.next += 1;
-            parts.push(if parts.is_empty() { Doc::text(" ") } else { Doc::Hard });
+            parts.push(if parts.is_empty() {
+                Doc::text(" ")
+            } else {
+                Doc::Hard
+            });
             parts.push(Doc::text(&comment.text));
         }
         Doc::Seq(parts)
@@ -151,7 +166,11 @@ impl<'a> Printer<'a> {
     /// The closing bracket behind a list that ends at `end`, past a trailing comma.
     pub(super) fn closing(&self, end: u32) -> u32 {
         let at = self.token_after(end);
-        if self.text[at as usize..].starts_with(',') { self.token_after(at + 1) } else { at }
+        if self.text[at as usize..].starts_with(',') {
+            self.token_after(at + 1)
+        } else {
+            at
+        }
     }
 
     pub(super) fn ident(&mut self, ident: &Ident) -> Doc {
@@ -176,30 +195,51 @@ impl<'a> Printer<'a> {
                 parts.extend([Doc::text("use "), self.path(&item.path)]);
                 if let Some((last, new)) = item.names.last() {
                     let end = new.as_ref().unwrap_or(last).span.end;
-                    let starts: Vec<u32> = item.names.iter().map(|(name, _)| name.span.start).collect();
+                    let starts: Vec<u32> =
+                        item.names.iter().map(|(name, _)| name.span.start).collect();
                     parts.push(Doc::text("::"));
-                    parts.push(comma_list(self, ("{", "}"), &starts, end, |printer, index| {
-                        let (name, new) = &item.names[index];
-                        let mut parts = vec![printer.ident(name)];
-                        if let Some(new) = new {
-                            parts.extend([Doc::text(" as "), printer.ident(new)]);
-                        }
-                        Doc::Seq(parts)
-                    }));
+                    parts.push(comma_list(
+                        self,
+                        Long::Fill,
+                        ("{", "}"),
+                        &starts,
+                        end,
+                        |printer, index| {
+                            let (name, new) = &item.names[index];
+                            let mut parts = vec![printer.ident(name)];
+                            if let Some(new) = new {
+                                parts.extend([Doc::text(" as "), printer.ident(new)]);
+                            }
+                            Doc::Seq(parts)
+                        },
+                    ));
                 }
             }
             ItemKind::Const(item) => {
-                parts.extend([Doc::text("const "), self.ident(&item.name), Doc::text(" = "), self.expr(&item.value)]);
+                parts.extend([
+                    Doc::text("const "),
+                    self.ident(&item.name),
+                    Doc::text(" = "),
+                    self.expr(&item.value),
+                ]);
             }
             ItemKind::Fn(item) => {
-                parts.extend([Doc::text("fn "), self.ident(&item.name), self.params(&item.name, &item.params)]);
+                parts.extend([
+                    Doc::text("fn "),
+                    self.ident(&item.name),
+                    self.params(&item.name, &item.params),
+                ]);
                 if let Some(role) = &item.role {
                     parts.extend([Doc::text(" : "), self.ident(role)]);
                 }
                 parts.push(self.body(&item.body));
             }
             ItemKind::Mixer(item) => {
-                parts.extend([Doc::text("mixer "), self.ident(&item.name), self.params(&item.name, &item.params)]);
+                parts.extend([
+                    Doc::text("mixer "),
+                    self.ident(&item.name),
+                    self.params(&item.name, &item.params),
+                ]);
                 let class = match item.class.0 {
                     MixerClass::Stencil => " : stencil",
                     MixerClass::StateSpace => " : state_space",
@@ -209,13 +249,28 @@ impl<'a> Printer<'a> {
                 parts.extend([Doc::text(class), self.body(&item.body)]);
             }
             ItemKind::Network(item) => {
-                let keyword = if item.full.is_some() { "full network " } else { "network " };
-                parts.extend([Doc::text(keyword), self.ident(&item.name), self.params(&item.name, &item.params)]);
+                let keyword = if item.full.is_some() {
+                    "full network "
+                } else {
+                    "network "
+                };
+                parts.extend([
+                    Doc::text(keyword),
+                    self.ident(&item.name),
+                    self.params(&item.name, &item.params),
+                ]);
                 parts.extend([Doc::text(on(item.lattice)), self.block(&item.body)]);
             }
             ItemKind::Operator(item) => {
-                parts.extend([Doc::text("operator "), self.ident(&item.name), self.params(&item.name, &item.params)]);
-                parts.extend([Doc::text(on(item.lattice)), self.op_block(&item.body, item.body_span.end - 1)]);
+                parts.extend([
+                    Doc::text("operator "),
+                    self.ident(&item.name),
+                    self.params(&item.name, &item.params),
+                ]);
+                parts.extend([
+                    Doc::text(on(item.lattice)),
+                    self.op_block(&item.body, item.body_span.end - 1),
+                ]);
             }
         }
         Doc::Seq(parts)
@@ -230,41 +285,69 @@ impl<'a> Printer<'a> {
             default.or(range).or(ty).unwrap_or(last.name.span.end)
         });
         let starts: Vec<u32> = params.iter().map(|p| p.name.span.start).collect();
-        comma_list(self, ("(", ")"), &starts, end, |printer, index| {
-            let param = &params[index];
-            let mut parts = vec![printer.ident(&param.name)];
-            if let Some((ty, _)) = param.ty {
-                parts.push(Doc::text(match ty {
-                    StaticType::Nat => ": nat",
-                    StaticType::Int => ": int",
-                    StaticType::Real => ": real",
-                    StaticType::Bool => ": bool",
-                }));
-            }
-            if let Some((lo, hi)) = &param.range {
-                parts.extend([Doc::text(" in "), printer.expr(lo), Doc::text("..="), printer.expr(hi)]);
-            }
-            if let Some(default) = &param.default {
-                parts.extend([Doc::text(" = "), printer.expr(default)]);
-            }
-            Doc::Seq(parts)
-        })
+        comma_list(
+            self,
+            Long::Fill,
+            ("(", ")"),
+            &starts,
+            end,
+            |printer, index| {
+                let param = &params[index];
+                let mut parts = vec![printer.ident(&param.name)];
+                if let Some((ty, _)) = param.ty {
+                    parts.push(Doc::text(match ty {
+                        StaticType::Nat => ": nat",
+                        StaticType::Int => ": int",
+                        StaticType::Real => ": real",
+                        StaticType::Bool => ": bool",
+                    }));
+                }
+                if let Some((lo, hi)) = &param.range {
+                    parts.extend([
+                        Doc::text(" in "),
+                        printer.expr(lo),
+                        Doc::text("..="),
+                        printer.expr(hi),
+                    ]);
+                }
+                if let Some(default) = &param.default {
+                    parts.extend([Doc::text(" = "), printer.expr(default)]);
+                }
+                Doc::Seq(parts)
+            },
+        )
     }
 
     fn body(&mut self, body: &Body) -> Doc {
         match body {
-            Body::Expr(value) => Doc::Seq(vec![Doc::text(" = "), self.expr(value)]),
+            Body::Expr(value) if matches!(value.kind, ExprKind::If(..)) => {
+                Doc::Seq(vec![Doc::text(" = "), self.expr(value)])
+            }
+            Body::Expr(value) => {
+                let line = self.separator(value.span.start, Doc::Line);
+                Doc::group(vec![
+                    Doc::text(" ="),
+                    Doc::nest(vec![line, self.expr(value)]),
+                ])
+            }
             Body::Block(block) => Doc::Seq(vec![Doc::text(" "), self.block(block)]),
         }
     }
 
     fn block(&mut self, block: &Block) -> Doc {
         let starts: Vec<Span> = block.stmts.iter().map(|s| s.span).collect();
-        self.braces(&starts, block.span.end - 1, |printer, index| printer.stmt(&block.stmts[index]))
+        self.braces(&starts, block.span.end - 1, |printer, index| {
+            printer.stmt(&block.stmts[index])
+        })
     }
 
     /// Statements between braces, the closing one at `close`.
-    fn braces(&mut self, spans: &[Span], close: u32, mut print: impl FnMut(&mut Self, usize) -> Doc) -> Doc {
+    fn braces(
+        &mut self,
+        spans: &[Span],
+        close: u32,
+        mut print: impl FnMut(&mut Self, usize) -> Doc,
+    ) -> Doc {
         let mut lines = Vec::new();
         for (index, span) in spans.iter().enumerate() {
             let leading = without_blank(self.leading(span.start), index == 0);
@@ -285,25 +368,54 @@ impl<'a> Printer<'a> {
         if lines.is_empty() {
             return Doc::text("{}");
         }
-        Doc::Seq(vec![Doc::text("{"), Doc::nest(lines), Doc::Hard, Doc::text("}")])
+        Doc::Seq(vec![
+            Doc::text("{"),
+            Doc::nest(lines),
+            Doc::Hard,
+            Doc::text("}"),
+        ])
     }
 
     fn stmt(&mut self, stmt: &Stmt) -> Doc {
         let mut parts = Vec::new();
         match &stmt.kind {
-            StmtKind::Let { pattern, tuple, annotation, value } => {
+            StmtKind::Let {
+                pattern,
+                tuple,
+                annotation,
+                value,
+            } => {
                 parts.push(Doc::text("let "));
                 if *tuple {
                     let starts: Vec<u32> = pattern.iter().map(|n| n.span.start).collect();
                     let end = pattern.last().map_or(stmt.span.start, |n| n.span.end);
-                    parts.push(comma_list(self, ("(", ")"), &starts, end, |p, index| p.ident(&pattern[index])));
+                    parts.push(comma_list(
+                        self,
+                        Long::Fill,
+                        ("(", ")"),
+                        &starts,
+                        end,
+                        |p, index| p.ident(&pattern[index]),
+                    ));
                 } else {
                     parts.extend(pattern.iter().map(|n| self.ident(n)));
                 }
-                parts.extend([self.annotation(annotation), Doc::text(" = "), self.expr(value)]);
+                parts.extend([
+                    self.annotation(annotation),
+                    Doc::text(" = "),
+                    self.expr(value),
+                ]);
             }
-            StmtKind::Var { name, annotation, value } => {
-                parts.extend([Doc::text("var "), self.ident(name), self.annotation(annotation)]);
+            StmtKind::Var {
+                name,
+                annotation,
+                value,
+            } => {
+                parts.extend([
+                    Doc::text("var "),
+                    self.ident(name),
+                    self.annotation(annotation),
+                ]);
                 parts.extend([Doc::text(" = "), self.expr(value)]);
             }
             StmtKind::Assign { name, value } => {
@@ -313,7 +425,11 @@ impl<'a> Printer<'a> {
                 parts.extend([self.ident(name), Doc::text(" += "), self.expr(value)]);
             }
             StmtKind::Param(param) => {
-                parts.extend([Doc::text("param "), self.ident(&param.name), Doc::text(": ")]);
+                parts.extend([
+                    Doc::text("param "),
+                    self.ident(&param.name),
+                    Doc::text(": "),
+                ]);
                 parts.push(self.value_type(param.complex, &param.shape));
                 let per = match &param.per {
                     ParamPer::Whole => None,
@@ -329,10 +445,22 @@ impl<'a> Printer<'a> {
                     parts.extend([Doc::text(" = "), self.expr(init)]);
                 }
             }
-            StmtKind::Repeat { var, from, to, label, shared, body } => {
+            StmtKind::Repeat {
+                var,
+                from,
+                to,
+                label,
+                shared,
+                body,
+            } => {
                 parts.push(Doc::text("repeat "));
                 if let (Some(var), Some(from)) = (var, from) {
-                    parts.extend([self.ident(var), Doc::text(" in "), self.expr(from), Doc::text("..")]);
+                    parts.extend([
+                        self.ident(var),
+                        Doc::text(" in "),
+                        self.expr(from),
+                        Doc::text(".."),
+                    ]);
                 }
                 parts.push(self.expr(to));
                 if *shared {
@@ -343,8 +471,17 @@ impl<'a> Printer<'a> {
                 }
                 parts.extend([Doc::text(" "), self.block(body)]);
             }
-            StmtKind::If { cond, then, otherwise } => {
-                parts.extend([Doc::text("if "), self.expr(cond), Doc::text(" "), self.block(then)]);
+            StmtKind::If {
+                cond,
+                then,
+                otherwise,
+            } => {
+                parts.extend([
+                    Doc::text("if "),
+                    self.expr(cond),
+                    Doc::text(" "),
+                    self.block(then),
+                ]);
                 match otherwise {
                     // `else if`: a block without braces of its own.
                     Some(block) if !self.text[block.span.start as usize..].starts_with('{') => {
@@ -363,7 +500,9 @@ impl<'a> Printer<'a> {
     }
 
     fn annotation(&mut self, annotation: &Option<Annotation>) -> Doc {
-        let Some(annotation) = annotation else { return Doc::nothing() };
+        let Some(annotation) = annotation else {
+            return Doc::nothing();
+        };
         let mut parts = vec![Doc::text(":"), self.before(annotation.span.start)];
         match &annotation.kind {
             Some(KindAnnotation::Const) => parts.push(Doc::text(" const")),
@@ -374,7 +513,13 @@ impl<'a> Printer<'a> {
                 parts.push(Doc::text(" local"));
                 match axes.as_slice() {
                     [(lo, hi)] => {
-                        parts.extend([Doc::text("["), self.expr(lo), Doc::text(", "), self.expr(hi), Doc::text("]")]);
+                        parts.extend([
+                            Doc::text("["),
+                            self.expr(lo),
+                            Doc::text(", "),
+                            self.expr(hi),
+                            Doc::text("]"),
+                        ]);
                     }
                     [(lo0, hi0), (lo1, hi1)] => {
                         let bounds = [("[(", lo0), (", ", lo1), ("), (", hi0), (", ", hi1)];
@@ -396,19 +541,30 @@ impl<'a> Printer<'a> {
 
     fn value_type(&mut self, complex: bool, shape: &[Expr]) -> Doc {
         let scalar = Doc::text(if complex { "complex" } else { "real" });
-        if shape.is_empty() { scalar } else { Doc::Seq(vec![scalar, self.exprs(("[", "]"), shape)]) }
+        if shape.is_empty() {
+            scalar
+        } else {
+            Doc::Seq(vec![scalar, self.exprs(("[", "]"), shape)])
+        }
     }
 
     fn op_block(&mut self, stmts: &[OpStmt], close: u32) -> Doc {
         let spans: Vec<Span> = stmts.iter().map(|s| s.span).collect();
-        self.braces(&spans, close, |printer, index| printer.op_stmt(&stmts[index]))
+        self.braces(&spans, close, |printer, index| {
+            printer.op_stmt(&stmts[index])
+        })
     }
 
     fn op_stmt(&mut self, stmt: &OpStmt) -> Doc {
         let mut parts = Vec::new();
         match &stmt.kind {
             OpStmtKind::Let { name, value } => {
-                parts.extend([Doc::text("let "), self.ident(name), Doc::text(" = "), self.expr(value)]);
+                parts.extend([
+                    Doc::text("let "),
+                    self.ident(name),
+                    Doc::text(" = "),
+                    self.expr(value),
+                ]);
             }
             OpStmtKind::Term(term) => parts.extend([Doc::text("term "), self.expr(term)]),
             OpStmtKind::For { domain, cond, term } => {
@@ -418,11 +574,20 @@ impl<'a> Printer<'a> {
                 }
                 parts.extend([Doc::text(": "), self.expr(term)]);
             }
-            OpStmtKind::If { cond, then, otherwise } => {
+            OpStmtKind::If {
+                cond,
+                then,
+                otherwise,
+            } => {
                 // The tree does not keep the places of these braces.
                 let open = self.token_after(cond.span.end);
                 let close = self.token_after(then.last().map_or(open + 1, |s| s.span.end));
-                parts.extend([Doc::text("if "), self.expr(cond), Doc::text(" "), self.op_block(then, close)]);
+                parts.extend([
+                    Doc::text("if "),
+                    self.expr(cond),
+                    Doc::text(" "),
+                    self.op_block(then, close),
+                ]);
                 if let [first, ..] = otherwise.as_slice() {
                     parts.push(Doc::text(" else "));
                     let brace = self.token_after(self.token_after(close + 1) + "else".len() as u32);
@@ -443,7 +608,13 @@ impl<'a> Printer<'a> {
         Doc::Seq(match domain {
             ForDomain::Sites(i) => vec![self.ident(i)],
             ForDomain::Range(i, lo, hi) => {
-                vec![self.ident(i), Doc::text(" in "), self.expr(lo), Doc::text(".."), self.expr(hi)]
+                vec![
+                    self.ident(i),
+                    Doc::text(" in "),
+                    self.expr(lo),
+                    Doc::text(".."),
+                    self.expr(hi),
+                ]
             }
             ForDomain::Pairs(i, j) => vec![self.ident(i), Doc::text(" < "), self.ident(j)],
             ForDomain::Bonds(i, j, k) => vec![

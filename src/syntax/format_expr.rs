@@ -5,11 +5,21 @@ use super::dump::operator;
 use super::format::Printer;
 use super::layout::Doc;
 
-/// `open item, item close`, on one line or one item per line. `starts` are the
-/// places of the items, `end` where the last one ends (without items: behind
-/// the opening bracket).
+/// What a list does that is too long for one line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Long {
+    /// Each item on its own line.
+    Column,
+    /// As many items on a line as fit.
+    Fill,
+}
+
+/// `open item, item close`, on one line if it fits. `starts` are the places of
+/// the items, `end` where the last one ends (without items: behind the opening
+/// bracket).
 pub(super) fn comma_list(
     printer: &mut Printer,
+    long: Long,
     (open, close): (&'static str, &'static str),
     starts: &[u32],
     end: u32,
@@ -20,8 +30,12 @@ pub(super) fn comma_list(
         if index > 0 {
             inner.push(Doc::text(","));
         }
-        inner.push(printer.separator(*start, if index > 0 { Doc::Line } else { Doc::Soft }));
-        inner.push(print(printer, index));
+        let line = printer.separator(*start, if index > 0 { Doc::Line } else { Doc::Soft });
+        let item = print(printer, index);
+        match long {
+            Long::Fill if index > 0 => inner.push(Doc::group(vec![line, item])),
+            _ => inner.extend([line, item]),
+        }
     }
     if !starts.is_empty() {
         inner.push(Doc::IfBroken(","));
@@ -34,7 +48,12 @@ pub(super) fn comma_list(
         inner.push(last);
         last = Doc::Hard;
     }
-    Doc::group(vec![Doc::text(open), Doc::nest(inner), last, Doc::text(close)])
+    Doc::group(vec![
+        Doc::text(open),
+        Doc::nest(inner),
+        last,
+        Doc::text(close),
+    ])
 }
 
 impl Printer<'_> {
@@ -47,7 +66,11 @@ impl Printer<'_> {
     fn bare(&mut self, value: &Expr) -> Doc {
         match &value.kind {
             // As written: `1e-6` stays `1e-6`.
-            ExprKind::Nat(_) | ExprKind::Real(_) | ExprKind::Imaginary(_) | ExprKind::Bool(_) | ExprKind::Str(_) => {
+            ExprKind::Nat(_)
+            | ExprKind::Real(_)
+            | ExprKind::Imaginary(_)
+            | ExprKind::Bool(_)
+            | ExprKind::Str(_) => {
                 Doc::text(&self.text[value.span.start as usize..value.span.end as usize])
             }
             ExprKind::Path(path) => self.path(path),
@@ -63,7 +86,14 @@ impl Printer<'_> {
             ExprKind::Binary(op, ..) => self.chain(value, level(*op)),
             ExprKind::Tuple(items) => self.exprs(("(", ")"), items),
             ExprKind::List(items) if items.is_empty() => {
-                let list = comma_list(self, ("[", "]"), &[], value.span.start + 1, |_, _| Doc::nothing());
+                let list = comma_list(
+                    self,
+                    Long::Fill,
+                    ("[", "]"),
+                    &[],
+                    value.span.start + 1,
+                    |_, _| Doc::nothing(),
+                );
                 Doc::Seq(vec![list])
             }
             ExprKind::List(items) => self.exprs(("[", "]"), items),
@@ -85,8 +115,13 @@ impl Printer<'_> {
             }
             ExprKind::Paren(inner) => {
                 let close = value.span.end - 1;
-                let inner = vec![self.expr(inner), self.separator(close, Doc::nothing())];
-                Doc::group(vec![Doc::text("("), Doc::nest(inner), Doc::text(")")])
+                // What can break inside indents its own lines.
+                Doc::Seq(vec![
+                    Doc::text("("),
+                    self.expr(inner),
+                    self.separator(close, Doc::nothing()),
+                    Doc::text(")"),
+                ])
             }
         }
     }
@@ -95,26 +130,50 @@ impl Printer<'_> {
     pub(super) fn exprs(&mut self, brackets: (&'static str, &'static str), items: &[Expr]) -> Doc {
         let starts: Vec<u32> = items.iter().map(|e| e.span.start).collect();
         let end = items.last().map_or(0, |e| e.span.end);
-        comma_list(self, brackets, &starts, end, |printer, index| printer.expr(&items[index]))
+        comma_list(
+            self,
+            Long::Fill,
+            brackets,
+            &starts,
+            end,
+            |printer, index| printer.expr(&items[index]),
+        )
     }
 
     fn call(&mut self, call: &Call) -> Doc {
         let mut parts = vec![self.path(&call.function)];
         if call.parens {
-            let open = call.function.last().map_or(call.span.start, |n| self.token_after(n.span.end));
+            let open = call
+                .function
+                .last()
+                .map_or(call.span.start, |n| self.token_after(n.span.end));
             let starts: Vec<u32> = call
                 .args
                 .iter()
                 .map(|(key, value)| key.as_ref().map_or(value.span.start, |k| k.span.start))
                 .collect();
-            let end = call.args.last().map_or(open + 1, |(_, value)| value.span.end);
-            parts.push(comma_list(self, ("(", ")"), &starts, end, |printer, index| {
-                let (key, value) = &call.args[index];
-                match key {
-                    Some(key) => Doc::Seq(vec![printer.ident(key), Doc::text(": "), printer.expr(value)]),
-                    None => printer.expr(value),
-                }
-            }));
+            let end = call
+                .args
+                .last()
+                .map_or(open + 1, |(_, value)| value.span.end);
+            parts.push(comma_list(
+                self,
+                Long::Column,
+                ("(", ")"),
+                &starts,
+                end,
+                |printer, index| {
+                    let (key, value) = &call.args[index];
+                    match key {
+                        Some(key) => Doc::Seq(vec![
+                            printer.ident(key),
+                            Doc::text(": "),
+                            printer.expr(value),
+                        ]),
+                        None => printer.expr(value),
+                    }
+                },
+            ));
         }
         if let Some(label) = &call.label {
             parts.extend([Doc::text(" as "), self.ident(label)]);
@@ -181,7 +240,12 @@ impl Printer<'_> {
         let body = self.expr(value);
         let close = self.token_after(value.span.end);
         let last = self.separator(close, Doc::Line);
-        [Doc::text("{"), Doc::nest(vec![first, body]), last, Doc::text("}")]
+        [
+            Doc::text("{"),
+            Doc::nest(vec![first, body]),
+            last,
+            Doc::text("}"),
+        ]
     }
 }
 
@@ -189,7 +253,9 @@ fn level(op: BinaryOp) -> u8 {
     match op {
         BinaryOp::Or => 1,
         BinaryOp::And => 2,
-        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => 3,
+        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
+            3
+        }
         BinaryOp::Add | BinaryOp::Sub => 4,
         BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem | BinaryOp::MatMul => 5,
         BinaryOp::Pow => 6,

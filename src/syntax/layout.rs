@@ -60,8 +60,17 @@ struct Entry<'a> {
 pub fn write(doc: &Doc) -> String {
     let mut out = String::new();
     let mut column = 0;
-    let mut stack = vec![Entry { indent: 0, broken: true, doc }];
-    while let Some(Entry { indent, broken, doc }) = stack.pop() {
+    let mut stack = vec![Entry {
+        indent: 0,
+        broken: true,
+        doc,
+    }];
+    while let Some(Entry {
+        indent,
+        broken,
+        doc,
+    }) = stack.pop()
+    {
         match doc {
             Doc::Text(text) => {
                 // Indentation is written with the first text of a line: no
@@ -93,10 +102,22 @@ pub fn write(doc: &Doc) -> String {
                     column += text.len();
                 }
             }
-            Doc::Seq(parts) => stack.extend(parts.iter().rev().map(|doc| Entry { indent, broken, doc })),
-            Doc::Nest(inner) => stack.push(Entry { indent: indent + INDENT, broken, doc: inner }),
+            Doc::Seq(parts) => stack.extend(parts.iter().rev().map(|doc| Entry {
+                indent,
+                broken,
+                doc,
+            })),
+            Doc::Nest(inner) => stack.push(Entry {
+                indent: indent + INDENT,
+                broken,
+                doc: inner,
+            }),
             Doc::Group(inner) => {
-                let flat = Entry { indent, broken: false, doc: inner };
+                let flat = Entry {
+                    indent,
+                    broken: false,
+                    doc: inner,
+                };
                 let used = if column == 0 { indent } else { column };
                 let broken = !fits(flat, &stack, WIDTH.saturating_sub(used));
                 stack.push(Entry { broken, ..flat });
@@ -112,7 +133,12 @@ fn fits<'a>(entry: Entry<'a>, rest: &[Entry<'a>], room: usize) -> bool {
     let mut stack = vec![entry];
     let mut after = rest.iter().rev();
     loop {
-        let Some(Entry { broken, doc, indent }) = stack.pop().or_else(|| after.next().copied()) else {
+        let Some(Entry {
+            broken,
+            doc,
+            indent,
+        }) = stack.pop().or_else(|| after.next().copied())
+        else {
             return true;
         };
         let used = match doc {
@@ -124,16 +150,20 @@ fn fits<'a>(entry: Entry<'a>, rest: &[Entry<'a>], room: usize) -> bool {
             Doc::IfBroken(text) if broken => text.len(),
             Doc::Line | Doc::Soft | Doc::IfBroken(_) => 0,
             Doc::Seq(parts) => {
-                stack.extend(parts.iter().rev().map(|doc| Entry { doc, broken, indent }));
+                stack.extend(parts.iter().rev().map(|doc| Entry {
+                    doc,
+                    broken,
+                    indent,
+                }));
                 0
             }
-            Doc::Nest(inner) => {
-                stack.push(Entry { doc: inner, broken, indent });
-                0
-            }
-            // A group behind the one asked about may break, unless that is flat too.
-            Doc::Group(inner) => {
-                stack.push(Entry { doc: inner, broken: false, indent });
+            // Inside the group asked about all is flat; a group behind it may break.
+            Doc::Nest(inner) | Doc::Group(inner) => {
+                stack.push(Entry {
+                    doc: inner,
+                    broken,
+                    indent,
+                });
                 0
             }
         };

@@ -7,13 +7,20 @@ use crate::diag::{Code, Diagnostic};
 use pest::error::{Error, ErrorVariant, InputLocation};
 
 /// Words reserved for later versions.
-pub const RESERVED: [&str; 6] = ["autoregressive", "cell", "recur", "conditional", "stack", "sample"];
+pub const RESERVED: [&str; 6] = [
+    "autoregressive",
+    "cell",
+    "recur",
+    "conditional",
+    "stack",
+    "sample",
+];
 
 /// Words of the language that cannot be names.
 pub const KEYWORDS: [&str; 27] = [
     "use", "const", "fn", "mixer", "network", "full", "operator", "let", "var", "param", "repeat",
-    "if", "else", "return", "for", "in", "where", "term", "as", "and", "or", "not", "true", "false",
-    "shared", "per", "self",
+    "if", "else", "return", "for", "in", "where", "term", "as", "and", "or", "not", "true",
+    "false", "shared", "per", "self",
 ];
 
 const ASSIGN: &str = "`=`, `+=`";
@@ -38,23 +45,35 @@ pub(super) fn syntax_error(
             describe(text, file, start + at, end, &expected(positives))
         }
         // The grammar library's own limits (stack space).
-        ErrorVariant::CustomError { message } => {
-            Diagnostic::new(Code::E0002, message.clone(), span(file, start + at, start + at), "")
-        }
+        ErrorVariant::CustomError { message } => Diagnostic::new(
+            Code::E0002,
+            message.clone(),
+            span(file, start + at, start + at),
+            "",
+        ),
     }
 }
 
 fn describe(text: &str, file: FileId, at: usize, end: usize, expected: &[&str]) -> Diagnostic {
     let found = token_at(text, at, end);
     // At the end, point behind the last token, not at the blanks that follow it.
-    let at = if found.is_empty() { text[..at].trim_end().len() } else { at };
+    let at = if found.is_empty() {
+        text[..at].trim_end().len()
+    } else {
+        at
+    };
     let label = if expected.is_empty() {
         "not expected here".to_string()
     } else {
         format!("expected {}", list(expected))
     };
     let error = |message: String, label: String| {
-        Diagnostic::new(Code::E0001, message, span(file, at, at + found.len()), label)
+        Diagnostic::new(
+            Code::E0001,
+            message,
+            span(file, at, at + found.len()),
+            label,
+        )
     };
     let wants_name = expected.contains(&"a name");
     if RESERVED.contains(&found) {
@@ -65,24 +84,41 @@ fn describe(text: &str, file: FileId, at: usize, end: usize, expected: &[&str]) 
         .help("choose another name");
     }
     if KEYWORDS.contains(&found) && wants_name {
-        return error(format!("`{found}` is a keyword and cannot be used as a name"), label)
-            .help(format!("rename it, e.g. `{found}_`"));
+        return error(
+            format!("`{found}` is a keyword and cannot be used as a name"),
+            label,
+        )
+        .help(format!("rename it, e.g. `{found}_`"));
     }
     if found.is_empty() {
-        let what = if end == text.len() { "unexpected end of file" } else { "unexpected end of the item" };
+        let what = if end == text.len() {
+            "unexpected end of file"
+        } else {
+            "unexpected end of the item"
+        };
         return error(what.to_string(), label);
     }
     if found.starts_with('"') && (found.len() == 1 || !found.ends_with('"')) {
-        return error("string is not closed on its line".to_string(), "starts here".to_string());
+        return error(
+            "string is not closed on its line".to_string(),
+            "starts here".to_string(),
+        );
     }
     let starts_number = found.as_bytes()[0].is_ascii_digit();
-    let problem = if starts_number && !found.bytes().all(|b| b.is_ascii_digit()) && wants_expression(expected) {
+    let problem = if starts_number
+        && !found.bytes().all(|b| b.is_ascii_digit())
+        && wants_expression(expected)
+    {
         format!("malformed number `{found}`")
     } else {
         format!("unexpected `{}`", found.escape_debug())
     };
     let error = error(problem, label);
-    let previous = if expected.contains(&ASSIGN) { word_before(text, at) } else { "" };
+    let previous = if expected.contains(&ASSIGN) {
+        word_before(text, at)
+    } else {
+        ""
+    };
     match hint(found, &text[at..end], expected).or_else(|| hint(previous, "", expected)) {
         Some(hint) => error.help(hint),
         None => error,
@@ -125,7 +161,9 @@ fn hint(found: &str, rest: &str, expected: &[&str]) -> Option<&'static str> {
 /// The token starting at `at`: a word, a string, or one character.
 fn token_at(text: &str, at: usize, end: usize) -> &str {
     let rest = &text[at..end];
-    let Some(first) = rest.chars().next() else { return "" };
+    let Some(first) = rest.chars().next() else {
+        return "";
+    };
     if first == '"' {
         let line = rest.lines().next().unwrap_or("");
         return line[1..].find('"').map_or(line, |n| &line[..n + 2]);
@@ -166,19 +204,26 @@ fn list(words: &[&str]) -> String {
 fn in_words(rule: Rule) -> Option<&'static str> {
     use Rule::*;
     Some(match rule {
-        name | use_name | fn_param | path | use_path | pipe_target | tuple_pattern | key | role => "a name",
-        expr | number | string | bool | call | group | list | if_expr | sum_loop | prefix | arg | offset
-        | window | condition => "an expression",
+        name | use_name | fn_param | path | use_path | pipe_target | tuple_pattern | key | role => {
+            "a name"
+        }
+        expr | number | string | bool | call | group | list | if_expr | sum_loop | prefix | arg
+        | offset | window | condition => "an expression",
         infix | pipe_op | pipe | less => "an operator",
         assign_op => ASSIGN,
         kw_param => "a statement",
         kw_term => "`term`",
         kw_for => "`for`",
-        let_stmt | var_stmt | param_stmt | repeat_stmt | if_stmt | return_stmt | assign_stmt => "a statement",
+        let_stmt | var_stmt | param_stmt | repeat_stmt | if_stmt | return_stmt | assign_stmt => {
+            "a statement"
+        }
         op_let | op_term | op_for | op_if => "a term (`for`, `term`, `let`, `if`)",
-        bonds_domain | pairs_domain | range_domain | sites_domain => "a loop (`i`, `i < j`, `i in a..b`, `(i, j) in bonds(k)`)",
+        bonds_domain | pairs_domain | range_domain | sites_domain => {
+            "a loop (`i`, `i < j`, `i in a..b`, `(i, j) in bonds(k)`)"
+        }
         EOI => "the next item",
-        use_item | const_item | fn_item | mixer_item | network_item | operator_item | one_item | file => ITEM,
+        use_item | const_item | fn_item | mixer_item | network_item | operator_item | one_item
+        | file => ITEM,
         kw_use => "`use`",
         kw_const => "`const`",
         kw_fn => "`fn`",

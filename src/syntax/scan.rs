@@ -74,7 +74,8 @@ pub fn scan(text: &str, max_depth: usize) -> Scan {
                 let opener = if byte == b')' { b'(' } else { byte - 2 };
                 if let Some(partner) = open.iter().rposition(|&at| bytes[at] == opener) {
                     if let Some(&position) = open.get(partner + 1) {
-                        out.unclosed.push((out.items.len().saturating_sub(1), position));
+                        out.unclosed
+                            .push((out.items.len().saturating_sub(1), position));
                     }
                     open.truncate(partner);
                 }

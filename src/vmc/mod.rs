@@ -4,3 +4,5 @@
 pub mod operator;
 pub mod ed;
 pub mod exact;
+
+pub use crate::rng;

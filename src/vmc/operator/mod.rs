@@ -22,11 +22,13 @@ use crate::run::{Background, Spins};
 use num_complex::Complex64;
 
 mod build;
+mod compile;
 mod pairs;
 #[cfg(test)]
 mod tests;
 
 pub use build::{OperatorBuilder, OperatorError, STRING_LIMIT};
+pub use compile::compile;
 pub use pairs::PairCoupling;
 
 /// A list of (coefficient, sites) with the sites in one array.

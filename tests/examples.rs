@@ -1,0 +1,227 @@
+//! What the examples are: sizes, mixers, windows, and the formulas of those
+//! that have one.
+
+use dnet::check::Program;
+use dnet::check::core::{Dim, Kind, NetworkInfo, Place, Token};
+use dnet::interp::{Context, Tensor, evaluate};
+use dnet::ir::{Boundary, Lattice, lower};
+use num_complex::Complex64;
+use std::path::Path;
+
+fn example(file: &str) -> Program {
+    Program::load(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("examples")
+            .join(file),
+    )
+}
+
+fn network(file: &str) -> NetworkInfo {
+    example(file)
+        .only_network()
+        .check()
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Number of real parameters that do not depend on the lattice, and whether
+/// there are others.
+fn size(info: &NetworkInfo) -> (usize, bool) {
+    let mut total = 0;
+    let mut more = false;
+    for p in &info.params {
+        let parts = if p.ty.dtype == dnet::check::core::DType::Complex {
+            2
+        } else {
+            1
+        };
+        let volume: Option<usize> =
+            p.ty.shape
+                .iter()
+                .map(|d| {
+                    if let Dim::Static(n) = d {
+                        Some(*n)
+                    } else {
+                        None
+                    }
+                })
+                .product();
+        match (p.ty.place, volume) {
+            (Place::Whole, Some(n)) => total += parts * n,
+            _ => more = true,
+        }
+    }
+    (total, more)
+}
+
+#[test]
+fn every_example_is_clean() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|e| e != "dnet") {
+            continue;
+        }
+        count += 1;
+        let program = Program::load(&path);
+        let found: Vec<String> = program
+            .check()
+            .iter()
+            .map(|d| format!("{} {}", d.code.as_str(), d.message))
+            .collect();
+        assert!(found.is_empty(), "{}: {found:#?}", path.display());
+    }
+    assert!(count >= 20, "only {count} examples found");
+}
+
+#[test]
+fn sizes_and_mixers() {
+    // file, parameters per network, further ones per site or pair, mixers, full
+    let table = [
+        ("dysonnet.dnet", 3264, false, 2, false),
+        ("marshall.dnet", 3264, false, 2, false),
+        ("complex_readout.dnet", 3294, false, 2, false),
+        ("deep.dnet", 2348, false, 5, false),
+        ("shared_weights.dnet", 442, false, 3, false),
+        ("power_law.dnet", 732, false, 2, false),
+        ("fourier.dnet", 792, false, 2, false),
+        ("recurrent_mixers.dnet", 628, false, 3, false),
+        ("matrix_vertex.dnet", 944, false, 2, false),
+        ("experts.dnet", 1618, false, 2, false),
+        ("graph.dnet", 324, false, 2, false),
+        ("dysonnet2d.dnet", 636, false, 2, false),
+        ("cnn.dnet", 1036, false, 0, false),
+        ("resnet.dnet", 900, false, 0, false),
+        ("jastrow.dnet", 0, true, 1, false),
+        ("rbm.dnet", 0, true, 1, false),
+        ("rbm_complex.dnet", 0, true, 1, false),
+        ("positional.dnet", 586, true, 2, false),
+        ("vit.dnet", 3544, true, 0, true),
+        ("vit_kernel.dnet", 2654, true, 0, true),
+        ("vit_linear.dnet", 1694, true, 2, true),
+    ];
+    for (file, parameters, more, mixers, full) in table {
+        let info = network(file);
+        assert_eq!(
+            (size(&info), info.mixers.len(), info.full),
+            ((parameters, more), mixers, full),
+            "{file}"
+        );
+    }
+}
+
+/// Tokens that change when the first spin of a token flips, as (first, last).
+fn support(info: &NetworkInfo, name: &str) -> (i64, i64) {
+    let value = info
+        .values
+        .iter()
+        .find(|v| v.name.as_deref() == Some(name))
+        .unwrap_or_else(|| panic!("no value {name}"));
+    let (Kind::Local(window), Place::Site(token)) = (value.kind, value.ty.place) else {
+        panic!("{name} is not local")
+    };
+    assert_eq!(token, Token([2, 1]));
+    let both = [0, 1].map(|inside| window.support(token, 0, inside));
+    assert_eq!(both[0], both[1], "both spins of a token have one support");
+    both[0]
+}
+
+#[test]
+fn supports_of_the_published_network() {
+    let info = network("dysonnet.dnet");
+    assert_eq!(support(&info, "block_0/gate"), (0, 0));
+    assert_eq!(support(&info, "block_0/c"), (-2, 1));
+    assert_eq!(support(&info, "block_1/gate"), (-2, 1));
+    assert_eq!(support(&info, "block_1/c"), (-4, 2));
+}
+
+/// Log psi and the parameters of a network without hyperparameters set.
+fn evaluated(file: &str, spins: &[i8]) -> (Complex64, Vec<(String, Vec<f64>)>) {
+    let graph = lower(&network(file)).graph;
+    let lattice = Lattice::chain(spins.len(), Boundary::Periodic);
+    let context = Context::new(lattice, &[], spins).expect("a valid configuration");
+    let params: Vec<Tensor> = graph
+        .params
+        .iter()
+        .enumerate()
+        .map(|(p, x)| {
+            Tensor::from_fn(&context.shape(&x.ty).expect("a shape"), |k| {
+                ((7 * p + 3 * k + 1) as f64).sin()
+            })
+        })
+        .collect();
+    let log_psi = evaluate(&graph, lattice, &params, spins)
+        .expect("evaluates")
+        .log_psi();
+    (
+        log_psi,
+        graph
+            .params
+            .iter()
+            .zip(params)
+            .map(|(p, t)| (p.path.clone(), t.data))
+            .collect(),
+    )
+}
+
+fn data<'a>(params: &'a [(String, Vec<f64>)], path: &str) -> &'a [f64] {
+    &params
+        .iter()
+        .find(|p| p.0 == path)
+        .unwrap_or_else(|| panic!("no parameter {path}"))
+        .1
+}
+
+const SPINS: [i8; 6] = [1, -1, -1, 1, -1, 1];
+
+#[test]
+fn jastrow_is_a_quadratic_form() {
+    let (log_psi, params) = evaluated("jastrow.dnet", &SPINS);
+    let coupling = data(&params, "toeplitz/kernel");
+    let mut want = 0.0;
+    for i in 0..6 {
+        for j in 0..6 {
+            want += coupling[(i + 6 - j) % 6] * f64::from(SPINS[i] * SPINS[j]) / 2.0;
+        }
+    }
+    assert!((log_psi - want).norm() < 1e-12, "{log_psi} {want}");
+}
+
+#[test]
+fn boltzmann_machines() {
+    let (log_psi, params) = evaluated("rbm.dnet", &SPINS);
+    let weights = data(&params, "hidden_units/weights");
+    let mut want: f64 = (0..6)
+        .map(|i| data(&params, "a")[i] * f64::from(SPINS[i]))
+        .sum();
+    for j in 0..6 {
+        let theta: f64 = (0..6)
+            .map(|i| weights[j * 6 + i] * f64::from(SPINS[i]))
+            .sum();
+        want += (theta + data(&params, "b")[j]).cosh().ln();
+    }
+    assert!((log_psi - want).norm() < 1e-12, "{log_psi} {want}");
+
+    let (log_psi, params) = evaluated("rbm_complex.dnet", &SPINS);
+    let z = |path: &str, k: usize| {
+        Complex64::new(
+            data(&params, &format!("{path}.re"))[k],
+            data(&params, &format!("{path}.im"))[k],
+        )
+    };
+    let mut psi: Complex64 = (0..6)
+        .map(|i| z("a", i) * f64::from(SPINS[i]))
+        .sum::<Complex64>()
+        .exp();
+    for j in 0..6 {
+        let theta: Complex64 = (0..6)
+            .map(|i| z("hidden_units/weights", j * 6 + i) * f64::from(SPINS[i]))
+            .sum();
+        psi *= (theta + z("b", j)).cosh();
+    }
+    assert!(
+        (log_psi.exp() - psi).norm() < 1e-12 * psi.norm(),
+        "{} {psi}",
+        log_psi.exp()
+    );
+}
