@@ -218,3 +218,56 @@ fn gradients_of_every_example() {
     }
     assert!(compared > 20, "only {compared} comparisons");
 }
+
+#[test]
+fn ratios_of_local_changes() {
+    let mut random = Random(13);
+    for file in examples()
+        .into_iter()
+        .filter(|f| f.ends_with("dysonnet.dnet") || f.ends_with("rbm_complex.dnet"))
+    {
+        for (name, graph) in graphs(&file) {
+            let lattice = Lattice::chain(20, Boundary::Periodic);
+            let tensors = params(&graph, lattice, &mut random).expect("a chain");
+            let theta: Vec<f64> = tensors
+                .iter()
+                .flat_map(|t| t.data.iter().copied())
+                .collect();
+            let network = CpuNetwork::<f64>::new(graph.clone(), lattice, &theta).expect("compiles");
+            let mut spins = random.spins(20);
+            let log_psi = |s: &[i8]| {
+                evaluate(&graph, lattice, &tensors, s)
+                    .expect("evaluates")
+                    .log_psi()
+            };
+            let flipped = |s: &[i8], flips: &[usize]| {
+                let mut t = s.to_vec();
+                flips.iter().for_each(|&f| t[f] = -t[f]);
+                t
+            };
+            let mut background = network.background(&spins);
+            for flips in [vec![3], vec![0, 19], vec![2, 11, 12]] {
+                let mut single = vec![Complex64::ZERO; 20];
+                background.single_flips(&mut single);
+                for (site, got) in single.iter().enumerate() {
+                    let want = log_psi(&flipped(&spins, &[site])) - log_psi(&spins);
+                    assert!(
+                        error(*got, want) < 1e-11,
+                        "{name} flip {site}: {got} instead of {want}"
+                    );
+                }
+                let want = log_psi(&flipped(&spins, &flips)) - log_psi(&spins);
+                assert!(
+                    error(background.log_ratio(&flips), want) < 1e-11,
+                    "{name} {flips:?}"
+                );
+                background.accept(&flips);
+                spins = flipped(&spins, &flips);
+                assert!(
+                    error(background.log_psi(), log_psi(&spins)) < 1e-11,
+                    "{name} accepted {flips:?}"
+                );
+            }
+        }
+    }
+}

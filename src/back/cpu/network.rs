@@ -2,6 +2,7 @@
 
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
+use super::jit::Listing;
 use super::simd::Real;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
@@ -33,6 +34,15 @@ impl<T: Real> CpuNetwork<T> {
     /// The loop-level program of `log psi`.
     pub fn program(&self) -> &Program {
         self.full.program()
+    }
+
+    /// Readable code of `log psi`: Cranelift IR and disassembly per fused loop.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn listing(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Listing, CompileError> {
+        let compiled = Compiled::<T>::new(graph, lattice, theta, true)?;
+        Ok(compiled.listing().cloned().unwrap_or_default())
     }
 
     /// Bytes of working memory per thread: (samples at a time, bytes).
@@ -164,6 +174,26 @@ impl<T: Real> Background for Reevaluation<'_, T> {
     }
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
         self.at(flips) - self.log_psi
+    }
+    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        assert_eq!(ends.len(), out.len(), "one result per cluster");
+        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
+        let mut start = 0;
+        for &end in ends {
+            let first = batch.len();
+            batch.extend_from_slice(&self.spins);
+            for &f in &sites[start..end] {
+                batch[first + f] = -batch[first + f];
+            }
+            start = end;
+        }
+        self.network.log_psi(&batch, out);
+        out.iter_mut().for_each(|z| *z -= self.log_psi);
+    }
+    fn single_flips(&mut self, out: &mut [Complex64]) {
+        let sites: Vec<usize> = (0..self.spins.len()).collect();
+        let ends: Vec<usize> = (1..=self.spins.len()).collect();
+        self.log_ratios(&sites, &ends, out);
     }
     fn accept(&mut self, flips: &[usize]) {
         self.log_psi = self.at(flips);
