@@ -2,7 +2,7 @@
 //!
 //! The transverse-field Ising chain `H = -J sum Z_i Z_{i+1} - h sum X_i` is a
 //! chain of free fermions. With `M` holding h on its diagonal and J above it
-//! (and, on a ring, the corner `M[N-1, 0] = -J` of the even sector), the
+//! (and, on a ring, the corner `M[N-1, 0] = (-1)^(N+1) J` of the even sector), the
 //! singular values of `M = U S V^T` are half the single-particle energies and
 //! `G = U V^T` is the only non-trivial contraction:
 //!
@@ -87,7 +87,9 @@ impl TfimChain {
             if i + 1 < n {
                 m[(i, i + 1)] = j;
             } else if ring {
-                m[(i, 0)] = -j;
+                // antiperiodic fermions; the alternating gauge that makes
+                // the other J positive leaves a sign on odd rings
+                m[(i, 0)] = if odd_ring { j } else { -j };
             }
         }
         let svd = m.svd().ok()?;
