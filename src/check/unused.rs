@@ -41,7 +41,8 @@ pub fn warnings(modules: &Modules, info: &NetworkInfo) -> Vec<Diagnostic> {
         }
     }
     for m in &info.mixers {
-        if !live[m.output.0 as usize] {
+        // Mixers the library's mixers are made of die with them.
+        if !live[m.output.0 as usize] && !modules.in_std(m.span) {
             out.push(
                 Diagnostic::new(
                     Code::W0603,

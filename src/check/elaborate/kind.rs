@@ -172,7 +172,13 @@ impl Elaborator<'_> {
     /// a `full network`.
     fn violation(&mut self, ids: &[ValueId], how: Use, span: Span) -> R<Kind> {
         let in_norm = self.via.iter().any(|v| v.2.as_deref() == Some("norm"));
-        let callee = self.via.last().map(|v| v.0.clone());
+        // What the user called, not what the library calls inside.
+        let callee = self
+            .via
+            .iter()
+            .rev()
+            .find(|v| !self.modules.in_std(v.1))
+            .map(|v| v.0.clone());
         let diagnostic = |s: &Self| {
             let linear: Vec<ValueId> = ids
                 .iter()

@@ -125,15 +125,16 @@ impl Elaborator<'_> {
                 let base = self.scope_path(&label);
                 let mut result = Ok(());
                 // Numbering goes on when a label recurs, so that paths stay unique.
-                let start = if *shared {
-                    0
+                let start = *self.used_scopes.get(&base).unwrap_or(&0);
+                let common = if start == 0 {
+                    label.clone()
                 } else {
-                    *self.used_scopes.get(&base).unwrap_or(&0)
+                    format!("{label}_{start}")
                 };
                 for turn in from..bound {
                     let offset = (turn - from) as usize;
                     self.path.push(if *shared {
-                        label.clone()
+                        common.clone()
                     } else {
                         format!("{label}_{}", start + offset)
                     });
@@ -158,10 +159,9 @@ impl Elaborator<'_> {
                         }
                     }
                 }
-                if !*shared {
-                    self.used_scopes
-                        .insert(base, start + (bound - from).max(0) as usize);
-                }
+                let turns = bound.saturating_sub(from).max(0) as usize;
+                let used = if *shared { 1 } else { turns };
+                self.used_scopes.insert(base, start + used);
                 result
             }
             StmtKind::If {
