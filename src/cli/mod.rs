@@ -20,9 +20,16 @@ pub use common::{CliError, MessageFormat, Ui};
 
 /// Compiler for neural quantum states written in the dnet language.
 #[derive(Parser)]
-#[command(name = "dnetc", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
-Every diagnostic has a page: `dnetc explain E0301`.")]
+#[command(
+    name = "dnetc",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
+Every diagnostic has a page: `dnetc explain E0301`."
+)]
 struct Cli {
     /// When to colour messages (NO_COLOR is respected)
     #[arg(long, value_enum, default_value_t = Colour::Auto, global = true)]
