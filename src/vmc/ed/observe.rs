@@ -86,12 +86,11 @@ impl Spectrum {
         if !conserves(observable, sector) {
             return Err(EdError::NotConserved { sector });
         }
-        let complex: Vec<Complex64>;
-        match &self.states[level] {
+        let complex: Vec<Complex64> = match &self.states[level] {
             State::Real(v) if observable.is_real() => return Ok(self.quadratic_form(observable, v)),
-            State::Real(v) => complex = v.iter().map(|&a| a.into()).collect(),
+            State::Real(v) => v.iter().map(|&a| a.into()).collect(),
             State::Complex(v) => return Ok(self.quadratic_form(observable, v)),
-        }
+        };
         Ok(self.quadratic_form(observable, &complex))
     }
 
