@@ -177,8 +177,12 @@ impl Names<'_> {
                         self.expr(init);
                         self.place = outer;
                     }
-                    // `if bias { param bias: ... }` reads well: no warning here.
+                    // `if bias { param bias: ... }` reads well: no W0604 here; and a
+                    // parameter that influences nothing is W0602, not W0601.
                     self.define(&p.name, false);
+                    if let Some(local) = self.scopes.last_mut().and_then(|s| s.get_mut(&p.name.name)) {
+                        local.used = true;
+                    }
                 }
                 StmtKind::Repeat { var, from, to, body, .. } => {
                     for e in from.iter().chain([to]) {

@@ -266,3 +266,68 @@ pub fn check_lattice(program: &Program, info: &NetworkInfo, lattice: Lattice) ->
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     crate::params::write_atomically(path, bytes).map_err(|e| CliError::io("write", path, &e))
 }
+
+/// What a parameter file of this network records.
+pub fn metadata(program: &Program, info: &NetworkInfo, lattice: Lattice) -> crate::params::Metadata {
+    let boundary = match lattice.boundary {
+        Boundary::Periodic => "periodic",
+        Boundary::Open => "open",
+    };
+    let extent = match info.lattice {
+        LatticeKind::Chain => lattice.extent[0].to_string(),
+        LatticeKind::Square => format!("{},{}", lattice.extent[0], lattice.extent[1]),
+    };
+    crate::params::Metadata {
+        network: info.name.clone(),
+        source: program.sources().files[info.file.0 as usize].text.clone(),
+        hyperparameters: serde_json::to_string(&info.hyper).unwrap_or_default(),
+        lattice: format!("{extent} {boundary}"),
+    }
+}
+
+/// Where parameters come from: a file, or the initialisers.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ParamArgs {
+    /// Parameter file; without one, parameters are initialised from the seed
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
+    /// TOML file with a table [parameters] of "our path" = "their name"
+    #[arg(long, value_name = "FILE", requires = "params")]
+    pub mapping: Option<PathBuf>,
+    /// Use parameters although they were made for another source or other hyperparameters
+    #[arg(long, requires = "params")]
+    pub force: bool,
+    /// Seed of initial parameters
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+impl ParamArgs {
+    /// The parameters of a network on a lattice.
+    pub fn load(
+        &self,
+        program: &Program,
+        info: &NetworkInfo,
+        lowered: &crate::ir::Lowered,
+        lattice: Lattice,
+    ) -> Result<crate::params::Params, CliError> {
+        let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
+        let Some(file) = &self.params else {
+            return crate::params::initialise(info, lowered, lattice, self.seed).map_err(|e| plain(&e));
+        };
+        let like = crate::params::Params::zeros(&lowered.graph, lattice).map_err(|e| plain(&e))?;
+        let map = match &self.mapping {
+            Some(m) => crate::params::mapping(m).map_err(|e| plain(&e))?,
+            None => Default::default(),
+        };
+        let meta = metadata(program, info, lattice);
+        let strict = !self.force && self.mapping.is_none();
+        crate::params::load(file, &like, strict.then_some(&meta), &map).map_err(|e| match e {
+            crate::params::FileError::Mismatch { .. } => CliError::new(
+                e.to_string(),
+                "pass the same -D flags as for `init`; `--force` accepts another source if names and shapes agree",
+            ),
+            e => plain(&e),
+        })
+    }
+}

@@ -1,10 +1,13 @@
 //! `dnetc`: one verb, one file. Everything a verb does beyond reading flags
 //! and printing belongs to the library.
 
+mod arrays;
 mod check;
 mod common;
+mod eval;
 mod explain;
 mod fmt;
+mod init;
 mod inspect;
 mod new;
 mod operator;
@@ -49,6 +52,10 @@ enum Verb {
     Fmt(fmt::Args),
     /// Show a network's parameters, kinds, windows and mixers, or an operator's terms
     Inspect(inspect::Args),
+    /// Initial parameters from a seed
+    Init(init::Args),
+    /// Amplitudes and ratios of given configurations
+    Eval(eval::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -76,6 +83,8 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args, &ui),
         Verb::Fmt(args) => fmt::run(&args, &ui),
         Verb::Inspect(args) => inspect::run(&args, &ui),
+        Verb::Init(args) => init::run(&args, &ui),
+        Verb::Eval(args) => eval::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

@@ -154,6 +154,43 @@ pub fn evaluate(
     evaluate_with(graph, lattice, params, spins, &HashMap::new())
 }
 
+/// The value of one node, evaluating nothing it does not depend on.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_node(
+    graph: &Graph,
+    lattice: Lattice,
+    params: &[Tensor],
+    spins: &[i8],
+    node: NodeId,
+) -> Result<Tensor, EvalError> {
+    let context = Context::new(lattice, params, spins)?;
+    let mut needed = vec![false; node.index() + 1];
+    needed[node.index()] = true;
+    for k in (0..=node.index()).rev() {
+        if needed[k] {
+            let operands = graph.args(NodeId::new(k));
+            operands.iter().for_each(|a| needed[a.index()] = true);
+        }
+    }
+    let mut values: Vec<Tensor> = Vec::with_capacity(needed.len());
+    for (id, needed) in graph.ids().zip(&needed) {
+        let operands = |&a: &NodeId| Operand {
+            ty: graph.ty(a),
+            value: &values[a.index()],
+        };
+        let value = if *needed {
+            let operands: Vec<Operand> = graph.args(id).iter().map(operands).collect();
+            eval_node(graph.op(id), graph.ty(id), &operands, &context)?
+        } else {
+            Tensor::zeros(&[0])
+        };
+        values.push(value);
+    }
+    Ok(values.swap_remove(node.index()))
+}
+
 /// As [`evaluate`], with the values of some nodes replaced before their users
 /// read them (for derivatives with respect to intermediate values).
 ///

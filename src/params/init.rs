@@ -1,8 +1,8 @@
 //! Initial parameters from the initialisers of the language.
 
 use super::{Params, hippo};
-use crate::check::core::{Binary, DType, Dim, Hippo, Init, NetworkInfo, ParamInfo, Unary, ValueId};
-use crate::interp::{Context, EvalError, Tensor, evaluate, map, zip};
+use crate::check::core::{Binary, DType, Dim, Hippo, Init, NetworkInfo, Unary, ValueId};
+use crate::interp::{Context, EvalError, evaluate_node, map, zip};
 use crate::ir::graph::{MapFn, ZipFn};
 use crate::ir::{Lattice, Lowered};
 use crate::rng::{ChainRng, Stream};
@@ -51,7 +51,6 @@ pub fn initialise(info: &NetworkInfo, lowered: &Lowered, lattice: Lattice, seed:
         let parts = if p.ty.dtype == DType::Complex { 2 } else { 1 };
         for (part, init) in p.init.iter().enumerate().take(parts) {
             let mut e = Evaluator {
-                param: p,
                 lowered,
                 lattice,
                 spins: &spins,
@@ -83,7 +82,6 @@ pub fn perturb(params: &mut Params, size: f64, seed: u64) {
 }
 
 struct Evaluator<'a> {
-    param: &'a ParamInfo,
     lowered: &'a Lowered,
     lattice: Lattice,
     spins: &'a [Vec<i8>],
@@ -157,8 +155,8 @@ impl Evaluator<'_> {
         let n = self.len();
         let (mut sum, mut squares, mut count) = (vec![0.0; n], vec![0.0; n], 0.0);
         for s in self.spins {
-            let all = evaluate(&self.lowered.graph, self.lattice, &self.params.tensors, s)?;
-            let x: &Tensor = all.value(self.lowered.of(value).re);
+            let node = self.lowered.of(value).re;
+            let x = evaluate_node(&self.lowered.graph, self.lattice, &self.params.tensors, s, node)?;
             for row in x.data.chunks(n) {
                 count += 1.0;
                 for (k, v) in row.iter().enumerate() {
@@ -169,7 +167,6 @@ impl Evaluator<'_> {
         }
         let mean: Vec<f64> = sum.iter().map(|s| s / count).collect();
         let std = squares.iter().zip(&mean).map(|(q, m)| (q / count - m * m).max(0.0).sqrt().max(1e-6)).collect();
-        let _ = &self.param.path;
         Ok((mean, std))
     }
 }

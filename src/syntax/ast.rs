@@ -264,20 +264,66 @@ pub struct Stmt {
 #[derive(Clone, Debug)]
 pub enum StmtKind {
     /// `let x = e`, `let (a, b) = e`, `let x: linear real[4] = e`
-    Let { pattern: Vec<Ident>, tuple: bool, annotation: Option<Annotation>, value: Expr },
+    Let {
+        /// The names bound.
+        pattern: Vec<Ident>,
+        /// Whether parentheses were written.
+        tuple: bool,
+        /// What the author claims about it.
+        annotation: Option<Annotation>,
+        /// What it is bound to.
+        value: Expr,
+    },
     /// `var x = e`
-    Var { name: Ident, annotation: Option<Annotation>, value: Expr },
+    Var {
+        /// Its name.
+        name: Ident,
+        /// What the author claims about it.
+        annotation: Option<Annotation>,
+        /// What it is bound to.
+        value: Expr,
+    },
     /// `x = e`; also the readout `log_psi = e`.
-    Assign { name: Ident, value: Expr },
+    Assign {
+        /// Its name.
+        name: Ident,
+        /// What it is bound to.
+        value: Expr,
+    },
     /// `x += e`
-    AddAssign { name: Ident, value: Expr },
+    AddAssign {
+        /// Its name.
+        name: Ident,
+        /// What it is bound to.
+        value: Expr,
+    },
     /// `param name: real[2, dim] per site of x = init`
     Param(ParamStmt),
     /// `repeat depth { .. }`, `repeat l in 0..depth as block { .. }`,
     /// `repeat depth shared { .. }` (one set of parameters).
-    Repeat { var: Option<Ident>, from: Option<Expr>, to: Expr, label: Option<Ident>, shared: bool, body: Block },
+    Repeat {
+        /// The turn's number, if named.
+        var: Option<Ident>,
+        /// First turn; 0 if absent.
+        from: Option<Expr>,
+        /// One past the last turn.
+        to: Expr,
+        /// Scope name instead of `block`.
+        label: Option<Ident>,
+        /// One set of parameters for all turns.
+        shared: bool,
+        /// What is repeated.
+        body: Block,
+    },
     /// `if cond { .. } else { .. }` with a static condition.
-    If { cond: Expr, then: Block, otherwise: Option<Block> },
+    If {
+        /// The condition.
+        cond: Expr,
+        /// If it holds.
+        then: Block,
+        /// If it does not.
+        otherwise: Option<Block>,
+    },
     /// `return e`, `return (a, b)`
     Return(Expr),
 }
@@ -483,14 +529,33 @@ pub struct OpStmt {
 #[derive(Clone, Debug)]
 pub enum OpStmtKind {
     /// `let K = ...`: a number.
-    Let { name: Ident, value: Expr },
+    Let {
+        /// Its name.
+        name: Ident,
+        /// What it is bound to.
+        value: Expr,
+    },
     /// `term e`: added once.
     Term(Expr),
     /// `for i: e`, `for i in 1..N-1: e`, `for i < j: e`, `for (i, j) in bonds(1): e`,
     /// each with an optional `where cond`.
-    For { domain: ForDomain, cond: Option<Expr>, term: Expr },
+    For {
+        /// What the loop runs over.
+        domain: ForDomain,
+        /// The condition.
+        cond: Option<Expr>,
+        /// What is added per turn.
+        term: Expr,
+    },
     /// `if periodic { ... } else { ... }`
-    If { cond: Expr, then: Vec<OpStmt>, otherwise: Vec<OpStmt> },
+    If {
+        /// The condition.
+        cond: Expr,
+        /// If it holds.
+        then: Vec<OpStmt>,
+        /// If it does not.
+        otherwise: Vec<OpStmt>,
+    },
 }
 
 /// What an operator's loop runs over. Terms that refer to a site outside an

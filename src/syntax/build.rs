@@ -2,7 +2,8 @@
 
 use super::ast::*;
 use super::build_expr::{first, parts, take};
-use super::parser::{Rule, span};
+use super::grammar::Rule;
+use super::parser::span;
 use crate::diag::Diagnostic;
 use pest::iterators::{Pair, Pairs};
 

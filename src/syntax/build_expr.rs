@@ -2,7 +2,8 @@
 
 use super::ast::*;
 use super::build::{Builder, Built, Node, Nodes};
-use super::parser::{MAX_TREE_DEPTH, Rule};
+use super::grammar::Rule;
+use super::parser::MAX_TREE_DEPTH;
 use crate::diag::{Code, Diagnostic};
 use std::iter::Peekable;
 

@@ -1,7 +1,8 @@
 //! Syntax errors in words.
 
 use super::ast::FileId;
-use super::parser::{Rule, span};
+use super::grammar::Rule;
+use super::parser::span;
 use super::scan::is_word;
 use crate::diag::{Code, Diagnostic};
 use pest::error::{Error, ErrorVariant, InputLocation};

@@ -12,6 +12,7 @@ mod message;
 pub mod dump;
 pub mod format;
 mod format_expr;
+mod grammar;
 mod layout;
 pub mod parser;
 mod scan;

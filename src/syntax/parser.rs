@@ -2,14 +2,10 @@
 
 use super::ast::{Comment, FileId, Item, Module, SourceMap, Span};
 use super::build::Builder;
+use super::grammar::{Grammar, Rule};
 use super::scan::{self, Scan};
 use crate::diag::{Code, Diagnostic};
 use pest::Parser as _;
-
-/// The parser generated from the grammar.
-#[derive(pest_derive::Parser)]
-#[grammar = "../grammar/dnet.pest"]
-pub(super) struct Grammar;
 
 /// Largest file, in bytes.
 pub const MAX_FILE_SIZE: usize = 16 << 20;

@@ -53,11 +53,9 @@ pub fn scan(text: &str, max_depth: usize) -> Scan {
             }
             b'"' => {
                 // An unterminated string ends with its line.
-                let end = line_end(bytes, at);
-                at = bytes[at + 1..end]
-                    .iter()
-                    .position(|&b| b == b'"')
-                    .map_or(end, |n| at + n + 2);
+                let rest = &bytes[at + 1..];
+                let length = rest.iter().position(|&b| b == b'"' || b == b'\n');
+                at = length.map_or(bytes.len(), |n| at + 1 + n + usize::from(rest[n] == b'"'));
                 (line_is_blank, after_full) = (false, false);
                 continue;
             }

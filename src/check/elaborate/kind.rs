@@ -73,6 +73,11 @@ impl Elaborator<'_> {
             return self.violation(&[a, b], Use::Product, span);
         }
         let linear = [(a, ka), (b, kb)].into_iter().find(|(_, k)| matches!(k, Kind::Linear { .. }));
+        for kind in [ka, kb] {
+            if let (Kind::Global { since }, Some((gated, _))) = (kind, linear) {
+                self.gated_by_pending(since, gated, span)?;
+            }
+        }
         let other = [(a, ka), (b, kb)].into_iter().find(|(_, k)| matches!(k, Kind::Pooled | Kind::Global { .. }));
         if let (Some((lin, _)), Some((gate, Kind::Pooled))) = (linear, other) {
             let gathered = self.value(gate).ty.shape.iter().any(|d| matches!(d, Dim::Sites { .. }));
@@ -88,6 +93,24 @@ impl Elaborator<'_> {
         self.joined(&[a, b], span)
     }
 
+    /// A nonlinear function of a linear value multiplies a linear one: E0303
+    /// instead of the pending E0301, unless both happen inside one function of
+    /// the library (`silu(h)` is `h * sigmoid(h)`).
+    fn gated_by_pending(&mut self, since: ValueId, gated: ValueId, span: Span) -> R<()> {
+        let Some(at) = self.pending.iter().position(|(id, _)| *id == since) else { return Ok(()) };
+        let outer = self.user_span(span);
+        if self.pending[at].1.primary.span == outer {
+            return Ok(());
+        }
+        let (_, first) = self.pending.remove(at);
+        let mut d = Diagnostic::new(Code::E0303, "the gate depends on a linear value", span, "this product")
+            .also(first.primary.span, "the gate is a nonlinear function of a linear value")
+            .also(self.user_span(self.value(gated).span), format!("the gated value is {}", self.describe(gated)));
+        d.secondary.extend(first.secondary.into_iter().filter(|l| l.message.starts_with("linear since")));
+        let d = d.help("compute the gate from local values (before any mixer), or write `full network`");
+        Err(self.report(d))
+    }
+
     /// Kind of a nonlinear function of these values.
     pub(super) fn nonlinear(&mut self, ids: &[ValueId], span: Span) -> R<Kind> {
         if ids.iter().any(|&i| matches!(self.value(i).kind, Kind::Linear { .. })) {
@@ -101,7 +124,7 @@ impl Elaborator<'_> {
     fn violation(&mut self, ids: &[ValueId], how: Use, span: Span) -> R<Kind> {
         let in_norm = self.via.iter().any(|v| v.2.as_deref() == Some("norm"));
         let callee = self.via.last().map(|v| v.0.clone());
-        self.global(span, |s| {
+        let diagnostic = |s: &Self| {
             let linear: Vec<ValueId> =
                 ids.iter().copied().filter(|&i| matches!(s.value(i).kind, Kind::Linear { .. })).collect();
             let first = linear[0];
@@ -152,7 +175,14 @@ impl Elaborator<'_> {
                     )
                 }
             }
-        })
+        };
+        if self.full || in_norm || how == Use::Product {
+            return self.global(span, diagnostic);
+        }
+        let since = ValueId(self.values.len() as u32);
+        let d = self.located(diagnostic(self));
+        self.pending.push((since, d));
+        Ok(Kind::Global { since })
     }
 
     /// `Global` in a full network, else the diagnostic.

@@ -95,6 +95,9 @@ pub(super) struct Elaborator<'a> {
     owns_params: HashMap<(usize, usize), bool>,
     mixer_stack: Vec<(String, u32)>,
     log_psi: Option<(ValueId, Span)>,
+    /// Nonlinearities of linear values, by the value they made. Where the value
+    /// then gates a linear one, E0303 is the better story; the rest are E0301.
+    pending: Vec<(ValueId, Diagnostic)>,
 }
 
 impl<'a> Elaborator<'a> {
@@ -118,6 +121,7 @@ impl<'a> Elaborator<'a> {
             owns_params: HashMap::new(),
             mixer_stack: Vec::new(),
             log_psi: None,
+            pending: Vec::new(),
         }
     }
 
@@ -130,9 +134,18 @@ impl<'a> Elaborator<'a> {
         self.via.iter().rev().map(|v| v.1).find(|s| !self.modules.in_std(*s)).unwrap_or(span)
     }
 
-    /// Reports a problem at `span`; inside the library, the primary label moves
-    /// to the user's call and the place in the library becomes secondary.
-    fn report(&mut self, mut d: Diagnostic) -> Reported {
+    /// Reports a problem once.
+    fn report(&mut self, d: Diagnostic) -> Reported {
+        let d = self.located(d);
+        if self.seen.insert((d.code, d.primary.span)) {
+            self.diags.push(d);
+        }
+        Reported
+    }
+
+    /// Inside the library, the primary label moves to the user's call and the
+    /// place in the library becomes secondary.
+    fn located(&self, mut d: Diagnostic) -> Diagnostic {
         let inner = d.primary.span;
         let outer = self.user_span(inner);
         if outer != inner {
@@ -143,14 +156,7 @@ impl<'a> Elaborator<'a> {
         } else if let Some(v) = self.via.last().filter(|v| !self.modules.in_std(v.1)) {
             d.secondary.push(crate::diag::Label { span: v.1, message: format!("in this call of `{}`", v.0) });
         }
-        for label in &mut d.secondary {
-            // A cause inside the library is shown at the user's call, too.
-            let _ = label;
-        }
-        if self.seen.insert((d.code, d.primary.span)) {
-            self.diags.push(d);
-        }
-        Reported
+        d
     }
 
     fn err<T>(&mut self, code: Code, span: Span, message: impl Into<String>, label: impl Into<String>) -> R<T> {
@@ -246,6 +252,11 @@ pub(super) fn network(
     let hyper = e.hyperparameters(&item.params, overrides, &item.name);
     if let Ok(hyper) = hyper {
         let _ = e.block_in_scope(&item.body);
+        for (_, d) in std::mem::take(&mut e.pending) {
+            if e.seen.insert((d.code, d.primary.span)) {
+                e.diags.push(d);
+            }
+        }
         if let Some((log_psi, _)) = e.log_psi {
             if !e.diags.iter().any(|d| d.severity() == crate::diag::Severity::Error) {
                 let mut info = NetworkInfo {

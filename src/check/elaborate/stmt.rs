@@ -76,7 +76,13 @@ impl Elaborator<'_> {
                 let sum = self.binary(BinaryOp::Add, old, added, name.span, value.span, stmt.span);
                 self.assign(name, sum.unwrap_or(Val::Poison))
             }
-            StmtKind::Param(param) => self.param(param, stmt.span),
+            StmtKind::Param(param) => {
+                let declared = self.param(param, stmt.span);
+                if declared.is_err() && self.lookup(&param.name.name).is_none() {
+                    self.bind(&param.name, Val::Poison, false);
+                }
+                declared
+            }
             StmtKind::Repeat { var, from, to, label, shared, body } => {
                 let from = match from {
                     Some(e) => self.static_int(e, "a `repeat` bound")?,
