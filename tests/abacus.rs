@@ -16,7 +16,12 @@ const BOUNDARIES: [Boundary; 2] = [Boundary::Periodic, Boundary::Open];
 /// cut, and everything.
 fn clusters(n: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
     let mut all: Vec<Vec<usize>> = (0..n).map(|i| vec![i]).collect();
-    all.extend([vec![0, n - 1], vec![0, 1], vec![n / 2, n / 2 + 1], vec![1, n / 2]]);
+    all.extend([
+        vec![0, n - 1],
+        vec![0, 1],
+        vec![n / 2, n / 2 + 1],
+        vec![1, n / 2],
+    ]);
     for size in [2, 3, 5] {
         all.push((0..size).map(|_| rng.below(n)).collect());
     }
@@ -27,11 +32,21 @@ fn clusters(n: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
 /// Worst error of all clusters under all strategies, relative to the largest of
 /// the features and amplitudes involved.
 fn worst(net: Net) -> f64 {
-    let Net { graph, params, lattice, mut rng } = net;
+    let Net {
+        graph,
+        params,
+        lattice,
+        mut rng,
+    } = net;
     let network = Network::new(&graph, lattice, params).unwrap();
     let spins = rng.spins(lattice.sites());
     let background = Background::new(&network, &spins).unwrap();
-    let wanted = [None, Some(LinkStrategy::Dense), Some(LinkStrategy::Product), Some(LinkStrategy::Fft)];
+    let wanted = [
+        None,
+        Some(LinkStrategy::Dense),
+        Some(LinkStrategy::Product),
+        Some(LinkStrategy::Fft),
+    ];
     let mut links: Vec<_> = wanted.map(|w| background.links(w)).into();
     let mut error = 0.0_f64;
     for flips in clusters(lattice.sites(), &mut rng) {
@@ -64,7 +79,11 @@ fn worst(net: Net) -> f64 {
             }
         }
     }
-    for flips in [vec![0], vec![lattice.sites() / 2], vec![1, lattice.sites() - 1]] {
+    for flips in [
+        vec![0],
+        vec![lattice.sites() / 2],
+        vec![1, lattice.sites() - 1],
+    ] {
         let report = probe(&background, &flips).unwrap();
         assert!(report.affine > 0);
     }
@@ -77,16 +96,28 @@ fn dy_len(y: &dnet::interp::Tensor) -> usize {
 
 fn check(lattice: Lattice, plan: &Plan, seed: u64) {
     let error = worst(Net::build(lattice, plan, seed));
-    assert!(error < TOLERANCE, "error {error:e} for {plan:?} on {lattice:?}, seed {seed}");
+    assert!(
+        error < TOLERANCE,
+        "error {error:e} for {plan:?} on {lattice:?}, seed {seed}"
+    );
 }
 
 #[test]
 fn dysonnets_of_depth_one_to_six() {
     for (depth, n) in [(1, 9), (2, 10), (3, 11), (4, 8), (5, 9), (6, 8)] {
         for boundary in BOUNDARIES {
-            let kinds = [Mix::ScanComplex, Mix::ScanReal, Mix::Convolve, Mix::ScanDense];
+            let kinds = [
+                Mix::ScanComplex,
+                Mix::ScanReal,
+                Mix::Convolve,
+                Mix::ScanDense,
+            ];
             let mixers: Vec<Mix> = (0..depth).map(|l| kinds[l % 4]).collect();
-            check(Lattice::chain(n, boundary), &Plan::dysonnet(1, (-1, 1), &mixers), depth as u64);
+            check(
+                Lattice::chain(n, boundary),
+                &Plan::dysonnet(1, (-1, 1), &mixers),
+                depth as u64,
+            );
         }
     }
 }
@@ -97,7 +128,11 @@ fn tokens_and_kernels() {
         for kernel in [(0, 0), (0, 1), (-1, 1), (-1, 2), (-2, 2), (-2, 3)] {
             for boundary in BOUNDARIES {
                 let plan = Plan::dysonnet(token, kernel, &[Mix::ScanComplex, Mix::ScanReal]);
-                check(Lattice::chain(token * tokens, boundary), &plan, token as u64);
+                check(
+                    Lattice::chain(token * tokens, boundary),
+                    &plan,
+                    token as u64,
+                );
             }
         }
     }
@@ -120,7 +155,11 @@ fn every_mixer_class_after_every_other() {
                 if boundary == Boundary::Open && [a, b].contains(&Mix::Modes) {
                     continue;
                 }
-                check(Lattice::chain(7, boundary), &Plan::dysonnet(1, (0, 1), &[a, b]), 3);
+                check(
+                    Lattice::chain(7, boundary),
+                    &Plan::dysonnet(1, (0, 1), &[a, b]),
+                    3,
+                );
             }
         }
     }
@@ -155,7 +194,10 @@ fn square_lattices() {
         for token in [[1, 1], [2, 1], [1, 2]] {
             let mut plan = Plan::dysonnet(1, (-1, 1), &[Mix::Convolve, Mix::Convolve]);
             plan.token = token;
-            let lattice = Lattice { extent: [3 * token[0], 4 * token[1]], boundary };
+            let lattice = Lattice {
+                extent: [3 * token[0], 4 * token[1]],
+                boundary,
+            };
             check(lattice, &plan, 5);
             plan.kernel = (0, 1);
             plan.stencil = true;

@@ -13,14 +13,22 @@ use std::collections::HashMap;
 
 /// Worst error of log psi over all single flips and some pairs.
 fn worst(net: Net) -> f64 {
-    let Net { graph, params, lattice, mut rng } = net;
+    let Net {
+        graph,
+        params,
+        lattice,
+        mut rng,
+    } = net;
     let n = lattice.sites();
     let network = Network::new(&graph, lattice, params).unwrap();
     let spins = rng.spins(n);
     let background = Background::new(&network, &spins).unwrap();
     let mut links = background.links(None);
     let mut error = 0.0_f64;
-    for flips in (0..n).map(|i| vec![i]).chain((0..n).map(|i| vec![i, (3 * i + 1) % n])) {
+    for flips in (0..n)
+        .map(|i| vec![i])
+        .chain((0..n).map(|i| vec![i, (3 * i + 1) % n]))
+    {
         let (changed, _) = network.flipped(&spins, &flips).unwrap();
         let exact = network.evaluate(&changed).unwrap().log_psi();
         let got = background.update(&mut links, &flips).unwrap().log_psi;
@@ -39,7 +47,13 @@ fn a_restricted_boltzmann_machine_is_a_dense_mixer_without_vertices() {
         // Three hidden units per site.
         let visible = n.typed(Op::Broadcast, &[spins], site, &[3]);
         let w = n.param(Place::Pair(Token::SPIN), 100, &[3], |r| r.sym());
-        let theta = n.op(Op::Mix { complex: false, transposed: false }, &[visible, w]);
+        let theta = n.op(
+            Op::Mix {
+                complex: false,
+                transposed: false,
+            },
+            &[visible, w],
+        );
         let bias = n.param(site, 10, &[3], |r| r.sym());
         let theta = n.zip(ZipFn::Add, theta, bias);
         let hidden = n.op(Op::Gather, &[theta]);
@@ -76,7 +90,10 @@ fn weights_over_all_hidden_units_are_a_summed_pool() {
 fn tokens_may_change_size_on_the_linear_stream() {
     for boundary in [Boundary::Periodic, Boundary::Open] {
         let mut n = Net::new(Lattice::chain(12, boundary), 3);
-        let plan = Plan { token: [2, 1], ..Plan::dysonnet(2, (-1, 1), &[]) };
+        let plan = Plan {
+            token: [2, 1],
+            ..Plan::dysonnet(2, (-1, 1), &[])
+        };
         let (fine, coarse) = (Token::SPIN, Token([2, 1]));
         let spins = n.typed(Op::Spins, &[], Place::Site(fine), &[]);
         let x = n.typed(Op::Broadcast, &[spins], Place::Site(fine), &[2]);
@@ -90,7 +107,13 @@ fn tokens_may_change_size_on_the_linear_stream() {
         let h = n.zip(ZipFn::Mul, phi, h);
         let z = n.mixer(Mix::ScanComplex, h, coarse, 2);
         // Back to fine tokens and forth again.
-        let both = n.op(Op::WindowAdjoint { lo: [0, 0], hi: [1, 0] }, &[joined]);
+        let both = n.op(
+            Op::WindowAdjoint {
+                lo: [0, 0],
+                hi: [1, 0],
+            },
+            &[joined],
+        );
         let z = n.zip(ZipFn::Add, z, both);
         let net = n.read(z, phi, &plan);
         let form = NormalForm::new(&net.graph).unwrap();
@@ -132,13 +155,22 @@ fn each_coefficient_has_its_own_window() {
 #[test]
 fn a_wrong_window_is_an_internal_error() {
     let lattice = Lattice::chain(11, Boundary::Open);
-    let net = Net::build(lattice, &Plan::dysonnet(1, (-1, 2), &[Mix::ScanReal, Mix::Convolve]), 6);
-    let shrunk = Coefficient::Local(Window { lo: [0, 0], hi: [1, 0] });
+    let net = Net::build(
+        lattice,
+        &Plan::dysonnet(1, (-1, 2), &[Mix::ScanReal, Mix::Convolve]),
+        6,
+    );
+    let shrunk = Coefficient::Local(Window {
+        lo: [0, 0],
+        hi: [1, 0],
+    });
     let mut claims: Vec<Box<dyn Fn(&mut NormalForm)>> = vec![
         Box::new(move |f| f.mixers[0].affine.source = shrunk),
         Box::new(move |f| f.mixers[1].affine.source = shrunk),
         Box::new(move |f| f.pools[0].affine.vertices.get_mut(&1).unwrap().coefficient = shrunk),
-        Box::new(move |f| f.mixers[1].affine.vertices.get_mut(&0).unwrap().coefficient = Coefficient::Const),
+        Box::new(move |f| {
+            f.mixers[1].affine.vertices.get_mut(&0).unwrap().coefficient = Coefficient::Const
+        }),
     ];
     // A vertex that is missing altogether.
     claims.push(Box::new(|f| drop(f.mixers[1].affine.vertices.remove(&0))));
@@ -178,10 +210,14 @@ fn links_are_the_jacobians_of_the_evaluated_network() {
                         background.kernels[k].apply(i, j, &unit, y);
                     }
                     let substitutes = HashMap::from([(node, y)]);
-                    let shifted = evaluate_with(&net.graph, lattice, &net.params, &spins, &substitutes).unwrap();
+                    let shifted =
+                        evaluate_with(&net.graph, lattice, &net.params, &spins, &substitutes)
+                            .unwrap();
                     for m in k..form.mixers.len() {
-                        let (old, new) =
-                            (background.values.value(form.mixers[m].output), shifted.value(form.mixers[m].output));
+                        let (old, new) = (
+                            background.values.value(form.mixers[m].output),
+                            shifted.value(form.mixers[m].output),
+                        );
                         for i in 0..6 {
                             let mut dy = [0.0; 2];
                             links.apply((m, k), i, j, &unit, &mut dy).unwrap();
@@ -193,9 +229,15 @@ fn links_are_the_jacobians_of_the_evaluated_network() {
                     }
                     for (p, pool) in form.pools.iter().enumerate() {
                         let t = background.final_links.get(p, k, j);
-                        let (old, new) = (background.values.value(pool.output), shifted.value(pool.output));
+                        let (old, new) = (
+                            background.values.value(pool.output),
+                            shifted.value(pool.output),
+                        );
                         for h in 0..old.data.len() {
-                            assert!((t[2 * h + c] - (new.data[h] - old.data[h])).abs() < 1e-11, "T[{k}]");
+                            assert!(
+                                (t[2 * h + c] - (new.data[h] - old.data[h])).abs() < 1e-11,
+                                "T[{k}]"
+                            );
                         }
                     }
                 }
@@ -217,7 +259,11 @@ fn strategies_follow_the_topology() {
     assert_eq!(two[&(1, 0)], Fft);
     let pairs = chosen(&Plan::dysonnet(1, (0, 1), &[Mix::Pairs, Mix::Convolve]));
     assert_eq!(pairs[&(1, 0)], Product);
-    let three = chosen(&Plan::dysonnet(1, (0, 1), &[Mix::ScanReal, Mix::Convolve, Mix::Convolve]));
+    let three = chosen(&Plan::dysonnet(
+        1,
+        (0, 1),
+        &[Mix::ScanReal, Mix::Convolve, Mix::Convolve],
+    ));
     assert_eq!(three[&(2, 1)], Fft);
     assert_eq!(three[&(2, 0)], Dense);
 }
@@ -234,8 +280,14 @@ fn what_breaks_the_rules_has_no_normal_form() {
     let o = n.einsum("a->", &[o]);
     n.graph.outputs.push(o);
     let fault = NormalForm::new(&n.graph).unwrap_err();
-    assert!(matches!(&fault, NoNormalForm::Global { op, .. } if op == "map"), "{fault}");
-    assert_eq!(fault.to_string(), "map (node 4) is neither local nor linear: only full re-evaluation is exact");
+    assert!(
+        matches!(&fault, NoNormalForm::Global { op, .. } if op == "map"),
+        "{fault}"
+    );
+    assert_eq!(
+        fault.to_string(),
+        "map (node 4) is neither local nor linear: only full re-evaluation is exact"
+    );
 }
 
 #[test]
@@ -244,9 +296,16 @@ fn flips_outside_the_lattice_are_refused() {
     let net = Net::build(lattice, &Plan::dysonnet(1, (0, 1), &[Mix::ScanReal]), 10);
     let network = Network::new(&net.graph, lattice, net.params).unwrap();
     let background = Background::new(&network, &[1; 6]).unwrap();
-    let fault = background.update(&mut background.links(None), &[6]).unwrap_err();
-    assert_eq!(fault.to_string(), "spin 6 is outside the lattice of 6 spins");
+    let fault = background
+        .update(&mut background.links(None), &[6])
+        .unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        "spin 6 is outside the lattice of 6 spins"
+    );
     // A site named twice is not flipped.
-    let same = background.update(&mut background.links(None), &[2, 2]).unwrap();
+    let same = background
+        .update(&mut background.links(None), &[2, 2])
+        .unwrap();
     assert_eq!(same.log_psi, background.log_psi());
 }

@@ -46,7 +46,10 @@ fn environments_reproduce_full_evaluation() {
                 let exact = network.evaluate(&changed).unwrap().log_psi();
                 let got = environments.log_psi(&flips).unwrap();
                 let error = (got - exact).norm() / exact.norm().max(1.0);
-                assert!(error < TOLERANCE, "{error:e}: {flips:?}, {plan:?}, {boundary:?}");
+                assert!(
+                    error < TOLERANCE,
+                    "{error:e}: {flips:?}, {plan:?}, {boundary:?}"
+                );
             }
         }
     }
@@ -56,7 +59,12 @@ fn environments_reproduce_full_evaluation() {
 fn sweeps_are_exact_with_accepted_moves() {
     for (tokens, plan) in plans() {
         for boundary in BOUNDARIES {
-            for (reverse, tokens) in [(false, tokens), (true, tokens), (false, 3), (true, 2 * tokens)] {
+            for (reverse, tokens) in [
+                (false, tokens),
+                (true, tokens),
+                (false, 3),
+                (true, 2 * tokens),
+            ] {
                 let lattice = Lattice::chain(tokens * plan.token[0], boundary);
                 let net = Net::build(lattice, &plan, 11);
                 let network = Network::new(&net.graph, lattice, net.params).unwrap();
@@ -87,7 +95,10 @@ fn sweeps_are_exact_with_accepted_moves() {
                 assert_eq!(order, expected);
                 assert_eq!(result, current);
                 assert!(accepted > 0);
-                assert!(worst < TOLERANCE, "{worst:e}: {plan:?}, {boundary:?}, {tokens} tokens");
+                assert!(
+                    worst < TOLERANCE,
+                    "{worst:e}: {plan:?}, {boundary:?}, {tokens} tokens"
+                );
             }
         }
     }
@@ -97,11 +108,18 @@ fn sweeps_are_exact_with_accepted_moves() {
 fn networks_without_recurrences_are_refused() {
     let lattice = Lattice::chain(8, Boundary::Periodic);
     for mix in [Mix::Convolve, Mix::Pairs, Mix::Modes] {
-        let net = Net::build(lattice, &Plan::dysonnet(1, (0, 1), &[Mix::ScanReal, mix]), 1);
+        let net = Net::build(
+            lattice,
+            &Plan::dysonnet(1, (0, 1), &[Mix::ScanReal, mix]),
+            1,
+        );
         let network = Network::new(&net.graph, lattice, net.params).unwrap();
         let background = Background::new(&network, &[1; 8]).unwrap();
         let text = Environments::new(&background).err().unwrap().to_string();
-        assert!(text.contains("mixer 2") && text.contains("not a recurrence"), "{text}");
+        assert!(
+            text.contains("mixer 2") && text.contains("not a recurrence"),
+            "{text}"
+        );
         assert!(Realisation::new(&network, &background.values, &background.kernels[0], 0).is_ok());
     }
 }

@@ -1,1 +1,3 @@
 //! Back ends: machines the kernels run on.
+
+pub mod cpu;

@@ -32,7 +32,9 @@ pub struct Kinds {
 impl Kinds {
     /// Classifies all nodes of `graph`, in one pass over the program.
     pub fn new(graph: &Graph) -> Kinds {
-        let mut kinds = Kinds { of: Vec::with_capacity(graph.len()) };
+        let mut kinds = Kinds {
+            of: Vec::with_capacity(graph.len()),
+        };
         for id in graph.ids() {
             let mut d = kinds.rule(graph, id);
             // A pooled value put back on sites is no longer one value per
@@ -81,7 +83,10 @@ impl Kinds {
         let args = graph.args(id);
         let kinds = || args.iter().map(|&a| self.get(a));
         if matches!(graph.op(id), Op::Spins) {
-            return Local(Window { lo: [0, 0], hi: [0, 0] });
+            return Local(Window {
+                lo: [0, 0],
+                hi: [0, 0],
+            });
         }
         if kinds().all(|d| d == Const) {
             return Const;
@@ -104,13 +109,16 @@ impl Kinds {
             Op::Einsum(_) => product(kinds()),
             Op::Reshape | Op::Slice { .. } | Op::Pad { .. } | Op::Broadcast => first,
             Op::Concat { .. } => sum(kinds()),
-            Op::Window { .. } | Op::WindowAdjoint { .. } | Op::Patch { .. } | Op::Unpatch { .. } => {
-                match (first, graph.ty(args[0]).place) {
-                    (Local(w), Place::Site(token)) => Local(moved(graph.op(id), w, token, graph.ty(id).place)),
-                    (Linear, _) => Linear,
-                    _ => Global,
+            Op::Window { .. }
+            | Op::WindowAdjoint { .. }
+            | Op::Patch { .. }
+            | Op::Unpatch { .. } => match (first, graph.ty(args[0]).place) {
+                (Local(w), Place::Site(token)) => {
+                    Local(moved(graph.op(id), w, token, graph.ty(id).place))
                 }
-            }
+                (Linear, _) => Linear,
+                _ => Global,
+            },
             Op::Sum | Op::Gather => match first {
                 Local(_) | Linear | Pooled => Pooled,
                 other => other,
@@ -131,7 +139,10 @@ impl Kinds {
 
 /// Site-moving operations: local on local values, mixers on linear ones.
 fn moves_sites(op: &Op) -> bool {
-    matches!(op, Op::Window { .. } | Op::WindowAdjoint { .. } | Op::Patch { .. } | Op::Unpatch { .. })
+    matches!(
+        op,
+        Op::Window { .. } | Op::WindowAdjoint { .. } | Op::Patch { .. } | Op::Unpatch { .. }
+    )
 }
 
 /// Window of a site-moving operation's result from its operand's.
@@ -170,8 +181,14 @@ fn sum(kinds: impl Iterator<Item = Dependence>) -> Dependence {
 
 fn product(kinds: impl Iterator<Item = Dependence>) -> Dependence {
     let mut linear = 0;
-    let joined = kinds.inspect(|d| linear += usize::from(*d == Dependence::Linear)).fold(Dependence::Const, join);
-    if linear > 1 { Dependence::Global } else { joined }
+    let joined = kinds
+        .inspect(|d| linear += usize::from(*d == Dependence::Linear))
+        .fold(Dependence::Const, join);
+    if linear > 1 {
+        Dependence::Global
+    } else {
+        joined
+    }
 }
 
 fn nonlinear(kinds: impl Iterator<Item = Dependence>) -> Dependence {
@@ -194,10 +211,16 @@ mod tests {
         }
     }
     fn whole(shape: &[usize]) -> NodeType {
-        NodeType { place: Place::Whole, ..site(1, shape) }
+        NodeType {
+            place: Place::Whole,
+            ..site(1, shape)
+        }
     }
     fn window(lo: i64, hi: i64) -> Dependence {
-        Dependence::Local(Window { lo: [lo, 0], hi: [hi, 0] })
+        Dependence::Local(Window {
+            lo: [lo, 0],
+            hi: [hi, 0],
+        })
     }
 
     #[test]
@@ -205,9 +228,23 @@ mod tests {
         let mut g = Graph::default();
         let s = g.push(Op::Spins, &[], site(1, &[]));
         let p = g.push(Op::Patch { ratio: [2, 1] }, &[s], site(2, &[2]));
-        let w = g.push(Op::Window { lo: [-1, 0], hi: [2, 0] }, &[p], site(2, &[4, 2]));
+        let w = g.push(
+            Op::Window {
+                lo: [-1, 0],
+                hi: [2, 0],
+            },
+            &[p],
+            site(2, &[4, 2]),
+        );
         let t = g.push(Op::Map(MapFn::Tanh), &[w], site(2, &[4, 2]));
-        let a = g.push(Op::WindowAdjoint { lo: [-1, 0], hi: [2, 0] }, &[t], site(2, &[2]));
+        let a = g.push(
+            Op::WindowAdjoint {
+                lo: [-1, 0],
+                hi: [2, 0],
+            },
+            &[t],
+            site(2, &[2]),
+        );
         let u = g.push(Op::Unpatch { ratio: [2, 1] }, &[p], site(1, &[]));
         let k = Kinds::new(&g);
         assert_eq!(k.get(p), window(0, 1));
@@ -222,15 +259,39 @@ mod tests {
         let mut g = Graph::default();
         let s = g.push(Op::Spins, &[], site(1, &[]));
         let one = g.push(Op::Number(1.0), &[], whole(&[]));
-        let d = g.push(Op::Displacement { axis: 0 }, &[], NodeType { place: Place::Displacement(Token::SPIN), shape: vec![] });
-        let y = g.push(Op::Convolve { complex: false, transposed: false }, &[s, d], site(1, &[]));
+        let d = g.push(
+            Op::Displacement { axis: 0 },
+            &[],
+            NodeType {
+                place: Place::Displacement(Token::SPIN),
+                shape: vec![],
+            },
+        );
+        let y = g.push(
+            Op::Convolve {
+                complex: false,
+                transposed: false,
+            },
+            &[s, d],
+            site(1, &[]),
+        );
         let z = g.push(Op::Zip(ZipFn::Mul), &[y, s], site(1, &[]));
         let zz = g.push(Op::Zip(ZipFn::Mul), &[y, z], site(1, &[]));
         let q = g.push(Op::Zip(ZipFn::Div), &[y, s], site(1, &[]));
         let iq = g.push(Op::Zip(ZipFn::Div), &[one, y], site(1, &[]));
-        let st = g.push(Op::Window { lo: [0, 0], hi: [1, 0] }, &[z], site(1, &[2]));
+        let st = g.push(
+            Op::Window {
+                lo: [0, 0],
+                hi: [1, 0],
+            },
+            &[z],
+            site(1, &[2]),
+        );
         let e = g.push(
-            Op::Einsum(Einsum { inputs: vec![vec!['a']], output: vec![] }),
+            Op::Einsum(Einsum {
+                inputs: vec![vec!['a']],
+                output: vec![],
+            }),
             &[st],
             site(1, &[]),
         );
@@ -239,8 +300,17 @@ mod tests {
         let f = g.push(Op::Map(MapFn::LogCosh), &[o], whole(&[]));
         let back = g.push(Op::Zip(ZipFn::Add), &[s, f], site(1, &[]));
         let k = Kinds::new(&g);
-        let got: Vec<_> = [y, z, zz, q, iq, st, e, t, o, f, back].iter().map(|&n| k.get(n)).collect();
-        assert_eq!(got, [Linear, Linear, Global, Linear, Global, Linear, Linear, Global, Pooled, Pooled, Global]);
+        let got: Vec<_> = [y, z, zz, q, iq, st, e, t, o, f, back]
+            .iter()
+            .map(|&n| k.get(n))
+            .collect();
+        assert_eq!(
+            got,
+            [
+                Linear, Linear, Global, Linear, Global, Linear, Linear, Global, Pooled, Pooled,
+                Global
+            ]
+        );
         assert!(k.is_mixer(&g, y) && k.is_mixer(&g, st) && !k.is_mixer(&g, z));
     }
 }

@@ -4,3 +4,6 @@ pub mod normal_form;
 pub mod abacus;
 pub mod link;
 pub mod reverse;
+pub mod cluster;
+pub mod cost;
+pub mod derive;

@@ -77,7 +77,10 @@ pub struct VertexForm {
 impl VertexForm {
     fn plus(&mut self, o: &VertexForm) {
         self.constant |= o.constant;
-        for (mine, theirs) in [(&mut self.gates, &o.gates), (&mut self.matrices, &o.matrices)] {
+        for (mine, theirs) in [
+            (&mut self.gates, &o.gates),
+            (&mut self.matrices, &o.matrices),
+        ] {
             for &n in theirs {
                 if !mine.contains(&n) {
                     mine.push(n);
@@ -87,7 +90,10 @@ impl VertexForm {
     }
     fn times(&self, gate: NodeId, diagonal: bool) -> VertexForm {
         if diagonal && self.gates.is_empty() && self.matrices.is_empty() && self.constant {
-            return VertexForm { gates: vec![gate], ..VertexForm::default() };
+            return VertexForm {
+                gates: vec![gate],
+                ..VertexForm::default()
+            };
         }
         let mut matrices = self.matrices.clone();
         for &n in self.gates.iter().chain([&gate]) {
@@ -95,7 +101,10 @@ impl VertexForm {
                 matrices.push(n);
             }
         }
-        VertexForm { matrices, ..VertexForm::default() }
+        VertexForm {
+            matrices,
+            ..VertexForm::default()
+        }
     }
 }
 
@@ -120,7 +129,9 @@ pub struct Affine {
 impl Affine {
     /// The coefficient of mixer `k`'s output.
     pub fn coefficient(&self, k: usize) -> Coefficient {
-        self.vertices.get(&k).map_or(Coefficient::Zero, |v| v.coefficient)
+        self.vertices
+            .get(&k)
+            .map_or(Coefficient::Zero, |v| v.coefficient)
     }
     /// All coefficients, the source first.
     pub fn coefficients(&self) -> impl Iterator<Item = Coefficient> + '_ {
@@ -242,7 +253,10 @@ impl NormalForm {
         let used = reachable(graph);
         for id in graph.ids().filter(|n| used[n.index()]) {
             if kinds.get(id) == Dependence::Global {
-                return Err(NoNormalForm::Global { node: id.index(), op: op_name(graph.op(id)) });
+                return Err(NoNormalForm::Global {
+                    node: id.index(),
+                    op: op_name(graph.op(id)),
+                });
             }
         }
         for (n, &o) in graph.outputs.iter().enumerate() {
@@ -273,9 +287,21 @@ impl NormalForm {
                         target_token: token_of(graph, id),
                         affine: form.affine_of(&affine, input),
                     });
-                    let form = VertexForm { constant: true, ..VertexForm::default() };
-                    let unit = Vertex { coefficient: Coefficient::Const, form };
-                    affine.insert(id, Affine { source: Coefficient::Zero, vertices: BTreeMap::from([(m, unit)]) });
+                    let form = VertexForm {
+                        constant: true,
+                        ..VertexForm::default()
+                    };
+                    let unit = Vertex {
+                        coefficient: Coefficient::Const,
+                        form,
+                    };
+                    affine.insert(
+                        id,
+                        Affine {
+                            source: Coefficient::Zero,
+                            vertices: BTreeMap::from([(m, unit)]),
+                        },
+                    );
                 }
                 Dependence::Linear => {
                     form.linears.push(id);
@@ -290,13 +316,15 @@ impl NormalForm {
                         _ => None,
                     };
                     match (kind, form.kinds.get(first)) {
-                        (Some(kind), Dependence::Local(_) | Dependence::Linear) => form.pools.push(Pool {
-                            input: first,
-                            output: id,
-                            kind,
-                            token: token_of(graph, first),
-                            affine: form.affine_of(&affine, first),
-                        }),
+                        (Some(kind), Dependence::Local(_) | Dependence::Linear) => {
+                            form.pools.push(Pool {
+                                input: first,
+                                output: id,
+                                kind,
+                                token: token_of(graph, first),
+                                affine: form.affine_of(&affine, first),
+                            })
+                        }
                         _ => form.readout.push(id),
                     }
                 }
@@ -324,7 +352,10 @@ impl NormalForm {
 
     /// The sites of the affine value, dependence of a node seen as coefficient.
     fn affine_of(&self, known: &BTreeMap<NodeId, Affine>, node: NodeId) -> Affine {
-        known.get(&node).cloned().unwrap_or_else(|| Affine { source: self.coefficient(node), vertices: BTreeMap::new() })
+        known.get(&node).cloned().unwrap_or_else(|| Affine {
+            source: self.coefficient(node),
+            vertices: BTreeMap::new(),
+        })
     }
 
     fn coefficient(&self, node: NodeId) -> Coefficient {
@@ -337,10 +368,16 @@ impl NormalForm {
     fn propagate(&self, graph: &Graph, known: &BTreeMap<NodeId, Affine>, id: NodeId) -> Affine {
         let args = graph.args(id);
         let is_linear = |n: &&NodeId| self.kinds.get(**n) == Dependence::Linear;
-        let is_product = matches!(graph.op(id), Op::Einsum(_) | Op::Zip(crate::ir::ZipFn::Mul | crate::ir::ZipFn::Div));
+        let is_product = matches!(
+            graph.op(id),
+            Op::Einsum(_) | Op::Zip(crate::ir::ZipFn::Mul | crate::ir::ZipFn::Div)
+        );
         if !is_product {
             // Sums, joins and reshapes: coefficients add.
-            let mut total = Affine { source: Coefficient::Zero, vertices: BTreeMap::new() };
+            let mut total = Affine {
+                source: Coefficient::Zero,
+                vertices: BTreeMap::new(),
+            };
             for &a in args {
                 let part = self.affine_of(known, a);
                 total.source = total.source.plus(part.source);
@@ -357,7 +394,10 @@ impl NormalForm {
             }
             return total;
         }
-        let linear = args.iter().find(is_linear).expect("a linear product has a linear factor");
+        let linear = args
+            .iter()
+            .find(is_linear)
+            .expect("a linear product has a linear factor");
         let mut value = self.affine_of(known, *linear);
         let diagonal = !matches!(graph.op(id), Op::Einsum(_));
         for &factor in args.iter().filter(|a| !is_linear(a)) {
@@ -377,7 +417,10 @@ impl NormalForm {
 /// A short name of an operation for messages.
 pub fn op_name(op: &Op) -> String {
     let text = format!("{op:?}");
-    text.split([' ', '(', '{']).next().unwrap_or_default().to_lowercase()
+    text.split([' ', '(', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
 }
 
 fn class_of(op: &Op) -> MixerClass {

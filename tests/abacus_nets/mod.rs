@@ -27,7 +27,9 @@ impl Rng {
         self.below(one_in) == 0
     }
     pub fn spins(&mut self, n: usize) -> Vec<i8> {
-        (0..n).map(|_| if self.chance(2) { 1 } else { -1 }).collect()
+        (0..n)
+            .map(|_| if self.chance(2) { 1 } else { -1 })
+            .collect()
     }
 }
 
@@ -111,21 +113,47 @@ fn spec(text: &str) -> Einsum {
 
 impl Net {
     pub fn new(lattice: Lattice, seed: u64) -> Net {
-        Net { graph: Graph::default(), params: vec![], lattice, rng: Rng(seed) }
+        Net {
+            graph: Graph::default(),
+            params: vec![],
+            lattice,
+            rng: Rng(seed),
+        }
     }
     pub fn op(&mut self, op: Op, args: &[NodeId]) -> NodeId {
         let types: Vec<&NodeType> = args.iter().map(|&a| self.graph.ty(a)).collect();
-        let ty = infer(&op, &types).expect("operands fit").expect("type is determined");
+        let ty = infer(&op, &types)
+            .expect("operands fit")
+            .expect("type is determined");
         self.graph.push(op, args, ty)
     }
     pub fn typed(&mut self, op: Op, args: &[NodeId], place: Place, shape: &[usize]) -> NodeId {
-        self.graph.push(op, args, NodeType { place, shape: dims(shape) })
+        self.graph.push(
+            op,
+            args,
+            NodeType {
+                place,
+                shape: dims(shape),
+            },
+        )
     }
     /// A parameter with entries `f(rng)`, `entries` of them per element of shape.
-    pub fn param(&mut self, place: Place, entries: usize, shape: &[usize], mut f: impl FnMut(&mut Rng) -> f64) -> NodeId {
+    pub fn param(
+        &mut self,
+        place: Place,
+        entries: usize,
+        shape: &[usize],
+        mut f: impl FnMut(&mut Rng) -> f64,
+    ) -> NodeId {
         let index = self.graph.params.len() as u32;
-        let ty = NodeType { place, shape: dims(shape) };
-        self.graph.params.push(GraphParam { path: format!("p{index}"), ty });
+        let ty = NodeType {
+            place,
+            shape: dims(shape),
+        };
+        self.graph.params.push(GraphParam {
+            path: format!("p{index}"),
+            ty,
+        });
         let mut full = shape.to_vec();
         if place != Place::Whole {
             full.insert(0, entries);
@@ -152,7 +180,10 @@ impl Net {
         self.einsum("a,ab->b", &[x, w])
     }
     fn sites(&self, token: Token) -> [usize; 2] {
-        [self.lattice.extent[0] / token.0[0], self.lattice.extent[1] / token.0[1]]
+        [
+            self.lattice.extent[0] / token.0[0],
+            self.lattice.extent[1] / token.0[1],
+        ]
     }
 
     /// A mixer with fresh coefficients acting on `v` of shape `[d]`, d even.
@@ -161,14 +192,23 @@ impl Net {
         let extent = self.sites(token);
         let ring = self.lattice.boundary == Boundary::Periodic;
         let t = extent[0] * extent[1];
-        let displacements: usize = extent.iter().map(|&e| if ring { e } else { 2 * e - 1 }).product();
+        let displacements: usize = extent
+            .iter()
+            .map(|&e| if ring { e } else { 2 * e - 1 })
+            .product();
         let decay = |r: &mut Rng| 0.55 + 0.35 * r.sym();
         match kind {
             Mix::ScanReal => {
                 let leftward = self.rng.chance(2);
                 let lambda = self.param(Place::Whole, 1, &[2, d], decay);
                 let (b, c) = (self.normal(&[2, d], 0.7), self.normal(&[2, d], 0.7));
-                let scan = Scan { complex: false, dense: false, low_rank: false, mirror: false, leftward };
+                let scan = Scan {
+                    complex: false,
+                    dense: false,
+                    low_rank: false,
+                    mirror: false,
+                    leftward,
+                };
                 self.op(Op::Scan(scan), &[v, lambda, b, c])
             }
             Mix::ScanComplex => {
@@ -177,36 +217,82 @@ impl Net {
                 let lambda = self.param(Place::Whole, 1, &[2, 2, half], |r| 0.5 * r.sym());
                 let p = self.normal(&[2, 2, half], 0.2);
                 let q = self.normal(&[2, 2, half], 0.2);
-                let (b, c) = (self.normal(&[2, 2, half], 0.6), self.normal(&[2, 2, half], 0.6));
-                let scan = Scan { complex: true, dense: false, low_rank: true, mirror: true, leftward: false };
+                let (b, c) = (
+                    self.normal(&[2, 2, half], 0.6),
+                    self.normal(&[2, 2, half], 0.6),
+                );
+                let scan = Scan {
+                    complex: true,
+                    dense: false,
+                    low_rank: true,
+                    mirror: true,
+                    leftward: false,
+                };
                 let y = self.op(Op::Scan(scan), &[z, lambda, p, q, b, c]);
                 self.typed(Op::Reshape, &[y], site, &[d])
             }
             Mix::ScanDense => {
                 let a = self.param(Place::Whole, 1, &[2, 2, d], |r| 0.4 * r.sym());
                 let (b, c) = (self.normal(&[2, d], 0.7), self.normal(&[2, d], 0.7));
-                let scan = Scan { complex: false, dense: true, low_rank: false, mirror: true, leftward: true };
+                let scan = Scan {
+                    complex: false,
+                    dense: true,
+                    low_rank: false,
+                    mirror: true,
+                    leftward: true,
+                };
                 self.op(Op::Scan(scan), &[v, a, b, c])
             }
             Mix::Convolve => {
-                let k = self.param(Place::Displacement(token), displacements, &[d], |r| 0.4 * r.sym());
-                self.op(Op::Convolve { complex: false, transposed: false }, &[v, k])
+                let k = self.param(Place::Displacement(token), displacements, &[d], |r| {
+                    0.4 * r.sym()
+                });
+                self.op(
+                    Op::Convolve {
+                        complex: false,
+                        transposed: false,
+                    },
+                    &[v, k],
+                )
             }
             Mix::ConvolveComplex => {
                 let z = self.typed(Op::Reshape, &[v], site, &[2, d / 2]);
-                let k = self.param(Place::Displacement(token), displacements, &[2, d / 2], |r| 0.4 * r.sym());
-                let y = self.op(Op::Convolve { complex: true, transposed: true }, &[z, k]);
+                let k = self.param(
+                    Place::Displacement(token),
+                    displacements,
+                    &[2, d / 2],
+                    |r| 0.4 * r.sym(),
+                );
+                let y = self.op(
+                    Op::Convolve {
+                        complex: true,
+                        transposed: true,
+                    },
+                    &[z, k],
+                );
                 self.typed(Op::Reshape, &[y], site, &[d])
             }
             Mix::Modes => {
                 let z = self.typed(Op::Reshape, &[v], site, &[2, d / 2]);
                 let k = self.param(Place::Momentum(token), t, &[2, d / 2], |r| 0.7 * r.sym());
-                let y = self.op(Op::Modes { complex: true, transposed: false }, &[z, k]);
+                let y = self.op(
+                    Op::Modes {
+                        complex: true,
+                        transposed: false,
+                    },
+                    &[z, k],
+                );
                 self.typed(Op::Reshape, &[y], site, &[d])
             }
             Mix::Pairs => {
                 let k = self.param(Place::Pair(token), t * t, &[d], |r| 0.4 * r.sym());
-                self.op(Op::Mix { complex: false, transposed: false }, &[v, k])
+                self.op(
+                    Op::Mix {
+                        complex: false,
+                        transposed: false,
+                    },
+                    &[v, k],
+                )
             }
         }
     }
@@ -219,7 +305,13 @@ impl Net {
         let square = lattice.extent[1] > 1;
         let window = |(lo, hi): (i64, i64)| {
             let y = if square { (lo, hi) } else { (0, 0) };
-            (Op::Window { lo: [lo, y.0], hi: [hi, y.1] }, ((hi - lo + 1) * (y.1 - y.0 + 1)) as usize)
+            (
+                Op::Window {
+                    lo: [lo, y.0],
+                    hi: [hi, y.1],
+                },
+                ((hi - lo + 1) * (y.1 - y.0 + 1)) as usize,
+            )
         };
         let spins = n.typed(Op::Spins, &[], Place::Site(Token::SPIN), &[]);
         let tokens = n.op(Op::Patch { ratio: plan.token }, &[spins]);
@@ -260,7 +352,11 @@ impl Net {
                 let gate = n.map(MapFn::Tanh, gate);
                 n.zip(ZipFn::Mul, gate, y)
             };
-            h = if plan.residual { n.zip(ZipFn::Add, h, vertex) } else { vertex };
+            h = if plan.residual {
+                n.zip(ZipFn::Add, h, vertex)
+            } else {
+                vertex
+            };
             if plan.stencil {
                 let (op, width) = window((-1, 1));
                 let near = n.op(op, &[h]);

@@ -30,14 +30,22 @@ impl<'a> Background<'a> {
     /// Inputs that do not fit the network.
     pub fn new(net: &'a Network<'a>, spins: &[i8]) -> Result<Background<'a>, AbacusError> {
         let values = net.evaluate(spins)?;
-        let kernels =
-            (0..net.form.mixers.len()).map(|m| Kernel::new(net, &values, m)).collect::<Result<Vec<_>, _>>()?;
+        let kernels = (0..net.form.mixers.len())
+            .map(|m| Kernel::new(net, &values, m))
+            .collect::<Result<Vec<_>, _>>()?;
         let coefficients = {
             let mut sites = SiteValues::new(net, &values, spins, &[])?;
             Coefficients::extract(&mut sites, net, &values)?
         };
         let final_links = FinalLinks::new(net, &kernels, &coefficients);
-        Ok(Background { net, spins: spins.to_vec(), values, kernels, coefficients, final_links })
+        Ok(Background {
+            net,
+            spins: spins.to_vec(),
+            values,
+            kernels,
+            coefficients,
+            final_links,
+        })
     }
 
     /// `log psi` of the background.

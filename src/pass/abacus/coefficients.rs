@@ -64,15 +64,30 @@ impl Coefficients {
     ///
     /// # Errors
     /// Those of the evaluation.
-    pub fn extract(values: &mut SiteValues, net: &Network, background: &Evaluation) -> Result<Coefficients, AbacusError> {
-        let mut all = |node: NodeId, affine: &Affine| -> Result<Vec<SiteCoefficients>, AbacusError> {
-            (0..net.tokens(node)?.count())
-                .map(|i| SiteCoefficients::extract(values, net, background, node, affine, i))
-                .collect()
-        };
+    pub fn extract(
+        values: &mut SiteValues,
+        net: &Network,
+        background: &Evaluation,
+    ) -> Result<Coefficients, AbacusError> {
+        let mut all =
+            |node: NodeId, affine: &Affine| -> Result<Vec<SiteCoefficients>, AbacusError> {
+                (0..net.tokens(node)?.count())
+                    .map(|i| SiteCoefficients::extract(values, net, background, node, affine, i))
+                    .collect()
+            };
         Ok(Coefficients {
-            mixers: net.form.mixers.iter().map(|m| all(m.input, &m.affine)).collect::<Result<_, _>>()?,
-            pools: net.form.pools.iter().map(|p| all(p.input, &p.affine)).collect::<Result<_, _>>()?,
+            mixers: net
+                .form
+                .mixers
+                .iter()
+                .map(|m| all(m.input, &m.affine))
+                .collect::<Result<_, _>>()?,
+            pools: net
+                .form
+                .pools
+                .iter()
+                .map(|p| all(p.input, &p.affine))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -88,8 +88,17 @@ impl<'g> Network<'g> {
     ///
     /// # Errors
     /// [`AbacusError::NoNormalForm`] for networks that need full evaluation.
-    pub fn new(graph: &'g Graph, lattice: Lattice, params: Vec<Tensor>) -> Result<Network<'g>, AbacusError> {
-        Ok(Network { graph, form: NormalForm::new(graph)?, lattice, params })
+    pub fn new(
+        graph: &'g Graph,
+        lattice: Lattice,
+        params: Vec<Tensor>,
+    ) -> Result<Network<'g>, AbacusError> {
+        Ok(Network {
+            graph,
+            form: NormalForm::new(graph)?,
+            lattice,
+            params,
+        })
     }
 
     /// Evaluates everything at one configuration.
@@ -105,10 +114,17 @@ impl<'g> Network<'g> {
     ///
     /// # Errors
     /// [`AbacusError::Flip`] for a spin outside the lattice.
-    pub fn flipped(&self, spins: &[i8], flips: &[usize]) -> Result<(Vec<i8>, Vec<usize>), AbacusError> {
+    pub fn flipped(
+        &self,
+        spins: &[i8],
+        flips: &[usize],
+    ) -> Result<(Vec<i8>, Vec<usize>), AbacusError> {
         let mut new = spins.to_vec();
         for &site in flips {
-            let spin = new.get_mut(site).ok_or(AbacusError::Flip { site, sites: spins.len() })?;
+            let spin = new.get_mut(site).ok_or(AbacusError::Flip {
+                site,
+                sites: spins.len(),
+            })?;
             *spin = -*spin;
         }
         let differ = (0..spins.len()).filter(|&i| new[i] != spins[i]).collect();

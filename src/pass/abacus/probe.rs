@@ -32,8 +32,13 @@ pub fn probe(background: &Background, flips: &[usize]) -> Result<ProbeReport, Ab
     let new = net.evaluate(&spins)?;
     let mut report = ProbeReport::default();
     for &node in &net.form.locals {
-        let (Some(window), Place::Site(token)) = (net.form.kinds.window(node), net.graph.ty(node).place) else {
-            return Err(AbacusError::internal(format!("node {} is local but has no window", node.index())));
+        let (Some(window), Place::Site(token)) =
+            (net.form.kinds.window(node), net.graph.ty(node).place)
+        else {
+            return Err(AbacusError::internal(format!(
+                "node {} is local but has no window",
+                node.index()
+            )));
         };
         let claimed = tokens_seeing(window, token, net.lattice, &flips);
         let (a, b) = (background.values.value(node), new.value(node));
@@ -50,12 +55,17 @@ pub fn probe(background: &Background, flips: &[usize]) -> Result<ProbeReport, Ab
         }
     }
     let mut sites = SiteValues::new(net, &background.values, &spins, &flips)?;
-    let mut check = |node: NodeId, affine: &Affine, old: &[SiteCoefficients], token| -> Result<(), AbacusError> {
+    let mut check = |node: NodeId,
+                     affine: &Affine,
+                     old: &[SiteCoefficients],
+                     token|
+     -> Result<(), AbacusError> {
         let slice = Slice::new(net, affine, token, &flips);
         let source = super::support::changed(affine.source, token, net.lattice, &flips);
         let value = new.value(node);
         for (i, old) in old.iter().enumerate() {
-            let now = SiteCoefficients::extract(&mut sites, net, &background.values, node, affine, i)?;
+            let now =
+                SiteCoefficients::extract(&mut sites, net, &background.values, node, affine, i)?;
             let fault = |what: &str| {
                 AbacusError::internal(format!(
                     "flipping {flips:?} changed {what} of node {} at site {i}, outside its window",
@@ -96,10 +106,20 @@ pub fn probe(background: &Background, flips: &[usize]) -> Result<ProbeReport, Ab
         Ok(())
     };
     for (m, mixer) in net.form.mixers.iter().enumerate() {
-        check(mixer.input, &mixer.affine, &background.coefficients.mixers[m], mixer.source_token)?;
+        check(
+            mixer.input,
+            &mixer.affine,
+            &background.coefficients.mixers[m],
+            mixer.source_token,
+        )?;
     }
     for (p, pool) in net.form.pools.iter().enumerate() {
-        check(pool.input, &pool.affine, &background.coefficients.pools[p], pool.token)?;
+        check(
+            pool.input,
+            &pool.affine,
+            &background.coefficients.pools[p],
+            pool.token,
+        )?;
     }
     Ok(report)
 }

@@ -81,7 +81,10 @@ impl<'a> SiteValues<'a> {
                     return Err(AbacusError::internal("a local value off the sites"));
                 };
                 let flips = &self.flips;
-                let stale = self.stale.entry(node).or_insert_with(|| tokens_seeing(window, token, lattice, flips));
+                let stale = self
+                    .stale
+                    .entry(node)
+                    .or_insert_with(|| tokens_seeing(window, token, lattice, flips));
                 if !stale.contains(&site) {
                     return Ok(self.row(node, site));
                 }
@@ -103,7 +106,9 @@ impl<'a> SiteValues<'a> {
                 self.linears.insert((node, site), value.clone());
                 Ok(value)
             }
-            _ => Err(AbacusError::internal("a pooled value was asked for at a site")),
+            _ => Err(AbacusError::internal(
+                "a pooled value was asked for at a site",
+            )),
         }
     }
 
@@ -135,7 +140,10 @@ impl<'a> SiteValues<'a> {
         }
         let shape = value.shape[1..].to_vec();
         let len = shape.iter().product::<usize>();
-        Tensor { shape, data: value.data[site * len..(site + 1) * len].to_vec() }
+        Tensor {
+            shape,
+            data: value.data[site * len..(site + 1) * len].to_vec(),
+        }
     }
 
     fn compute(&mut self, node: NodeId, site: usize) -> Result<Tensor, AbacusError> {
@@ -143,7 +151,10 @@ impl<'a> SiteValues<'a> {
         let args = graph.args(node);
         match graph.op(node) {
             Op::Spins => return Ok(Tensor::scalar(f64::from(self.context.spins()[site]))),
-            Op::Window { .. } | Op::WindowAdjoint { .. } | Op::Patch { .. } | Op::Unpatch { .. } => {
+            Op::Window { .. }
+            | Op::WindowAdjoint { .. }
+            | Op::Patch { .. }
+            | Op::Unpatch { .. } => {
                 return self.gathered(node, site);
             }
             _ => {}
@@ -152,19 +163,33 @@ impl<'a> SiteValues<'a> {
         for &a in args {
             let place = graph.ty(a).place;
             if !matches!(place, Place::Whole | Place::Site(_)) {
-                return Err(AbacusError::internal("a site-local operation reads a value off the sites"));
+                return Err(AbacusError::internal(
+                    "a site-local operation reads a value off the sites",
+                ));
             }
             values.push((whole(graph.ty(a)), self.at(a, site)?));
         }
-        let operands: Vec<Operand> = values.iter().map(|(ty, value)| Operand { ty, value }).collect();
-        Ok(eval_node(graph.op(node), &whole(graph.ty(node)), &operands, &self.context)?)
+        let operands: Vec<Operand> = values
+            .iter()
+            .map(|(ty, value)| Operand { ty, value })
+            .collect();
+        Ok(eval_node(
+            graph.op(node),
+            &whole(graph.ty(node)),
+            &operands,
+            &self.context,
+        )?)
     }
 
     /// Site-moving operations, one result site from the operand's sites.
     fn gathered(&mut self, node: NodeId, site: usize) -> Result<Tensor, AbacusError> {
         let operand = self.net.graph.args(node)[0];
         let ty = self.net.graph.ty(node).clone();
-        let shape = ty.shape.iter().map(|&d| self.context.dim(d)).collect::<Result<Vec<_>, _>>()?;
+        let shape = ty
+            .shape
+            .iter()
+            .map(|&d| self.context.dim(d))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut out = Tensor::zeros(&shape);
         for (to, from_site, from) in moves(self.net, node, site)? {
             let x = self.at(operand, from_site)?;
@@ -186,24 +211,36 @@ impl<'a> SiteValues<'a> {
 ///
 /// # Errors
 /// [`AbacusError::Internal`] if the node moves no sites.
-pub fn moves(net: &Network, node: NodeId, site: usize) -> Result<Vec<(usize, usize, usize)>, AbacusError> {
+pub fn moves(
+    net: &Network,
+    node: NodeId,
+    site: usize,
+) -> Result<Vec<(usize, usize, usize)>, AbacusError> {
     let graph = net.graph;
     let to = net.tokens(node)?;
     let from = net.tokens(graph.args(node)[0])?;
     let offsets = |lo: [i64; 2], hi: [i64; 2]| {
-        (lo[0]..=hi[0]).flat_map(move |x| (lo[1]..=hi[1]).map(move |y| [x, y])).enumerate()
+        (lo[0]..=hi[0])
+            .flat_map(move |x| (lo[1]..=hi[1]).map(move |y| [x, y]))
+            .enumerate()
     };
     Ok(match *graph.op(node) {
-        Op::Window { lo, hi } => {
-            offsets(lo, hi).filter_map(|(r, d)| Some((r, from.neighbour(site, d)?, 0))).collect()
-        }
+        Op::Window { lo, hi } => offsets(lo, hi)
+            .filter_map(|(r, d)| Some((r, from.neighbour(site, d)?, 0)))
+            .collect(),
         Op::WindowAdjoint { lo, hi } => offsets(lo, hi)
             .filter_map(|(r, d)| Some((0, from.neighbour(site, [-d[0], -d[1]])?, r)))
             .collect(),
         Op::Patch { ratio } => {
             let at = to.coordinates(site);
             parts(ratio)
-                .map(|(r, p)| (r, from.site([at[0] * ratio[0] + p[0], at[1] * ratio[1] + p[1]]), 0))
+                .map(|(r, p)| {
+                    (
+                        r,
+                        from.site([at[0] * ratio[0] + p[0], at[1] * ratio[1] + p[1]]),
+                        0,
+                    )
+                })
                 .collect()
         }
         Op::Unpatch { ratio } => {
@@ -211,16 +248,25 @@ pub fn moves(net: &Network, node: NodeId, site: usize) -> Result<Vec<(usize, usi
             let home = from.site([at[0] / ratio[0], at[1] / ratio[1]]);
             vec![(0, home, (at[0] % ratio[0]) * ratio[1] + at[1] % ratio[1])]
         }
-        _ => return Err(AbacusError::internal("an operation that moves no sites was asked for its moves")),
+        _ => {
+            return Err(AbacusError::internal(
+                "an operation that moves no sites was asked for its moves",
+            ));
+        }
     })
 }
 
 fn parts(ratio: [usize; 2]) -> impl Iterator<Item = (usize, [usize; 2])> {
-    (0..ratio[0]).flat_map(move |x| (0..ratio[1]).map(move |y| [x, y])).enumerate()
+    (0..ratio[0])
+        .flat_map(move |x| (0..ratio[1]).map(move |y| [x, y]))
+        .enumerate()
 }
 
 fn whole(ty: &NodeType) -> NodeType {
-    NodeType { place: Place::Whole, shape: ty.shape.clone() }
+    NodeType {
+        place: Place::Whole,
+        shape: ty.shape.clone(),
+    }
 }
 
 impl Network<'_> {
@@ -231,7 +277,9 @@ impl Network<'_> {
     pub fn tokens(&self, node: NodeId) -> Result<TokenLattice, AbacusError> {
         match self.graph.ty(node).place {
             Place::Site(token) => Ok(TokenLattice::new(self.lattice, token)?),
-            _ => Err(AbacusError::internal("a value off the sites was asked for its tokens")),
+            _ => Err(AbacusError::internal(
+                "a value off the sites was asked for its tokens",
+            )),
         }
     }
 }

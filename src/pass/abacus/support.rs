@@ -25,9 +25,9 @@ pub fn tokens_seeing(
             let count = extent[a] as i64;
             match lattice.boundary {
                 Boundary::Periodic if hi - lo + 1 >= count => (0..extent[a]).collect(),
-                Boundary::Periodic => {
-                    (lo..=hi).map(|d| (home as i64 + d).rem_euclid(count) as usize).collect()
-                }
+                Boundary::Periodic => (lo..=hi)
+                    .map(|d| (home as i64 + d).rem_euclid(count) as usize)
+                    .collect(),
                 Boundary::Open => (lo..=hi)
                     .map(|d| home as i64 + d)
                     .filter(|i| (0..count).contains(i))
@@ -50,7 +50,9 @@ pub fn changed(
     lattice: Lattice,
     spins: &[usize],
 ) -> BTreeSet<usize> {
-    coefficient.window().map_or_else(BTreeSet::new, |w| tokens_seeing(w, token, lattice, spins))
+    coefficient
+        .window()
+        .map_or_else(BTreeSet::new, |w| tokens_seeing(w, token, lattice, spins))
 }
 
 /// All tokens of a lattice.
@@ -63,10 +65,15 @@ mod tests {
     use super::*;
 
     fn window(lo: i64, hi: i64) -> Window {
-        Window { lo: [lo, 0], hi: [hi, 0] }
+        Window {
+            lo: [lo, 0],
+            hi: [hi, 0],
+        }
     }
     fn sites(w: Window, t: usize, n: usize, b: Boundary, spins: &[usize]) -> Vec<usize> {
-        tokens_seeing(w, Token([t, 1]), Lattice::chain(n, b), spins).into_iter().collect()
+        tokens_seeing(w, Token([t, 1]), Lattice::chain(n, b), spins)
+            .into_iter()
+            .collect()
     }
 
     #[test]
@@ -81,8 +88,14 @@ mod tests {
 
     #[test]
     fn wide_windows_cover_small_rings() {
-        assert_eq!(sites(window(-2, 5), 1, 5, Boundary::Periodic, &[3]), [0, 1, 2, 3, 4]);
-        assert_eq!(sites(window(1, 2), 1, 5, Boundary::Periodic, &[0, 1]), [0, 3, 4]);
+        assert_eq!(
+            sites(window(-2, 5), 1, 5, Boundary::Periodic, &[3]),
+            [0, 1, 2, 3, 4]
+        );
+        assert_eq!(
+            sites(window(1, 2), 1, 5, Boundary::Periodic, &[0, 1]),
+            [0, 3, 4]
+        );
     }
 
     #[test]

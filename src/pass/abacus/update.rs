@@ -54,14 +54,24 @@ impl Slice {
 }
 
 impl Update {
-    pub(super) fn new(background: &Background, links: &mut Links, flips: &[usize]) -> Result<Update, AbacusError> {
+    pub(super) fn new(
+        background: &Background,
+        links: &mut Links,
+        flips: &[usize],
+    ) -> Result<Update, AbacusError> {
         let net = background.net;
         let (spins, flips) = net.flipped(&background.spins, flips)?;
         let (values, form) = (&background.values, &net.form);
-        let mixers: Vec<Slice> =
-            form.mixers.iter().map(|m| Slice::new(net, &m.affine, m.source_token, &flips)).collect();
-        let pools: Vec<Slice> =
-            form.pools.iter().map(|p| Slice::new(net, &p.affine, p.token, &flips)).collect();
+        let mixers: Vec<Slice> = form
+            .mixers
+            .iter()
+            .map(|m| Slice::new(net, &m.affine, m.source_token, &flips))
+            .collect();
+        let pools: Vec<Slice> = form
+            .pools
+            .iter()
+            .map(|p| Slice::new(net, &p.affine, p.token, &flips))
+            .collect();
 
         // Mixer outputs are needed where a changed coefficient multiplies them,
         // and everywhere for features that keep their sites.
@@ -118,7 +128,11 @@ impl Update {
                 }
                 PoolKind::Gather => {
                     let tokens = all_tokens(net.tokens(pool.input)?);
-                    let sites = if pool.affine.vertices.is_empty() { &pools[p].all } else { &tokens };
+                    let sites = if pool.affine.vertices.is_empty() {
+                        &pools[p].all
+                    } else {
+                        &tokens
+                    };
                     for &i in sites {
                         let x = code.new.at(pool.input, i)?.data;
                         let width = x.len();
@@ -129,7 +143,12 @@ impl Update {
             features.push(omega);
         }
         let log_psi = readout(background, &features, &spins)?;
-        Ok(Update { emissions, outputs: code.outputs, features, log_psi })
+        Ok(Update {
+            emissions,
+            outputs: code.outputs,
+            features,
+            log_psi,
+        })
     }
 }
 
@@ -148,17 +167,28 @@ impl Emitter<'_> {
     }
     /// Makes the outputs known so far visible to later mixers.
     fn publish(&mut self) {
-        self.new.set_outputs(MixerOutputs::Updated(self.outputs.clone()));
-        self.old.set_outputs(MixerOutputs::Updated(self.outputs.clone()));
+        self.new
+            .set_outputs(MixerOutputs::Updated(self.outputs.clone()));
+        self.old
+            .set_outputs(MixerOutputs::Updated(self.outputs.clone()));
     }
 }
 
 /// `F(Omega)`: evaluates what depends on pooled features.
-pub(crate) fn readout(background: &Background, features: &[Tensor], spins: &[i8]) -> Result<Complex64, AbacusError> {
+pub(crate) fn readout(
+    background: &Background,
+    features: &[Tensor],
+    spins: &[i8],
+) -> Result<Complex64, AbacusError> {
     let net = background.net;
     let context = Context::new(net.lattice, &net.params, spins)?;
-    let mut fresh: HashMap<NodeId, Tensor> =
-        net.form.pools.iter().zip(features).map(|(p, f)| (p.output, f.clone())).collect();
+    let mut fresh: HashMap<NodeId, Tensor> = net
+        .form
+        .pools
+        .iter()
+        .zip(features)
+        .map(|(p, f)| (p.output, f.clone()))
+        .collect();
     for &id in &net.form.readout {
         let value = {
             let operands: Vec<Operand> = net
@@ -175,7 +205,12 @@ pub(crate) fn readout(background: &Background, features: &[Tensor], spins: &[i8]
         fresh.insert(id, value);
     }
     let part = |n: usize| {
-        net.graph.outputs.get(n).map_or(0.0, |o| fresh.get(o).unwrap_or_else(|| background.values.value(*o)).data[0])
+        net.graph.outputs.get(n).map_or(0.0, |o| {
+            fresh
+                .get(o)
+                .unwrap_or_else(|| background.values.value(*o))
+                .data[0]
+        })
     };
     Ok(Complex64::new(part(0), part(1)))
 }

@@ -41,19 +41,32 @@ impl Columns {
             for component in 0..kernels[k].inputs() {
                 let mut unit = vec![0.0; kernels[k].inputs()];
                 unit[component] = 1.0;
-                for (m, y) in push(kernels, coefficients, k, source, &unit).into_iter().enumerate() {
+                for (m, y) in push(kernels, coefficients, k, source, &unit)
+                    .into_iter()
+                    .enumerate()
+                {
                     responses[m].push(y);
                 }
             }
             let outputs = kernels[k..].iter().map(Kernel::outputs).collect();
-            Column { first: k, responses, outputs }
+            Column {
+                first: k,
+                responses,
+                outputs,
+            }
         })
     }
 }
 
 /// `[y_k, .., y_M]` (site-major) in response to `emission` at one source of mixer
 /// k, in the linear network whose vertices are the background's.
-fn push(kernels: &[Kernel], coefficients: &Coefficients, k: usize, source: usize, emission: &[f64]) -> Vec<Vec<f64>> {
+fn push(
+    kernels: &[Kernel],
+    coefficients: &Coefficients,
+    k: usize,
+    source: usize,
+    emission: &[f64],
+) -> Vec<Vec<f64>> {
     let mut outputs: Vec<Vec<f64>> = vec![];
     for (m, kernel) in kernels.iter().enumerate().skip(k) {
         let (d, n) = (kernel.outputs(), kernel.targets());

@@ -37,7 +37,10 @@ impl Chain {
     /// change size in between, or features keep their sites.
     pub fn new(background: &Background) -> Result<Chain, AbacusError> {
         let net = background.net;
-        let refuse = |reason: &str| AbacusError::Strategy { strategy: "environments", reason: reason.to_owned() };
+        let refuse = |reason: &str| AbacusError::Strategy {
+            strategy: "environments",
+            reason: reason.to_owned(),
+        };
         let mixers = (0..net.form.mixers.len())
             .map(|m| Realisation::new(net, &background.values, &background.kernels[m], m))
             .collect::<Result<Vec<_>, _>>()?;
@@ -45,7 +48,11 @@ impl Chain {
             return Err(refuse("there is no mixer"));
         };
         let token = first.source_token;
-        let same = net.form.mixers.iter().all(|m| m.source_token == token && m.target_token == token);
+        let same = net
+            .form
+            .mixers
+            .iter()
+            .all(|m| m.source_token == token && m.target_token == token);
         if !same || net.form.pools.iter().any(|p| p.token != token) {
             return Err(refuse("tokens of several sizes are in use"));
         }
@@ -55,7 +62,12 @@ impl Chain {
         Ok(Chain {
             ports: Ports::new(&mixers),
             mixers,
-            features: background.coefficients.pools.iter().map(|p| p[0].source.len()).collect(),
+            features: background
+                .coefficients
+                .pools
+                .iter()
+                .map(|p| p[0].source.len())
+                .collect(),
             sites: net.tokens(first.input)?.count(),
             boundary: net.lattice.boundary,
         })
@@ -67,7 +79,10 @@ impl Chain {
     }
     /// One site more on the right: O(M^2 S (S + d)) for S states.
     pub fn extend_right(&self, segment: &Segment, block: &SiteBlock) -> Segment {
-        segment.join(&Segment::site(&self.ports, &self.mixers, block), &self.ports)
+        segment.join(
+            &Segment::site(&self.ports, &self.mixers, block),
+            &self.ports,
+        )
     }
     /// One site more on the left.
     pub fn extend_left(&self, segment: &Segment, block: &SiteBlock) -> Segment {
@@ -98,7 +113,12 @@ impl Chain {
     ///
     /// # Errors
     /// A recurrence without a periodic solution on the ring.
-    pub fn features(&self, left: &Segment, slice: &[&SiteBlock], right: &Segment) -> Result<Vec<Vec<f64>>, AbacusError> {
+    pub fn features(
+        &self,
+        left: &Segment,
+        slice: &[&SiteBlock],
+        right: &Segment,
+    ) -> Result<Vec<Vec<f64>>, AbacusError> {
         let ports = &self.ports;
         let width = slice.len();
         // Inputs of both segments, found mixer by mixer; not yet known ones are zero
@@ -109,15 +129,26 @@ impl Chain {
         into_right[0] = 1.0;
         let mut outputs: Vec<Vec<Vec<f64>>> = vec![vec![]; width];
         for (m, mixer) in self.mixers.iter().enumerate() {
-            let v: Vec<Vec<f64>> =
-                slice.iter().zip(&outputs).map(|(b, y)| affine(&b.mixers[m], y)).collect();
+            let v: Vec<Vec<f64>> = slice
+                .iter()
+                .zip(&outputs)
+                .map(|(b, y)| affine(&b.mixers[m], y))
+                .collect();
             let (phi, states) = (ports.phi[m], ports.rightward[m]);
             // Rightward: phi -> left segment -> slice -> right segment -> phi.
             let mut enter = apply(&left.right[m], &into_left);
             let first = if self.boundary == Boundary::Periodic {
                 let mut around = run(&mixer.right, enter.clone(), v.iter());
-                around = add(apply(&right.right[m], &into_right), &part(&right.right[m], phi, states), &around);
-                let loops = [&part(&right.right[m], phi, states), &power(&mixer.right.transition, width), &part(&left.right[m], phi, states)];
+                around = add(
+                    apply(&right.right[m], &into_right),
+                    &part(&right.right[m], phi, states),
+                    &around,
+                );
+                let loops = [
+                    &part(&right.right[m], phi, states),
+                    &power(&mixer.right.transition, width),
+                    &part(&left.right[m], phi, states),
+                ];
                 close(loops, around)?
             } else {
                 vec![0.0; states]
@@ -139,8 +170,16 @@ impl Chain {
             let mut enter = apply(&right.left[m], &into_right);
             let last = if self.boundary == Boundary::Periodic {
                 let mut around = run(&mixer.left, enter.clone(), v.iter().rev());
-                around = add(apply(&left.left[m], &into_left), &part(&left.left[m], gam, states), &around);
-                let loops = [&part(&left.left[m], gam, states), &power(&mixer.left.transition, width), &part(&right.left[m], gam, states)];
+                around = add(
+                    apply(&left.left[m], &into_left),
+                    &part(&left.left[m], gam, states),
+                    &around,
+                );
+                let loops = [
+                    &part(&left.left[m], gam, states),
+                    &power(&mixer.left.transition, width),
+                    &part(&right.left[m], gam, states),
+                ];
                 close(loops, around)?
             } else {
                 vec![0.0; states]
@@ -165,7 +204,10 @@ impl Chain {
                 let mut omega = apply(&left.features[p], &into_left);
                 multiply_add(&right.features[p].data, &into_right, &mut omega);
                 for (block, y) in slice.iter().zip(&outputs) {
-                    omega.iter_mut().zip(affine(&block.pools[p], y)).for_each(|(o, x)| *o += x);
+                    omega
+                        .iter_mut()
+                        .zip(affine(&block.pools[p], y))
+                        .for_each(|(o, x)| *o += x);
                 }
                 omega
             })
@@ -178,19 +220,40 @@ pub fn blocks(background: &Background) -> Vec<SiteBlock> {
     let c = &background.coefficients;
     let sites = c.mixers.first().map_or(0, Vec::len);
     let at = |all: &[Vec<SiteCoefficients>], i: usize| all.iter().map(|x| x[i].clone()).collect();
-    (0..sites).map(|i| SiteBlock { mixers: at(&c.mixers, i), pools: at(&c.pools, i) }).collect()
+    (0..sites)
+        .map(|i| SiteBlock {
+            mixers: at(&c.mixers, i),
+            pools: at(&c.pools, i),
+        })
+        .collect()
 }
 
 /// The block of one site in the configuration of `values`.
 ///
 /// # Errors
 /// Those of the evaluation.
-pub fn block_at(values: &mut SiteValues, background: &Background, site: usize) -> Result<SiteBlock, AbacusError> {
+pub fn block_at(
+    values: &mut SiteValues,
+    background: &Background,
+    site: usize,
+) -> Result<SiteBlock, AbacusError> {
     let net = background.net;
-    let mut of = |node, affine: &_| SiteCoefficients::extract(values, net, &background.values, node, affine, site);
+    let mut of = |node, affine: &_| {
+        SiteCoefficients::extract(values, net, &background.values, node, affine, site)
+    };
     Ok(SiteBlock {
-        mixers: net.form.mixers.iter().map(|m| of(m.input, &m.affine)).collect::<Result<_, _>>()?,
-        pools: net.form.pools.iter().map(|p| of(p.input, &p.affine)).collect::<Result<_, _>>()?,
+        mixers: net
+            .form
+            .mixers
+            .iter()
+            .map(|m| of(m.input, &m.affine))
+            .collect::<Result<_, _>>()?,
+        pools: net
+            .form
+            .pools
+            .iter()
+            .map(|p| of(p.input, &p.affine))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -201,7 +264,10 @@ pub fn slice_of(net: &Network, flips: &[usize]) -> BTreeSet<usize> {
     let mixers = form.mixers.iter().map(|m| (&m.affine, m.source_token));
     mixers
         .chain(form.pools.iter().map(|p| (&p.affine, p.token)))
-        .flat_map(|(a, token)| a.coefficients().flat_map(move |c| changed(c, token, net.lattice, flips)))
+        .flat_map(|(a, token)| {
+            a.coefficients()
+                .flat_map(move |c| changed(c, token, net.lattice, flips))
+        })
         .collect()
 }
 
@@ -236,10 +302,19 @@ impl<'a> Environments<'a> {
             .into_iter()
             .map(|origin| {
                 let rotated: Vec<&SiteBlock> = rotate(&blocks, origin);
-                Cut { origin, prefixes: chain.prefixes(&rotated), suffixes: chain.suffixes(&rotated) }
+                Cut {
+                    origin,
+                    prefixes: chain.prefixes(&rotated),
+                    suffixes: chain.suffixes(&rotated),
+                }
             })
             .collect();
-        Ok(Environments { background, chain, blocks, cuts })
+        Ok(Environments {
+            background,
+            chain,
+            blocks,
+            cuts,
+        })
     }
 
     /// `log psi` with `flips` flipped.
@@ -270,21 +345,30 @@ impl<'a> Environments<'a> {
             return Err(AbacusError::internal("a chain without cuts"));
         };
         let inside: Vec<&SiteBlock> = (lo..hi).map(|i| block((i + cut.origin) % sites)).collect();
-        let features = self.chain.features(&cut.prefixes[lo], &inside, &cut.suffixes[hi])?;
+        let features = self
+            .chain
+            .features(&cut.prefixes[lo], &inside, &cut.suffixes[hi])?;
         background.readout(&features, &spins)
     }
 }
 
 impl Background<'_> {
     /// `log psi` from pooled features (one flat vector per pool).
-    pub(crate) fn readout(&self, features: &[Vec<f64>], spins: &[i8]) -> Result<Complex64, AbacusError> {
+    pub(crate) fn readout(
+        &self,
+        features: &[Vec<f64>],
+        spins: &[i8],
+    ) -> Result<Complex64, AbacusError> {
         let tensors: Vec<Tensor> = self
             .net
             .form
             .pools
             .iter()
             .zip(features)
-            .map(|(p, f)| Tensor { shape: self.values.value(p.output).shape.clone(), data: f.clone() })
+            .map(|(p, f)| Tensor {
+                shape: self.values.value(p.output).shape.clone(),
+                data: f.clone(),
+            })
             .collect();
         crate::pass::abacus::readout(self, &tensors, spins)
     }
@@ -292,7 +376,9 @@ impl Background<'_> {
 
 /// The blocks of a ring as seen from another origin.
 pub fn rotate(blocks: &[SiteBlock], origin: usize) -> Vec<&SiteBlock> {
-    (0..blocks.len()).map(|i| &blocks[(i + origin) % blocks.len()]).collect()
+    (0..blocks.len())
+        .map(|i| &blocks[(i + origin) % blocks.len()])
+        .collect()
 }
 
 fn affine(c: &SiteCoefficients, outputs: &[Vec<f64>]) -> Vec<f64> {
@@ -315,12 +401,25 @@ fn add(mut y: Vec<f64>, matrix: &Matrix, x: &[f64]) -> Vec<f64> {
 }
 
 fn part(matrix: &Matrix, first: usize, columns: usize) -> Matrix {
-    let data = matrix.data.chunks_exact(matrix.columns).flat_map(|row| &row[first..first + columns]).copied().collect();
-    Matrix { rows: matrix.rows, columns, data }
+    let data = matrix
+        .data
+        .chunks_exact(matrix.columns)
+        .flat_map(|row| &row[first..first + columns])
+        .copied()
+        .collect();
+    Matrix {
+        rows: matrix.rows,
+        columns,
+        data,
+    }
 }
 
 /// The state after passing sites with these inputs.
-fn run<'v>(direction: &Direction, mut state: Vec<f64>, inputs: impl Iterator<Item = &'v Vec<f64>>) -> Vec<f64> {
+fn run<'v>(
+    direction: &Direction,
+    mut state: Vec<f64>,
+    inputs: impl Iterator<Item = &'v Vec<f64>>,
+) -> Vec<f64> {
     for v in inputs {
         let mut next = vec![0.0; state.len()];
         multiply_add(&direction.transition.data, &state, &mut next);
@@ -347,14 +446,18 @@ fn close([a1, a2, a3]: [&Matrix; 3], b: Vec<f64>) -> Result<Vec<f64>, AbacusErro
     let around = a1.times(&a2.times(a3));
     let mut rows: Vec<Vec<f64>> = (0..n)
         .map(|i| {
-            let mut row: Vec<f64> = (0..n).map(|j| f64::from(u8::from(i == j)) - around.data[i * n + j]).collect();
+            let mut row: Vec<f64> = (0..n)
+                .map(|j| f64::from(u8::from(i == j)) - around.data[i * n + j])
+                .collect();
             row.push(b[i]);
             row
         })
         .collect();
     // Gaussian elimination with partial pivoting.
     for c in 0..n {
-        let pivot = (c..n).max_by(|&i, &j| rows[i][c].abs().total_cmp(&rows[j][c].abs())).unwrap_or(c);
+        let pivot = (c..n)
+            .max_by(|&i, &j| rows[i][c].abs().total_cmp(&rows[j][c].abs()))
+            .unwrap_or(c);
         rows.swap(c, pivot);
         if rows[c][c] == 0.0 || !rows[c][c].is_finite() {
             return Err(crate::interp::EvalError::SingularScan.into());

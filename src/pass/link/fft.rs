@@ -70,7 +70,9 @@ pub fn diagonal(
             }
         }
     }
-    vertex.iter_mut().for_each(|v| transform(&mut planner, v, period, FftDirection::Forward));
+    vertex
+        .iter_mut()
+        .for_each(|v| transform(&mut planner, v, period, FftDirection::Forward));
 
     // C_D for every pair of kernel elements that share a displacement.
     let mut pairs: std::collections::BTreeMap<[usize; 4], Vec<Complex64>> = Default::default();
@@ -83,7 +85,10 @@ pub fn diagonal(
         };
         for &(r, a, g) in &left {
             for &(b, c, h) in &right {
-                pairs.entry([r, a, b, c]).or_insert_with(|| vec![Complex64::ZERO; size])[at].re += g * h;
+                pairs
+                    .entry([r, a, b, c])
+                    .or_insert_with(|| vec![Complex64::ZERO; size])[at]
+                    .re += g * h;
             }
         }
     }
@@ -92,7 +97,11 @@ pub fn diagonal(
     for ([r, a, b, c], mut signal) in pairs {
         transform(&mut planner, &mut signal, period, FftDirection::Forward);
         let sum = &mut spectra[r * columns + c];
-        for ((s, x), y) in sum.iter_mut().zip(&signal).zip(&vertex[a * inner_columns + b]) {
+        for ((s, x), y) in sum
+            .iter_mut()
+            .zip(&signal)
+            .zip(&vertex[a * inner_columns + b])
+        {
             *s += x * y;
         }
     }
@@ -127,7 +136,11 @@ fn displacements(period: [usize; 2], lattice: TokenLattice) -> Vec<([i64; 2], us
 }
 
 /// The kernel's block at a displacement; `None` if no two sites have it.
-fn element(lattice: &TokenLattice, kernel: &Kernel, n: [i64; 2]) -> Option<Vec<(usize, usize, f64)>> {
+fn element(
+    lattice: &TokenLattice,
+    kernel: &Kernel,
+    n: [i64; 2],
+) -> Option<Vec<(usize, usize, f64)>> {
     let mut source = [0; 2];
     let mut target = [0; 2];
     for a in 0..2 {
@@ -144,9 +157,15 @@ fn element(lattice: &TokenLattice, kernel: &Kernel, n: [i64; 2]) -> Option<Vec<(
 }
 
 /// Unnormalised transform of a row-major array along both axes.
-fn transform(planner: &mut FftPlanner<f64>, data: &mut [Complex64], size: [usize; 2], direction: FftDirection) {
+fn transform(
+    planner: &mut FftPlanner<f64>,
+    data: &mut [Complex64],
+    size: [usize; 2],
+    direction: FftDirection,
+) {
     let rows = planner.plan_fft(size[1], direction);
-    data.chunks_exact_mut(size[1]).for_each(|row| rows.process(row));
+    data.chunks_exact_mut(size[1])
+        .for_each(|row| rows.process(row));
     let columns = planner.plan_fft(size[0], direction);
     let mut column = vec![Complex64::ZERO; size[0]];
     for y in 0..size[1] {

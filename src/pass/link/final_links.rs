@@ -29,16 +29,24 @@ impl FinalLinks {
                 for i in 0..kernel.targets() {
                     // Gradient of Omega with respect to y_m at site i.
                     let mut weight = vec![0.0; features * rows];
-                    if let Some(r) = coefficients.pools[p].get(i).and_then(|c| c.vertices.get(&m)) {
+                    if let Some(r) = coefficients.pools[p]
+                        .get(i)
+                        .and_then(|c| c.vertices.get(&m))
+                    {
                         weight.copy_from_slice(r);
                     }
                     for l in m + 1..kernels.len() {
-                        if let Some(a) = coefficients.mixers[l].get(i).and_then(|c| c.vertices.get(&m)) {
+                        if let Some(a) = coefficients.mixers[l]
+                            .get(i)
+                            .and_then(|c| c.vertices.get(&m))
+                        {
                             let d = kernels[l].inputs();
                             for h in 0..features {
                                 for (b, row) in a.chunks_exact(rows).enumerate() {
                                     let t = t[l][i][h * d + b];
-                                    for (w, a) in weight[h * rows..(h + 1) * rows].iter_mut().zip(row) {
+                                    for (w, a) in
+                                        weight[h * rows..(h + 1) * rows].iter_mut().zip(row)
+                                    {
                                         *w += t * a;
                                     }
                                 }
@@ -57,7 +65,9 @@ impl FinalLinks {
             }
             t
         };
-        FinalLinks { tensors: (0..net.form.pools.len()).map(of_pool).collect() }
+        FinalLinks {
+            tensors: (0..net.form.pools.len()).map(of_pool).collect(),
+        }
     }
 
     /// `T_m[site]` for a summed pool: features x inputs of mixer m, row major.

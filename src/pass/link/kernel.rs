@@ -20,12 +20,21 @@ pub struct Kernel {
 #[derive(Clone, Debug)]
 enum Elements {
     /// One number per channel and displacement (ring: residue, open: difference).
-    Displacements { complex: bool, entries: Vec<Vec<Complex64>> },
+    Displacements {
+        complex: bool,
+        entries: Vec<Vec<Complex64>>,
+    },
     /// One number per channel and pair, target slowest.
-    Pairs { complex: bool, entries: Vec<Vec<Complex64>> },
+    Pairs {
+        complex: bool,
+        entries: Vec<Vec<Complex64>>,
+    },
     /// Per target: (leading index of the output, source, leading index of the
     /// input), each copying `len` components.
-    Moves { len: usize, moves: Vec<Vec<(usize, usize, usize)>> },
+    Moves {
+        len: usize,
+        moves: Vec<Vec<(usize, usize, usize)>>,
+    },
 }
 
 impl Kernel {
@@ -55,7 +64,10 @@ impl Kernel {
                 for x in corners(0) {
                     for y in corners(1) {
                         let j = target.site([x, y]);
-                        for (i, k) in response(net, values, m, j, complex)?.into_iter().enumerate() {
+                        for (i, k) in response(net, values, m, j, complex)?
+                            .into_iter()
+                            .enumerate()
+                        {
                             entries[target.displacement(i, j)] = k;
                         }
                     }
@@ -67,14 +79,23 @@ impl Kernel {
                 let n = target.count();
                 let mut entries = vec![vec![]; n * n];
                 for j in 0..n {
-                    for (i, k) in response(net, values, m, j, complex)?.into_iter().enumerate() {
+                    for (i, k) in response(net, values, m, j, complex)?
+                        .into_iter()
+                        .enumerate()
+                    {
                         entries[i * n + j] = k;
                     }
                 }
                 Elements::Pairs { complex, entries }
             }
         };
-        Ok(Kernel { source, target, inputs, outputs, elements })
+        Ok(Kernel {
+            source,
+            target,
+            inputs,
+            outputs,
+            elements,
+        })
     }
 
     /// Components of the input per site.
@@ -103,13 +124,26 @@ impl Kernel {
         let channels = |complex: bool, entry: &[Complex64]| -> Vec<(usize, usize, f64)> {
             let d = entry.len();
             if !complex {
-                return entry.iter().enumerate().map(|(c, k)| (c, c, k.re)).collect();
+                return entry
+                    .iter()
+                    .enumerate()
+                    .map(|(c, k)| (c, c, k.re))
+                    .collect();
             }
             // Real parts first, then imaginary parts.
             let split = |c: usize, k: &Complex64| {
-                [(c, c, k.re), (c, c + d, -k.im), (c + d, c, k.im), (c + d, c + d, k.re)]
+                [
+                    (c, c, k.re),
+                    (c, c + d, -k.im),
+                    (c + d, c, k.im),
+                    (c + d, c + d, k.re),
+                ]
             };
-            entry.iter().enumerate().flat_map(|(c, k)| split(c, k)).collect()
+            entry
+                .iter()
+                .enumerate()
+                .flat_map(|(c, k)| split(c, k))
+                .collect()
         };
         match &self.elements {
             Elements::Displacements { complex, entries } => {
@@ -121,7 +155,9 @@ impl Kernel {
             Elements::Moves { len, moves } => moves[target]
                 .iter()
                 .filter(|(_, from, _)| *from == source)
-                .flat_map(|&(to, _, from)| (0..*len).map(move |c| (to * len + c, from * len + c, 1.0)))
+                .flat_map(|&(to, _, from)| {
+                    (0..*len).map(move |c| (to * len + c, from * len + c, 1.0))
+                })
                 .collect(),
         }
     }
@@ -137,7 +173,9 @@ impl Kernel {
 fn is_complex(op: &Op) -> bool {
     match *op {
         Op::Scan(scan) => scan.complex,
-        Op::Convolve { complex, .. } | Op::Modes { complex, .. } | Op::Mix { complex, .. } => complex,
+        Op::Convolve { complex, .. } | Op::Modes { complex, .. } | Op::Mix { complex, .. } => {
+            complex
+        }
         _ => false,
     }
 }
@@ -161,7 +199,10 @@ fn response(
         .args(node)
         .iter()
         .enumerate()
-        .map(|(n, &a)| Operand { ty: graph.ty(a), value: if n == 0 { &x } else { values.value(a) } })
+        .map(|(n, &a)| Operand {
+            ty: graph.ty(a),
+            value: if n == 0 { &x } else { values.value(a) },
+        })
         .collect();
     let spins = vec![1; net.lattice.sites()];
     let context = Context::new(net.lattice, &net.params, &spins)?;

@@ -68,7 +68,10 @@ pub fn applies(form: &NormalForm, m: usize, k: usize, strategy: LinkStrategy) ->
     let shift_invariant = |i: usize| {
         let mixer = &form.mixers[i];
         mixer.source_token == mixer.target_token
-            && matches!(mixer.class, MixerClass::StateSpace | MixerClass::Toeplitz | MixerClass::Stencil)
+            && matches!(
+                mixer.class,
+                MixerClass::StateSpace | MixerClass::Toeplitz | MixerClass::Stencil
+            )
     };
     match strategy {
         LinkStrategy::Direct => m == k,
@@ -80,14 +83,20 @@ pub fn applies(form: &NormalForm, m: usize, k: usize, strategy: LinkStrategy) ->
 
 /// The first strategy that represents each nonzero link, in order of
 /// preference: direct, then `wanted` where it applies, then FFT, product, dense.
-pub fn plan(form: &NormalForm, wanted: Option<LinkStrategy>) -> BTreeMap<(usize, usize), LinkStrategy> {
+pub fn plan(
+    form: &NormalForm,
+    wanted: Option<LinkStrategy>,
+) -> BTreeMap<(usize, usize), LinkStrategy> {
     use LinkStrategy::*;
     let mut plan = BTreeMap::new();
     for m in 0..form.mixers.len() {
         for k in (0..=m).filter(|&k| form.linked(m, k)) {
             let order = wanted.into_iter().chain([Direct, Fft, Product, Dense]);
             // Dense applies to every pair, so there is always a first one.
-            let first = order.into_iter().find(|&s| applies(form, m, k, s)).unwrap_or(Dense);
+            let first = order
+                .into_iter()
+                .find(|&s| applies(form, m, k, s))
+                .unwrap_or(Dense);
             plan.insert((m, k), first);
         }
     }
@@ -155,18 +164,20 @@ impl<'a> Links<'a> {
                 }
             }
             Some(LinkStrategy::Dense) => {
-                let column = self.columns.column(self.kernels, self.coefficients, k, source);
+                let column = self
+                    .columns
+                    .column(self.kernels, self.coefficients, k, source);
                 column.apply(m, target, emission, out);
             }
             Some(LinkStrategy::Fft) => {
                 let lattice = self.kernels[k].target_lattice();
                 let (to, from) = (lattice.coordinates(target), lattice.coordinates(source));
-                let offset = fft::representative(&lattice, [0, 1].map(|a| to[a] as i64 - from[a] as i64));
+                let offset =
+                    fft::representative(&lattice, [0, 1].map(|a| to[a] as i64 - from[a] as i64));
                 let (kernels, coefficients) = (self.kernels, self.coefficients);
-                let diagonal = self
-                    .diagonals
-                    .entry((m, k, offset))
-                    .or_insert_with(|| fft::diagonal(&kernels[m], &coefficients.mixers[m], k, &kernels[k], offset));
+                let diagonal = self.diagonals.entry((m, k, offset)).or_insert_with(|| {
+                    fft::diagonal(&kernels[m], &coefficients.mixers[m], k, &kernels[k], offset)
+                });
                 multiply_add(diagonal.block(source), emission, out);
             }
         }

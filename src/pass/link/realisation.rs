@@ -27,7 +27,11 @@ pub struct Matrix {
 impl Matrix {
     /// All elements zero.
     pub fn zeros(rows: usize, columns: usize) -> Matrix {
-        Matrix { rows, columns, data: vec![0.0; rows * columns] }
+        Matrix {
+            rows,
+            columns,
+            data: vec![0.0; rows * columns],
+        }
     }
     /// The element at a row and column.
     pub fn at(&mut self, row: usize, column: usize) -> &mut f64 {
@@ -69,7 +73,11 @@ pub struct Direction {
 
 impl Direction {
     fn none(inputs: usize, outputs: usize) -> Direction {
-        Direction { transition: Matrix::zeros(0, 0), input: Matrix::zeros(0, inputs), output: Matrix::zeros(outputs, 0) }
+        Direction {
+            transition: Matrix::zeros(0, 0),
+            input: Matrix::zeros(0, inputs),
+            output: Matrix::zeros(outputs, 0),
+        }
     }
     /// Number of real states.
     pub fn states(&self) -> usize {
@@ -93,17 +101,27 @@ impl Realisation {
     ///
     /// # Errors
     /// [`AbacusError::Strategy`] if the mixer is neither a scan nor a stencil along a chain.
-    pub fn new(net: &Network, values: &Evaluation, kernel: &Kernel, m: usize) -> Result<Realisation, AbacusError> {
+    pub fn new(
+        net: &Network,
+        values: &Evaluation,
+        kernel: &Kernel,
+        m: usize,
+    ) -> Result<Realisation, AbacusError> {
         let node = net.form.mixers[m].output;
-        let refuse = |reason: &str| AbacusError::Strategy { strategy: "environments", reason: reason.to_owned() };
+        let refuse = |reason: &str| AbacusError::Strategy {
+            strategy: "environments",
+            reason: reason.to_owned(),
+        };
         if net.lattice.extent[1] != 1 {
             return Err(refuse("the lattice is not a chain"));
         }
         let (inputs, outputs) = (kernel.inputs(), kernel.outputs());
         match *net.graph.op(node) {
             Op::Scan(scan) => {
-                let coefficients: Vec<&Tensor> =
-                    net.graph.args(node)[1..].iter().map(|&a| values.value(a)).collect();
+                let coefficients: Vec<&Tensor> = net.graph.args(node)[1..]
+                    .iter()
+                    .map(|&a| values.value(a))
+                    .collect();
                 let one = recurrence(scan, &coefficients, inputs);
                 let mut real = Realisation {
                     direct: Matrix::zeros(outputs, inputs),
@@ -113,7 +131,11 @@ impl Realisation {
                 if scan.leftward || scan.mirror {
                     // y_i = C g_i = C B v_i + C L g_{i+1}
                     let at_site = one.output.times(&one.input);
-                    real.direct.data.iter_mut().zip(at_site.data).for_each(|(d, x)| *d += x);
+                    real.direct
+                        .data
+                        .iter_mut()
+                        .zip(at_site.data)
+                        .for_each(|(d, x)| *d += x);
                     real.left = one.clone();
                 }
                 if !scan.leftward || scan.mirror {
@@ -122,12 +144,18 @@ impl Realisation {
                 Ok(real)
             }
             Op::Window { lo, hi } => {
-                let copy = |offset: i64| (offset >= lo[0] && offset <= hi[0]).then(|| (offset - lo[0]) as usize);
-                Ok(delays(inputs, outputs, -lo[0], hi[0], |offset, c| Some((copy(offset)? * inputs + c, c))))
+                let copy = |offset: i64| {
+                    (offset >= lo[0] && offset <= hi[0]).then(|| (offset - lo[0]) as usize)
+                };
+                Ok(delays(inputs, outputs, -lo[0], hi[0], |offset, c| {
+                    Some((copy(offset)? * inputs + c, c))
+                }))
             }
             Op::WindowAdjoint { lo, hi } => {
                 // y_i = sum_r x_{i-r}[r]: offset -r reads part r.
-                let part = |offset: i64| (-offset >= lo[0] && -offset <= hi[0]).then(|| (-offset - lo[0]) as usize);
+                let part = |offset: i64| {
+                    (-offset >= lo[0] && -offset <= hi[0]).then(|| (-offset - lo[0]) as usize)
+                };
                 Ok(delays(inputs, outputs, hi[0], -lo[0], |offset, c| {
                     let (from, row) = (c / outputs, c % outputs);
                     (part(offset)? == from).then_some((row, c))
@@ -161,7 +189,10 @@ fn recurrence(scan: Scan, coefficients: &[&Tensor], inputs: usize) -> Direction 
     let read = |t: &Tensor, entry: usize, c: usize| -> (f64, f64) {
         let half = t.data.len() / parts;
         let at = entry * channels + c;
-        (t.data[at], if scan.complex { t.data[half + at] } else { 0.0 })
+        (
+            t.data[at],
+            if scan.complex { t.data[half + at] } else { 0.0 },
+        )
     };
     let size = states * inputs;
     let mut one = Direction {
@@ -170,7 +201,7 @@ fn recurrence(scan: Scan, coefficients: &[&Tensor], inputs: usize) -> Direction 
         output: Matrix::zeros(inputs, size),
     };
     let index = |c: usize, n: usize, part: usize| (c * states + n) * parts + part;
-    let mut put = |matrix: &mut Matrix, rows: [usize; 2], columns: [usize; 2], z: (f64, f64)| {
+    let put = |matrix: &mut Matrix, rows: [usize; 2], columns: [usize; 2], z: (f64, f64)| {
         *matrix.at(rows[0], columns[0]) += z.0;
         if scan.complex {
             *matrix.at(rows[0], columns[1]) -= z.1;
@@ -183,7 +214,10 @@ fn recurrence(scan: Scan, coefficients: &[&Tensor], inputs: usize) -> Direction 
         let signal = [c, c + last * channels];
         for n in 0..states {
             let state = |n: usize| [index(c, n, 0), index(c, n, last)];
-            let (b, o) = (read(coefficients[coefficients.len() - 2], n, c), read(output, n, c));
+            let (b, o) = (
+                read(coefficients[coefficients.len() - 2], n, c),
+                read(output, n, c),
+            );
             put(&mut one.input, state(n), signal, b);
             put(&mut one.output, signal, state(n), o);
             for k in 0..states {
@@ -214,7 +248,7 @@ fn delays(
     entry: impl Fn(i64, usize) -> Option<(usize, usize)>,
 ) -> Realisation {
     let mut direct = Matrix::zeros(outputs, inputs);
-    let mut copy = |matrix: &mut Matrix, offset: i64, first: usize| {
+    let copy = |matrix: &mut Matrix, offset: i64, first: usize| {
         for c in 0..inputs {
             if let Some((row, column)) = entry(offset, c) {
                 *matrix.at(row, first + column) += 1.0;
@@ -235,7 +269,11 @@ fn delays(
         copy(&mut left.output, stage as i64, stage * inputs);
     }
     // A window that does not contain the site itself still starts at stage 1.
-    Realisation { direct, right, left }
+    Realisation {
+        direct,
+        right,
+        left,
+    }
 }
 
 fn register(stages: usize, inputs: usize, outputs: usize) -> Direction {

@@ -50,7 +50,13 @@ impl Ports {
             first
         };
         let (phi, gam) = (place(&rightward), place(&leftward));
-        Ports { phi, gam, rightward, leftward, columns }
+        Ports {
+            phi,
+            gam,
+            rightward,
+            leftward,
+            columns,
+        }
     }
     fn identity(&self, first: usize, states: usize) -> Matrix {
         let mut unit = Matrix::zeros(states, self.columns);
@@ -76,12 +82,19 @@ impl Segment {
     /// No sites: states pass unchanged, nothing is pooled.
     pub fn empty(ports: &Ports, features: &[usize]) -> Segment {
         let unit = |first: &[usize], states: &[usize]| -> Vec<Matrix> {
-            first.iter().zip(states).map(|(&f, &s)| ports.identity(f, s)).collect()
+            first
+                .iter()
+                .zip(states)
+                .map(|(&f, &s)| ports.identity(f, s))
+                .collect()
         };
         Segment {
             right: unit(&ports.phi, &ports.rightward),
             left: unit(&ports.gam, &ports.leftward),
-            features: features.iter().map(|&h| Matrix::zeros(h, ports.columns)).collect(),
+            features: features
+                .iter()
+                .map(|&h| Matrix::zeros(h, ports.columns))
+                .collect(),
         }
     }
 
@@ -94,21 +107,38 @@ impl Segment {
                 *v.at(r, 0) = *s;
             }
             for (&k, a) in &c.vertices {
-                let a = Matrix { rows: c.source.len(), columns: outputs[k].rows, data: a.clone() };
+                let a = Matrix {
+                    rows: c.source.len(),
+                    columns: outputs[k].rows,
+                    data: a.clone(),
+                };
                 a.multiply_add(&outputs[k].data, &mut v.data, x);
             }
             v
         };
-        let mut segment = Segment { right: vec![], left: vec![], features: vec![] };
+        let mut segment = Segment {
+            right: vec![],
+            left: vec![],
+            features: vec![],
+        };
         let mut outputs: Vec<Matrix> = vec![];
         for (m, mixer) in mixers.iter().enumerate() {
             let v = affine(&block.mixers[m], &outputs);
-            let mut f = mixer.right.transition.times(&ports.identity(ports.phi[m], ports.rightward[m]));
+            let mut f = mixer
+                .right
+                .transition
+                .times(&ports.identity(ports.phi[m], ports.rightward[m]));
             mixer.right.input.multiply_add(&v.data, &mut f.data, x);
-            let arriving = mixer.left.transition.times(&ports.identity(ports.gam[m], ports.leftward[m]));
+            let arriving = mixer
+                .left
+                .transition
+                .times(&ports.identity(ports.gam[m], ports.leftward[m]));
             let mut y = mixer.direct.times(&v);
             mixer.right.output.multiply_add(&f.data, &mut y.data, x);
-            mixer.left.output.multiply_add(&arriving.data, &mut y.data, x);
+            mixer
+                .left
+                .output
+                .multiply_add(&arriving.data, &mut y.data, x);
             let mut g = arriving;
             mixer.left.input.multiply_add(&v.data, &mut g.data, x);
             outputs.push(y);
@@ -137,11 +167,18 @@ impl Segment {
             .zip(&next.features)
             .map(|(a, b)| {
                 let mut sum = keep_phi(a, ports, &g);
-                sum.data.iter_mut().zip(keep_gam(b, ports, &f).data).for_each(|(s, x)| *s += x);
+                sum.data
+                    .iter_mut()
+                    .zip(keep_gam(b, ports, &f).data)
+                    .for_each(|(s, x)| *s += x);
                 sum
             })
             .collect();
-        Segment { right, left, features }
+        Segment {
+            right,
+            left,
+            features,
+        }
     }
 }
 
@@ -161,7 +198,13 @@ fn keep_gam(z: &Matrix, ports: &Ports, f: &[Matrix]) -> Matrix {
     out
 }
 
-fn substitute(z: &Matrix, ports: &Ports, kept: std::ops::Range<usize>, first: &[usize], states: &[Matrix]) -> Matrix {
+fn substitute(
+    z: &Matrix,
+    ports: &Ports,
+    kept: std::ops::Range<usize>,
+    first: &[usize],
+    states: &[Matrix],
+) -> Matrix {
     let x = ports.columns;
     let mut out = Matrix::zeros(z.rows, x);
     for r in 0..z.rows {

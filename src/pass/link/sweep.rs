@@ -94,8 +94,13 @@ impl Walk<'_, '_> {
             }
         });
         let wraps = |r: &std::ops::Range<usize>| r.start == 0 && r.end == sites;
-        let whole = self.chain.boundary == Boundary::Periodic && (!ordered || ranges.iter().any(wraps));
-        let ranges: Vec<_> = if whole { vec![0..sites; proposals.len()] } else { ranges };
+        let whole =
+            self.chain.boundary == Boundary::Periodic && (!ordered || ranges.iter().any(wraps));
+        let ranges: Vec<_> = if whole {
+            vec![0..sites; proposals.len()]
+        } else {
+            ranges
+        };
         let rotated = rotate(&self.blocks, self.origin);
         let ahead = if whole {
             vec![]
@@ -140,11 +145,13 @@ impl Walk<'_, '_> {
     ) -> Result<(), AbacusError> {
         let background = self.background;
         self.spins[spin] = -self.spins[spin];
-        let differ: Vec<usize> =
-            (0..self.spins.len()).filter(|&i| self.spins[i] != background.spins[i]).collect();
+        let differ: Vec<usize> = (0..self.spins.len())
+            .filter(|&i| self.spins[i] != background.spins[i])
+            .collect();
         let mut new = BTreeMap::new();
         {
-            let mut values = SiteValues::new(background.net, &background.values, &self.spins, &differ)?;
+            let mut values =
+                SiteValues::new(background.net, &background.values, &self.spins, &differ)?;
             for i in slice_of(background.net, &[spin]) {
                 new.insert(i, block_at(&mut values, background, i)?);
             }

@@ -1,0 +1,204 @@
+//! What depends on parameters alone, computed once per parameter set.
+
+use super::math::Precision;
+use super::microkernel::pack;
+use super::mixer::{MixerError, Plan};
+use super::simd::Real;
+use crate::interp::{Context, EvalError, Operand, Tensor, eval_node};
+use crate::ir::{Graph, NodeId};
+use crate::kernel::lower::dims;
+use crate::kernel::{Cell, DenseGroup, Program, Space, Step};
+use rustfft::FftPlanner;
+
+/// A failure to compute the constants of a network.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ConstantError {
+    /// The reference evaluator refused.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A mixer cannot be built.
+    #[error(transparent)]
+    Mixer(#[from] MixerError),
+}
+
+/// Constants of a program in working precision `T`.
+pub struct Constants<T: Real> {
+    /// The pool in working precision.
+    pub pool: Vec<T>,
+    /// The pool in f64, for values per configuration.
+    pub pool64: Vec<f64>,
+    /// Site values of the static rows.
+    pub statics: Vec<Vec<f64>>,
+    /// Packed weights of dense steps on sites.
+    pub weights: Vec<T>,
+    /// Packed weights of dense steps per configuration.
+    pub weights64: Vec<f64>,
+    /// Mixers.
+    pub mixers: Vec<Plan<T>>,
+}
+
+/// The parameters as tensors from one flat vector, in declaration order.
+/// Parameters listed in `inputs` take nothing from it.
+///
+/// # Errors
+/// Shapes that do not exist on the lattice.
+///
+/// # Panics
+/// If `theta` is too short.
+pub fn tensors(
+    graph: &Graph,
+    program: &Program,
+    theta: &[f64],
+    inputs: &[u32],
+) -> Result<Vec<Tensor>, EvalError> {
+    let mut at = 0;
+    let mut tensors = Vec::with_capacity(graph.params.len());
+    for (k, p) in graph.params.iter().enumerate() {
+        if inputs.contains(&(k as u32)) {
+            tensors.push(Tensor::zeros(&[0]));
+            continue;
+        }
+        let shape = param_shape(program, &p.ty)?;
+        let len: usize = shape.iter().product();
+        tensors.push(Tensor {
+            shape,
+            data: theta[at..at + len].to_vec(),
+        });
+        at += len;
+    }
+    Ok(tensors)
+}
+
+/// Shape of a parameter, place index first.
+///
+/// # Errors
+/// Shapes that do not exist on the lattice.
+pub fn param_shape(program: &Program, ty: &crate::ir::NodeType) -> Result<Vec<usize>, EvalError> {
+    use crate::check::core::{Place, Token};
+    let token = match ty.place {
+        Place::Whole => None,
+        Place::Site(t) | Place::Displacement(t) | Place::Momentum(t) | Place::Pair(t) => Some(t),
+    };
+    let lattice = crate::interp::TokenLattice::new(program.lattice, token.unwrap_or(Token::SPIN))?;
+    let mut shape = match token {
+        Some(_) => vec![lattice.entries(ty.place)?],
+        None => Vec::new(),
+    };
+    shape.extend(dims(program.lattice, ty)?);
+    Ok(shape)
+}
+
+impl<T: Real> Constants<T> {
+    /// Evaluates everything constant that the program uses.
+    ///
+    /// # Errors
+    /// What the reference evaluator reports, and mixers that do not exist.
+    pub fn new(
+        graph: &Graph,
+        program: &Program,
+        params: &[Tensor],
+        planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+    ) -> Result<Constants<T>, ConstantError> {
+        let spins = vec![1i8; program.lattice.sites()];
+        let context = Context::new(program.lattice, params, &spins)?;
+        let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
+        let roots = program.scalars.iter().map(|s| s.node);
+        let roots = roots.chain(program.statics.iter().map(|s| s.1.node));
+        let roots = roots.chain(program.mixers.iter().flat_map(|m| m.kernel.iter().copied()));
+        let mut needed = vec![false; graph.len()];
+        roots.for_each(|r| needed[r.index()] = true);
+        for id in graph.ids().rev() {
+            if needed[id.index()] {
+                graph.args(id).iter().for_each(|a| needed[a.index()] = true);
+            }
+        }
+        for id in graph.ids().filter(|id| needed[id.index()]) {
+            let mut operands = Vec::new();
+            for &a in graph.args(id) {
+                if let Some(value) = &values[a.index()] {
+                    operands.push(Operand {
+                        ty: graph.ty(a),
+                        value,
+                    });
+                }
+            }
+            let value = eval_node(graph.op(id), graph.ty(id), &operands, &context)?;
+            values[id.index()] = Some(value);
+        }
+        let value = |id: NodeId| values[id.index()].as_ref().expect("marked as needed above");
+        let pool64: Vec<f64> = program
+            .scalars
+            .iter()
+            .map(|s| value(s.node).data[s.element as usize])
+            .collect();
+        let statics = program
+            .statics
+            .iter()
+            .map(|(_, s)| {
+                let t = value(s.node);
+                let width: usize = t.shape[1..].iter().product();
+                t.data
+                    .iter()
+                    .skip(s.element as usize)
+                    .step_by(width)
+                    .copied()
+                    .collect()
+            })
+            .collect();
+        let mut mixers = Vec::with_capacity(program.mixers.len());
+        for m in &program.mixers {
+            let kernel: Vec<&Tensor> = m.kernel.iter().map(|&k| value(k)).collect();
+            mixers.push(Plan::new(m, program.geometry(m.space), &kernel, planner)?);
+        }
+        let (mut weights, mut weights64) = (Vec::new(), Vec::new());
+        for step in &program.steps {
+            if let Step::Dense { space, groups } = step {
+                for g in groups {
+                    let numbers = numbers(g, &pool64);
+                    match space {
+                        Space::Batch => pack(&numbers, g.x.len(), g.out.len(), &mut weights64),
+                        Space::Site(_) => {
+                            let numbers: Vec<T> = numbers.into_iter().map(T::rounded).collect();
+                            pack(&numbers, g.x.len(), g.out.len(), &mut weights);
+                        }
+                    }
+                }
+            }
+        }
+        let pool = pool64.iter().map(|&x| T::rounded(x)).collect();
+        Ok(Constants {
+            pool,
+            pool64,
+            statics,
+            weights,
+            weights64,
+            mixers,
+        })
+    }
+
+    /// Complex numbers of scratch the mixers need.
+    pub fn scratch(&self) -> usize {
+        self.mixers.iter().map(Plan::scratch).max().unwrap_or(0)
+    }
+
+    /// First byte of the pool for code of this precision.
+    pub fn pool_for(&self, precision: Precision, space: Space) -> *const u8 {
+        debug_assert!(space != Space::Batch || precision == Precision::F64);
+        match space {
+            Space::Batch => self.pool64.as_ptr().cast(),
+            Space::Site(_) => self.pool.as_ptr().cast(),
+        }
+    }
+}
+
+fn numbers(g: &DenseGroup, pool: &[f64]) -> Vec<f64> {
+    g.weights
+        .iter()
+        .map(|w| match *w {
+            Cell::Scalar(k) => pool[k as usize],
+            Cell::Number(x) => x,
+            // lowering puts nothing else here
+            Cell::Row(_) | Cell::Static(_) => f64::NAN,
+        })
+        .collect()
+}

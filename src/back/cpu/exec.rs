@@ -1,0 +1,314 @@
+//! Running a bound program.
+
+use super::arena::Memory;
+use super::bind::{Bound, BoundStep};
+use super::constants::Constants;
+use super::jit::KernelCode;
+use super::math::Precision;
+use super::microkernel::{dense, dot};
+use super::simd::{Isa, Real};
+use crate::kernel::{Cell, Geometry, Program, Space};
+use rustfft::num_complex::Complex;
+
+/// Memory one thread works in.
+pub struct Workspace<T: Real> {
+    /// Rows.
+    pub arena: Memory,
+    scratch: Vec<Complex<T>>,
+    /// A segment for results nobody wants.
+    spare: Vec<T>,
+}
+
+impl<T: Real> Workspace<T> {
+    /// Memory for a binding.
+    pub fn new(program: &Program, bound: &Bound, constants: &Constants<T>) -> Workspace<T> {
+        let segment = program
+            .geometries
+            .iter()
+            .map(Geometry::segment)
+            .max()
+            .unwrap_or(0);
+        Workspace {
+            arena: Memory::new(bound.arena_bytes()),
+            scratch: vec![Complex::default(); constants.scratch()],
+            spare: vec![T::default(); segment],
+        }
+    }
+}
+
+/// What a run reads and does not change.
+pub struct Executable<'a, T: Real> {
+    /// The program.
+    pub program: &'a Program,
+    /// Its native code.
+    pub code: &'a KernelCode,
+    /// Its constants.
+    pub constants: &'a Constants<T>,
+    /// Its memory layout.
+    pub bound: &'a Bound,
+    /// Static rows in this layout.
+    pub statics: &'a Memory,
+    /// Instruction set of the micro-kernels.
+    pub isa: Isa,
+}
+
+impl<T: Real> Executable<'_, T> {
+    /// Runs all steps on `spins`, one configuration after the other; at most
+    /// [`Bound::samples`] of them, fewer leave the remaining lanes as they are.
+    pub fn run(&self, spins: &[i8], w: &mut Workspace<T>) {
+        assert!(
+            w.arena.len() >= self.bound.arena_bytes(),
+            "workspace of another binding"
+        );
+        let sites = self.program.lattice.sites();
+        let samples = (spins.len() / sites).min(self.bound.samples);
+        for step in &self.bound.steps {
+            // SAFETY: the binding gives every row of the program room in the arena,
+            // with a margin for shifted reads at both ends.
+            unsafe { self.step(step, spins, samples, w) }
+        }
+    }
+
+    /// Element `k` of the program's outputs for a sample, in f64.
+    pub fn output(&self, k: usize, sample: usize, w: &Workspace<T>) -> f64 {
+        match self.program.outputs[k] {
+            Cell::Number(x) => x,
+            Cell::Scalar(k) => self.constants.pool64[k as usize],
+            Cell::Row(r) => {
+                let offset = self.bound.offset(self.program, r);
+                // SAFETY: outputs are rows of f64 with a lane per sample.
+                unsafe {
+                    w.arena
+                        .as_ptr()
+                        .add(offset)
+                        .cast::<f64>()
+                        .add(sample)
+                        .read()
+                }
+            }
+            Cell::Static(_) => f64::NAN,
+        }
+    }
+
+    /// The sites of a row for a sample, in order.
+    pub fn site_values<'w>(
+        &self,
+        row: crate::kernel::Row,
+        sample: usize,
+        w: &'w Workspace<T>,
+    ) -> SiteValues<'w, T> {
+        let space = self.program.buffers[row.buffer.0 as usize].space;
+        let geometry = *self.program.geometry(space);
+        let offset = self.bound.offset(self.program, row);
+        // SAFETY: a row on sites has a segment per sample.
+        let segment = unsafe {
+            let start = w
+                .arena
+                .as_ptr()
+                .add(offset)
+                .cast::<T>()
+                .add(sample * geometry.segment());
+            std::slice::from_raw_parts(start, geometry.segment())
+        };
+        SiteValues { segment, geometry }
+    }
+
+    unsafe fn step(&self, step: &BoundStep, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
+        let arena = w.arena.as_mut_ptr();
+        let row = |offset: usize| unsafe { arena.add(offset).cast::<T>() };
+        let segment = |offset: usize, sample: usize, g: &Geometry| unsafe {
+            std::slice::from_raw_parts_mut(row(offset).add(sample * g.segment()), g.segment())
+        };
+        let number =
+            |offset: usize, sample: usize| unsafe { arena.add(offset).cast::<f64>().add(sample) };
+        match step {
+            BoundStep::Spins { out, geometry } => {
+                let sites = geometry.sites();
+                for sample in 0..samples {
+                    let s = &spins[sample * sites..(sample + 1) * sites];
+                    geometry.scatter(
+                        |site| T::rounded(f64::from(s[site])),
+                        segment(*out, sample, geometry),
+                    );
+                }
+            }
+            BoundStep::Map {
+                kernel,
+                space,
+                table,
+                rows,
+                bytes,
+            } => {
+                let pool = match space {
+                    Space::Batch => self.constants.pool_for(Precision::F64, *space),
+                    Space::Site(_) => self.constants.pool_for(T::PRECISION, *space),
+                };
+                let f = self.code.function(*kernel);
+                unsafe {
+                    f(
+                        arena,
+                        self.statics.as_ptr(),
+                        pool,
+                        table.as_ptr(),
+                        *rows,
+                        *bytes,
+                    )
+                }
+            }
+            BoundStep::Dense {
+                batch: true,
+                products,
+                lanes,
+            } => {
+                for p in products {
+                    unsafe { dense::<f64>(self.isa, arena, p, &self.constants.weights64, *lanes) }
+                }
+            }
+            BoundStep::Dense {
+                batch: false,
+                products,
+                lanes,
+            } => {
+                for p in products {
+                    unsafe { dense::<T>(self.isa, arena, p, &self.constants.weights, *lanes) }
+                }
+            }
+            BoundStep::Dot { batch, rows, lanes } => {
+                for (out, factors) in rows {
+                    unsafe {
+                        if *batch {
+                            dot::<f64>(self.isa, arena, *out, factors, *lanes);
+                        } else {
+                            dot::<T>(self.isa, arena, *out, factors, *lanes);
+                        }
+                    }
+                }
+            }
+            BoundStep::Halo { geometry, rows } => {
+                for &r in rows {
+                    for sample in 0..samples {
+                        geometry.fill_halo(segment(r, sample, geometry));
+                    }
+                }
+            }
+            BoundStep::Mix {
+                mixer,
+                geometry,
+                channels,
+            } => {
+                let plan = &self.constants.mixers[*mixer];
+                for c in channels {
+                    for sample in 0..samples {
+                        let x = c.x.map(|o| &*segment(o, sample, geometry));
+                        let first = segment(c.out[0].unwrap_or_default(), sample, geometry);
+                        match c.out[1] {
+                            Some(o) => plan.run(
+                                geometry,
+                                c.channels,
+                                x,
+                                [first, segment(o, sample, geometry)],
+                                &mut w.scratch,
+                            ),
+                            None => plan.run(
+                                geometry,
+                                c.channels,
+                                x,
+                                [first, &mut w.spare],
+                                &mut w.scratch,
+                            ),
+                        }
+                    }
+                }
+            }
+            BoundStep::Pool { geometry, rows } => {
+                for &(x, out) in rows {
+                    for sample in 0..samples {
+                        unsafe {
+                            *number(out, sample) = sum(geometry, segment(x, sample, geometry))
+                        }
+                    }
+                }
+            }
+            BoundStep::Spread { geometry, rows } => {
+                for &(x, out) in rows {
+                    for sample in 0..samples {
+                        segment(out, sample, geometry)
+                            .fill(T::rounded(unsafe { *number(x, sample) }));
+                    }
+                }
+            }
+            BoundStep::Gather { geometry, rows } => {
+                for (x, out) in rows {
+                    for sample in 0..samples {
+                        let x = segment(*x, sample, geometry);
+                        for (site, &o) in out.iter().enumerate() {
+                            unsafe { *number(o, sample) = x[geometry.lane(site)].widened() }
+                        }
+                    }
+                }
+            }
+            BoundStep::Patch {
+                fine,
+                coarse,
+                ratio,
+                rows,
+                back,
+            } => {
+                for (from, part, to) in rows {
+                    for sample in 0..samples {
+                        let (f, c) = if *back { (*to, *from) } else { (*from, *to) };
+                        let (f, c) = (segment(f, sample, fine), segment(c, sample, coarse));
+                        for x in 0..coarse.extent[0] {
+                            let line_c = coarse.origin() + x * coarse.stride();
+                            let line_f =
+                                fine.origin() + (x * ratio[0] + part[0]) * fine.stride() + part[1];
+                            for y in 0..coarse.extent[1] {
+                                if *back {
+                                    f[line_f + y * ratio[1]] = c[line_c + y];
+                                } else {
+                                    c[line_c + y] = f[line_f + y * ratio[1]];
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A view of one row's sites.
+pub struct SiteValues<'w, T> {
+    segment: &'w [T],
+    geometry: Geometry,
+}
+
+impl<T: Real> SiteValues<'_, T> {
+    /// The value at a site (row-major index).
+    pub fn at(&self, site: usize) -> f64 {
+        self.segment[self.geometry.lane(site)].widened()
+    }
+}
+
+/// Sum over the sites of a segment in f64, eight partial sums at a time.
+fn sum<T: Real>(g: &Geometry, segment: &[T]) -> f64 {
+    let mut partial = [0.0; 8];
+    let mut rest = 0.0;
+    // a chain has one value per x
+    let (lines, length, stride) = if g.extent[1] == 1 && g.stride() == 1 {
+        (1, g.extent[0], 0)
+    } else {
+        (g.extent[0], g.extent[1], g.stride())
+    };
+    for x in 0..lines {
+        let line = &segment[g.origin() + x * stride..][..length];
+        let chunks = line.chunks_exact(8);
+        rest += chunks.remainder().iter().map(|v| v.widened()).sum::<f64>();
+        for c in chunks {
+            for (p, v) in partial.iter_mut().zip(c) {
+                *p += v.widened();
+            }
+        }
+    }
+    partial.iter().sum::<f64>() + rest
+}

@@ -1,0 +1,646 @@
+//! Translation-invariant mixers by FFT, dense ones by products of rows.
+//!
+//! All kernels become a symbol on (padded) momenta once per parameter set, in
+//! f64. Real channels travel in pairs as one complex transform.
+
+use super::simd::Real;
+use crate::interp::Tensor;
+use crate::ir::{Boundary, Op, Scan};
+use crate::kernel::{Geometry, Mixer};
+use rustfft::num_complex::{Complex, Complex64};
+use rustfft::{Fft, FftPlanner};
+use std::sync::Arc;
+
+/// A failure to build a mixer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct MixerError(pub String);
+
+/// A mixer ready to run in precision `T`.
+pub enum Plan<T: Real> {
+    /// By FFT.
+    Fourier(Fourier<T>),
+    /// By its matrix.
+    Dense(Dense<T>),
+}
+
+/// `IFFT(symbol FFT x)` on a padded lattice.
+pub struct Fourier<T: Real> {
+    size: [usize; 2],
+    complex: bool,
+    forward: [Arc<dyn Fft<T>>; 2],
+    inverse: [Arc<dyn Fft<T>>; 2],
+    /// Per channel, normalised by the number of momenta.
+    symbols: Vec<Vec<Complex<T>>>,
+    scratch: usize,
+}
+
+/// `y_i = sum_j k(i, j) x_j`.
+pub struct Dense<T: Real> {
+    complex: bool,
+    sites: usize,
+    /// Per channel, target slowest.
+    kernels: Vec<Vec<Complex<T>>>,
+}
+
+/// Smallest 2^a 3^b 5^c not below n.
+fn smooth(n: usize) -> usize {
+    (n..)
+        .find(|&m| {
+            [2, 3, 5].iter().fold(m, |m, &p| {
+                let mut m = m;
+                while m % p == 0 {
+                    m /= p;
+                }
+                m
+            }) == 1
+        })
+        .unwrap_or(n)
+}
+
+/// Coefficients `[entries][states..][channel]` of a mixer, broadcast over channels.
+struct Coefficients {
+    data: Vec<Complex64>,
+    channels: usize,
+}
+
+impl Coefficients {
+    /// Reads a tensor `[lead.., (2,) own..]` where `lead` entries come first.
+    fn read(t: &Tensor, lead: usize, complex: Layout, channels: &[usize]) -> Coefficients {
+        let width: usize = channels.iter().product();
+        let (before, after) = match complex {
+            Layout::Real => (lead, 0),
+            Layout::Outer => (lead, 1),
+            Layout::Inner => (lead, 2),
+        };
+        let per = t.data.len() / before.max(1) / if after > 0 { 2 } else { 1 };
+        let entries = before;
+        let own_shape: Vec<usize> = {
+            let mut shape = t.shape.clone();
+            // drop leading axes until the product is the size of one entry
+            while shape.iter().product::<usize>() > per {
+                shape.remove(0);
+            }
+            shape
+        };
+        let map = broadcast(&own_shape, channels);
+        let mut data = Vec::with_capacity(entries * width);
+        for e in 0..entries {
+            for &k in &map {
+                data.push(match complex {
+                    Layout::Real => t.data[e * per + k].into(),
+                    Layout::Outer => {
+                        Complex64::new(t.data[e * per + k], t.data[(entries + e) * per + k])
+                    }
+                    Layout::Inner => {
+                        Complex64::new(t.data[2 * e * per + k], t.data[(2 * e + 1) * per + k])
+                    }
+                });
+            }
+        }
+        Coefficients {
+            data,
+            channels: width,
+        }
+    }
+    fn at(&self, entry: usize, channel: usize) -> Complex64 {
+        self.data[entry * self.channels + channel]
+    }
+}
+
+/// Where the axis (real part, imaginary part) is.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    Real,
+    /// Before the entries.
+    Outer,
+    /// After the entries.
+    Inner,
+}
+
+fn broadcast(from: &[usize], to: &[usize]) -> Vec<usize> {
+    let len: usize = to.iter().product();
+    let mut map = vec![0; len];
+    let (mut stride, mut block) = (1, 1);
+    for (axis, &n) in to.iter().enumerate().rev() {
+        let own = (axis + from.len())
+            .checked_sub(to.len())
+            .map_or(1, |k| from[k]);
+        for (k, m) in map.iter_mut().enumerate() {
+            if own > 1 {
+                *m += (k / block % n) * stride;
+            }
+        }
+        stride *= own;
+        block *= n;
+    }
+    map
+}
+
+impl<T: Real> Plan<T> {
+    /// Builds a mixer from the values of its coefficient nodes.
+    ///
+    /// # Errors
+    /// A recurrence without periodic solution.
+    pub fn new(
+        mixer: &Mixer,
+        g: &Geometry,
+        values: &[&Tensor],
+        planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+    ) -> Result<Plan<T>, MixerError> {
+        let channels = &mixer.channels;
+        let width: usize = channels.iter().product();
+        let [nx, ny] = g.extent;
+        let open = g.boundary == Boundary::Open;
+        let layout = |complex: bool| if complex { Layout::Inner } else { Layout::Real };
+        if let Op::Mix {
+            complex,
+            transposed,
+        } = mixer.op
+        {
+            let n = g.sites();
+            let k = Coefficients::read(values[0], n * n, layout(complex), channels);
+            let entry = |i: usize, j: usize| if transposed { j * n + i } else { i * n + j };
+            let kernel = |c: usize| {
+                let cell = |e: usize| narrow::<T>(k.at(entry(e / n, e % n), c));
+                (0..n * n).map(cell).collect()
+            };
+            return Ok(Plan::Dense(Dense {
+                complex,
+                sites: n,
+                kernels: (0..width).map(kernel).collect(),
+            }));
+        }
+        let size = if open {
+            [nx, ny].map(|n| if n == 1 { 1 } else { smooth(2 * n - 1) })
+        } else {
+            [nx, ny]
+        };
+        let total = size[0] * size[1];
+        let forward64 = size.map(|n| planner.1.plan_fft_forward(n));
+        let transform = |kernel: Vec<Complex64>| transform2(&forward64, size, kernel);
+        let reflect = |q: usize| {
+            let (x, y) = (q / size[1], q % size[1]);
+            (size[0] - x) % size[0] * size[1] + (size[1] - y) % size[1]
+        };
+        let (complex, mut symbols) = match mixer.op {
+            Op::Convolve {
+                complex,
+                transposed,
+            } => {
+                let entries = if open {
+                    (2 * nx - 1) * (2 * ny - 1)
+                } else {
+                    nx * ny
+                };
+                let k = Coefficients::read(values[0], entries, layout(complex), channels);
+                let place = |e: usize| {
+                    if !open {
+                        return e;
+                    }
+                    let (x, y) = (e / (2 * ny - 1), e % (2 * ny - 1));
+                    (x + size[0] + 1 - nx) % size[0] * size[1] + (y + size[1] + 1 - ny) % size[1]
+                };
+                let symbol = |c: usize| {
+                    let mut kernel = vec![Complex64::ZERO; total];
+                    for e in 0..entries {
+                        let at = if transposed {
+                            reflect(place(e))
+                        } else {
+                            place(e)
+                        };
+                        kernel[at] = k.at(e, c);
+                    }
+                    transform(kernel)
+                };
+                (complex, (0..width).map(symbol).collect::<Vec<_>>())
+            }
+            Op::Modes {
+                complex,
+                transposed,
+            } => {
+                let k = Coefficients::read(values[0], total, Layout::Inner, channels);
+                let value = |q: usize, c: usize| {
+                    if transposed {
+                        k.at(q, c).conj()
+                    } else {
+                        k.at(q, c)
+                    }
+                };
+                (
+                    complex,
+                    (0..width)
+                        .map(|c| (0..total).map(|q| value(q, c)).collect())
+                        .collect(),
+                )
+            }
+            Op::Scan(scan) => {
+                let layout = if scan.complex {
+                    Layout::Outer
+                } else {
+                    Layout::Real
+                };
+                let lead = values
+                    .last()
+                    .map_or(0, |t| t.shape[usize::from(scan.complex)]);
+                let read = |k: usize, t: &&Tensor| {
+                    let entries = if scan.dense && k == 0 {
+                        lead * lead
+                    } else {
+                        lead
+                    };
+                    Coefficients::read(t, entries, layout, channels)
+                };
+                let coefficients: Vec<Coefficients> =
+                    values.iter().enumerate().map(|(k, t)| read(k, t)).collect();
+                let response = Response {
+                    scan,
+                    states: lead,
+                    coefficients,
+                };
+                let symbol = |c: usize| -> Result<Vec<Complex64>, MixerError> {
+                    if open {
+                        let mut kernel = vec![Complex64::ZERO; total];
+                        for (n, z) in response.impulse(c, nx).into_iter().enumerate() {
+                            let back = (size[0] - n) % size[0];
+                            if scan.mirror || !scan.leftward {
+                                kernel[n] += z;
+                            }
+                            if scan.mirror || scan.leftward {
+                                kernel[back] += z;
+                            }
+                        }
+                        return Ok(transform(kernel));
+                    }
+                    let one = response.transfer(c, nx)?;
+                    Ok((0..nx)
+                        .map(|q| match (scan.mirror, scan.leftward) {
+                            (true, _) => one[q] + one[reflect(q)],
+                            (false, false) => one[q],
+                            (false, true) => one[reflect(q)],
+                        })
+                        .collect())
+                };
+                (
+                    scan.complex,
+                    (0..width).map(symbol).collect::<Result<Vec<_>, _>>()?,
+                )
+            }
+            ref other => return Err(MixerError(format!("{other:?} is not a mixer"))),
+        };
+        for s in &mut symbols {
+            if !complex {
+                // the real part of the result is what counts
+                *s = (0..total)
+                    .map(|q| (s[q] + s[reflect(q)].conj()) * 0.5)
+                    .collect();
+            }
+            s.iter_mut().for_each(|z| *z /= total as f64);
+        }
+        let forward = size.map(|n| planner.0.plan_fft_forward(n));
+        let inverse = size.map(|n| planner.0.plan_fft_inverse(n));
+        let scratch = forward
+            .iter()
+            .chain(&inverse)
+            .map(|p| p.get_inplace_scratch_len())
+            .max()
+            .unwrap_or(0);
+        let symbols = symbols
+            .into_iter()
+            .map(|s: Vec<Complex64>| s.into_iter().map(narrow::<T>).collect())
+            .collect();
+        Ok(Plan::Fourier(Fourier {
+            size,
+            complex,
+            forward,
+            inverse,
+            symbols,
+            scratch,
+        }))
+    }
+
+    /// Complex numbers of scratch memory [`Plan::run`] needs.
+    pub fn scratch(&self) -> usize {
+        match self {
+            Plan::Fourier(f) => 2 * f.size[0] * f.size[1] + f.scratch,
+            Plan::Dense(d) => 2 * d.sites,
+        }
+    }
+
+    /// Whether channels come as (real part, imaginary part).
+    pub fn complex(&self) -> bool {
+        match self {
+            Plan::Fourier(f) => f.complex,
+            Plan::Dense(d) => d.complex,
+        }
+    }
+
+    /// Applies the mixer to the rows of one or two channels, one sample.
+    /// `x` and `out` are segments: real and imaginary part of channel
+    /// `channels[0]`, or the real channels `channels[0]` and `channels[1]`.
+    pub fn run(
+        &self,
+        g: &Geometry,
+        channels: [usize; 2],
+        x: [&[T]; 2],
+        out: [&mut [T]; 2],
+        scratch: &mut [Complex<T>],
+    ) {
+        match self {
+            Plan::Fourier(f) => f.run(g, channels, x, out, scratch),
+            Plan::Dense(d) => d.run(g, channels, x, out, scratch),
+        }
+    }
+}
+
+fn narrow<T: Real>(z: Complex64) -> Complex<T> {
+    Complex::new(T::rounded(z.re), T::rounded(z.im))
+}
+
+fn transform2(
+    plans: &[Arc<dyn Fft<f64>>; 2],
+    size: [usize; 2],
+    mut data: Vec<Complex64>,
+) -> Vec<Complex64> {
+    let mut other = vec![Complex64::ZERO; data.len()];
+    let mut scratch = vec![
+        Complex64::ZERO;
+        plans
+            .iter()
+            .map(|p| p.get_inplace_scratch_len())
+            .max()
+            .unwrap_or(0)
+    ];
+    fourier2(plans, size, &mut data, &mut other, &mut scratch);
+    data
+}
+
+/// Transforms both axes in place; `other` has the size of `data`.
+fn fourier2<T: Real>(
+    plans: &[Arc<dyn Fft<T>>; 2],
+    size: [usize; 2],
+    data: &mut [Complex<T>],
+    other: &mut [Complex<T>],
+    scratch: &mut [Complex<T>],
+) {
+    if size[1] > 1 {
+        plans[1].process_with_scratch(data, scratch);
+    }
+    if size[0] > 1 && size[1] == 1 {
+        plans[0].process_with_scratch(data, scratch);
+    } else if size[0] > 1 {
+        for x in 0..size[0] {
+            for y in 0..size[1] {
+                other[y * size[0] + x] = data[x * size[1] + y];
+            }
+        }
+        plans[0].process_with_scratch(other, scratch);
+        for x in 0..size[0] {
+            for y in 0..size[1] {
+                data[x * size[1] + y] = other[y * size[0] + x];
+            }
+        }
+    }
+}
+
+impl<T: Real> Fourier<T> {
+    fn run(
+        &self,
+        g: &Geometry,
+        channels: [usize; 2],
+        x: [&[T]; 2],
+        out: [&mut [T]; 2],
+        memory: &mut [Complex<T>],
+    ) {
+        let [nx, ny] = g.extent;
+        let total = self.size[0] * self.size[1];
+        let (z, rest) = memory.split_at_mut(total);
+        let (other, scratch) = rest.split_at_mut(total);
+        if total != nx * ny {
+            z.fill(Complex::default());
+        }
+        for ix in 0..nx {
+            let lane = g.origin() + ix * g.stride();
+            let line = &mut z[ix * self.size[1]..][..ny];
+            for ((z, &re), &im) in line.iter_mut().zip(&x[0][lane..]).zip(&x[1][lane..]) {
+                *z = Complex::new(re, im);
+            }
+        }
+        fourier2(&self.forward, self.size, z, other, scratch);
+        if self.complex || channels[0] == channels[1] {
+            for (z, s) in z.iter_mut().zip(&self.symbols[channels[0]]) {
+                *z = *z * *s;
+            }
+        } else {
+            self.pair(channels, z);
+        }
+        fourier2(&self.inverse, self.size, z, other, scratch);
+        let [re, im] = out;
+        for ix in 0..nx {
+            let lane = g.origin() + ix * g.stride();
+            let line = &z[ix * self.size[1]..][..ny];
+            for ((z, re), im) in line.iter().zip(&mut re[lane..]).zip(&mut im[lane..]) {
+                *re = z.re;
+                *im = z.im;
+            }
+        }
+    }
+
+    /// Multiplies the spectra of two real channels carried as x + i y:
+    /// `(a + b)/2 Z(q) + (a - b)/2 conj Z(-q)`.
+    fn pair(&self, [a, b]: [usize; 2], z: &mut [Complex<T>]) {
+        let half = T::rounded(0.5);
+        let (a, b) = (&self.symbols[a], &self.symbols[b]);
+        let mix = |q: usize, own: Complex<T>, mirrored: Complex<T>| {
+            ((a[q] + b[q]) * own + (a[q] - b[q]) * mirrored.conj()) * half
+        };
+        let [nx, ny] = self.size;
+        for x in 0..nx {
+            for y in 0..ny {
+                let (q, r) = (x * ny + y, (nx - x) % nx * ny + (ny - y) % ny);
+                if q <= r {
+                    let (zq, zr) = (z[q], z[r]);
+                    z[q] = mix(q, zq, zr);
+                    z[r] = mix(r, zr, zq);
+                }
+            }
+        }
+    }
+}
+
+impl<T: Real> Dense<T> {
+    fn run(
+        &self,
+        g: &Geometry,
+        channels: [usize; 2],
+        x: [&[T]; 2],
+        out: [&mut [T]; 2],
+        memory: &mut [Complex<T>],
+    ) {
+        let n = self.sites;
+        let input = &mut memory[..n];
+        for (site, z) in input.iter_mut().enumerate() {
+            let lane = g.lane(site);
+            *z = Complex::new(x[0][lane], x[1][lane]);
+        }
+        let [re, im] = out;
+        for i in 0..n {
+            let row = |c: usize| &self.kernels[c][i * n..(i + 1) * n];
+            let lane = g.lane(i);
+            if self.complex {
+                let y = row(channels[0])
+                    .iter()
+                    .zip(&*input)
+                    .fold(Complex::default(), |y, (k, z)| y + *k * *z);
+                (re[lane], im[lane]) = (y.re, y.im);
+            } else {
+                let (mut y0, mut y1) = (T::default(), T::default());
+                for ((k0, k1), z) in row(channels[0]).iter().zip(row(channels[1])).zip(&*input) {
+                    y0 = y0 + k0.re * z.re;
+                    y1 = y1 + k1.re * z.im;
+                }
+                (re[lane], im[lane]) = (y0, y1);
+            }
+        }
+    }
+}
+
+/// The response of a linear recurrence, `A = diag(decay) - p q^T` or dense.
+struct Response {
+    scan: Scan,
+    states: usize,
+    /// decay | transition, [p, q], input, output
+    coefficients: Vec<Coefficients>,
+}
+
+impl Response {
+    fn vector(&self, operand: usize, channel: usize) -> Vec<Complex64> {
+        (0..self.states)
+            .map(|n| self.coefficients[operand].at(n, channel))
+            .collect()
+    }
+
+    /// `c A^n b` for n in 0..len.
+    fn impulse(&self, channel: usize, len: usize) -> Vec<Complex64> {
+        let last = self.coefficients.len() - 1;
+        let (mut h, c) = (self.vector(last - 1, channel), self.vector(last, channel));
+        let s = self.states;
+        let mut response = Vec::with_capacity(len);
+        for _ in 0..len {
+            response.push(dot(&c, &h));
+            let mut next: Vec<Complex64> = if self.scan.dense {
+                let a = |n: usize, m: usize| self.coefficients[0].at(n * s + m, channel);
+                (0..s)
+                    .map(|n| (0..s).map(|m| a(n, m) * h[m]).sum())
+                    .collect()
+            } else {
+                self.vector(0, channel)
+                    .iter()
+                    .zip(&h)
+                    .map(|(d, h)| d * h)
+                    .collect()
+            };
+            if self.scan.low_rank {
+                let qh = dot(&self.vector(2, channel), &h);
+                next.iter_mut()
+                    .zip(self.vector(1, channel))
+                    .for_each(|(x, p)| *x -= p * qh);
+            }
+            h = next;
+        }
+        response
+    }
+
+    /// `c (1 - u A)^-1 b` at `u = exp(-2 pi i q / len)`.
+    fn transfer(&self, channel: usize, len: usize) -> Result<Vec<Complex64>, MixerError> {
+        let last = self.coefficients.len() - 1;
+        let (b, c) = (self.vector(last - 1, channel), self.vector(last, channel));
+        let low_rank = self
+            .scan
+            .low_rank
+            .then(|| [1, 2].map(|k| self.vector(k, channel)));
+        let d = if self.scan.dense {
+            Vec::new()
+        } else {
+            self.vector(0, channel)
+        };
+        (0..len)
+            .map(|q| {
+                let u = Complex64::cis(-std::f64::consts::TAU * q as f64 / len as f64);
+                let value = if self.scan.dense {
+                    dot(&c, &self.solve_dense(channel, u, &b, low_rank.as_ref())?)
+                } else {
+                    // (L + u p q^T)^-1 with L = 1 - u diag(d), by Sherman-Morrison
+                    let inverse = |v: &[Complex64]| -> Vec<Complex64> {
+                        v.iter().zip(&d).map(|(v, d)| v / (1.0 - u * d)).collect()
+                    };
+                    let x = inverse(&b);
+                    match &low_rank {
+                        None => dot(&c, &x),
+                        Some([p, q]) => {
+                            let y = inverse(p);
+                            dot(&c, &x) - u * dot(&c, &y) * dot(q, &x) / (1.0 + u * dot(q, &y))
+                        }
+                    }
+                };
+                if value.is_finite() {
+                    Ok(value)
+                } else {
+                    Err(MixerError(
+                        "the recurrence has no unique periodic solution".to_owned(),
+                    ))
+                }
+            })
+            .collect()
+    }
+
+    fn solve_dense(
+        &self,
+        channel: usize,
+        u: Complex64,
+        b: &[Complex64],
+        low_rank: Option<&[Vec<Complex64>; 2]>,
+    ) -> Result<Vec<Complex64>, MixerError> {
+        let s = self.states;
+        let mut rows: Vec<Vec<Complex64>> = (0..s)
+            .map(|n| {
+                let entry = |m: usize| {
+                    let mut a = self.coefficients[0].at(n * s + m, channel);
+                    if let Some([p, q]) = low_rank {
+                        a -= p[n] * q[m];
+                    }
+                    Complex64::from(f64::from(u8::from(n == m))) - u * a
+                };
+                (0..s).map(entry).chain([b[n]]).collect()
+            })
+            .collect();
+        for k in 0..s {
+            let pivot = (k..s)
+                .max_by(|&i, &j| rows[i][k].norm().total_cmp(&rows[j][k].norm()))
+                .unwrap_or(k);
+            rows.swap(k, pivot);
+            if rows[k][k] == Complex64::ZERO {
+                return Err(MixerError(
+                    "the recurrence has no unique periodic solution".to_owned(),
+                ));
+            }
+            let (above, below) = rows.split_at_mut(k + 1);
+            for row in below {
+                let factor = row[k] / above[k][k];
+                for (x, y) in row.iter_mut().zip(&above[k]).skip(k) {
+                    *x -= factor * y;
+                }
+            }
+        }
+        let mut h = vec![Complex64::ZERO; s];
+        for n in (0..s).rev() {
+            let known: Complex64 = (n + 1..s).map(|m| rows[n][m] * h[m]).sum();
+            h[n] = (rows[n][s] - known) / rows[n][n];
+        }
+        Ok(h)
+    }
+}
+
+fn dot(a: &[Complex64], b: &[Complex64]) -> Complex64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}

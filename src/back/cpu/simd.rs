@@ -1,0 +1,223 @@
+//! Vectors of the width the machine has, behind one trait.
+
+use std::fmt::Debug;
+
+/// A real number type the back end computes in.
+pub trait Real: rustfft::FftNum + Copy + Default + Send + Sync + Debug + 'static {
+    /// Its precision.
+    const PRECISION: super::math::Precision;
+    /// Rounds.
+    fn rounded(x: f64) -> Self;
+    /// Widens.
+    fn widened(self) -> f64;
+    /// The widest vectors this machine has.
+    #[cfg(target_arch = "x86_64")]
+    type Wide512: Vector<Element = Self>;
+    /// 256-bit vectors.
+    #[cfg(target_arch = "x86_64")]
+    type Wide256: Vector<Element = Self>;
+    /// Vectors any machine has.
+    type Portable: Vector<Element = Self>;
+}
+
+/// A SIMD vector.
+pub trait Vector: Copy {
+    /// Its element.
+    type Element: Copy;
+    /// Number of elements.
+    const LANES: usize;
+    /// All lanes equal.
+    ///
+    /// # Safety
+    /// The machine has these vectors.
+    unsafe fn splat(x: Self::Element) -> Self;
+    /// Reads `LANES` elements, any alignment.
+    ///
+    /// # Safety
+    /// Readable memory; the machine has these vectors.
+    unsafe fn load(p: *const Self::Element) -> Self;
+    /// Writes `LANES` elements, any alignment.
+    ///
+    /// # Safety
+    /// Writable memory; the machine has these vectors.
+    unsafe fn store(self, p: *mut Self::Element);
+    /// `a self + c`.
+    ///
+    /// # Safety
+    /// The machine has these vectors.
+    unsafe fn fma(self, a: Self, c: Self) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Real, Vector};
+    use crate::back::cpu::math::Precision;
+    use std::arch::x86_64::*;
+
+    macro_rules! vector {
+        ($v:ty, $e:ty, $n:literal, $set:ident, $load:ident, $store:ident, $fma:ident) => {
+            impl Vector for $v {
+                type Element = $e;
+                const LANES: usize = $n;
+                #[inline(always)]
+                unsafe fn splat(x: $e) -> Self {
+                    unsafe { $set(x) }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const $e) -> Self {
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, p: *mut $e) {
+                    unsafe { $store(p, self) }
+                }
+                #[inline(always)]
+                unsafe fn fma(self, a: Self, c: Self) -> Self {
+                    unsafe { $fma(self, a, c) }
+                }
+            }
+        };
+    }
+    vector!(
+        __m512,
+        f32,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps
+    );
+    vector!(
+        __m512d,
+        f64,
+        8,
+        _mm512_set1_pd,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_fmadd_pd
+    );
+    vector!(
+        __m256,
+        f32,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps
+    );
+    vector!(
+        __m256d,
+        f64,
+        4,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_fmadd_pd
+    );
+
+    impl Real for f32 {
+        const PRECISION: Precision = Precision::F32;
+        fn rounded(x: f64) -> f32 {
+            x as f32
+        }
+        fn widened(self) -> f64 {
+            f64::from(self)
+        }
+        type Wide512 = __m512;
+        type Wide256 = __m256;
+        type Portable = [f32; 4];
+    }
+    impl Real for f64 {
+        const PRECISION: Precision = Precision::F64;
+        fn rounded(x: f64) -> f64 {
+            x
+        }
+        fn widened(self) -> f64 {
+            self
+        }
+        type Wide512 = __m512d;
+        type Wide256 = __m256d;
+        type Portable = [f64; 2];
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod other {
+    use super::Real;
+    use crate::back::cpu::math::Precision;
+    impl Real for f32 {
+        const PRECISION: Precision = Precision::F32;
+        fn rounded(x: f64) -> f32 {
+            x as f32
+        }
+        fn widened(self) -> f64 {
+            f64::from(self)
+        }
+        type Portable = [f32; 4];
+    }
+    impl Real for f64 {
+        const PRECISION: Precision = Precision::F64;
+        fn rounded(x: f64) -> f64 {
+            x
+        }
+        fn widened(self) -> f64 {
+            self
+        }
+        type Portable = [f64; 2];
+    }
+}
+
+/// Plain arrays; the compiler finds what vectors there are.
+impl<T: Copy + std::ops::Mul<Output = T> + std::ops::Add<Output = T>, const N: usize> Vector
+    for [T; N]
+{
+    type Element = T;
+    const LANES: usize = N;
+    #[inline(always)]
+    unsafe fn splat(x: T) -> Self {
+        [x; N]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const T) -> Self {
+        unsafe { p.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut T) {
+        unsafe { p.cast::<Self>().write_unaligned(self) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, c: Self) -> Self {
+        let mut out = c;
+        for k in 0..N {
+            out[k] = self[k] * a[k] + c[k];
+        }
+        out
+    }
+}
+
+/// Instruction sets the micro-kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// 512-bit vectors.
+    Avx512,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// Whatever the target guarantees.
+    Portable,
+}
+
+impl Isa {
+    /// The best of this machine.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+                return Isa::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+}

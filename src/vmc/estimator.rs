@@ -1,0 +1,90 @@
+//! Local energies and other local estimators, streamed over samples.
+
+use super::operator::Operator;
+use super::sampler::Samples;
+use super::stats::{Summary, summarize, summarize_exact};
+use crate::run::{Spins, WaveFunction};
+use num_complex::Complex64;
+use rayon::prelude::*;
+
+/// An operator in the Z basis as the estimators need it.
+pub trait LocalOperator: Send + Sync {
+    /// `<s|H|s>`.
+    fn diagonal(&self, spins: &Spins) -> f64;
+    /// Calls `term(flips, <s|H|s'>)` for every s' other than s that H connects
+    /// to s, where s' is s with the distinct sites `flips` flipped. A pair
+    /// (s, s') may come in several parts.
+    fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64));
+}
+
+impl LocalOperator for Operator {
+    fn diagonal(&self, spins: &Spins) -> f64 {
+        Operator::diagonal(self, spins)
+    }
+    fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64)) {
+        Operator::connected(self, spins, term);
+    }
+}
+
+/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of one configuration.
+pub fn local_energy(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    spins: &Spins,
+) -> Complex64 {
+    let mut energy = Complex64::from(operator.diagonal(spins));
+    let mut background = None;
+    operator.connected(spins, &mut |flips, element| {
+        let background = background.get_or_insert_with(|| psi.background(spins));
+        energy += element * background.log_ratio(flips).exp();
+    });
+    energy
+}
+
+/// Local energies of all samples, in their order. Parallel over samples; each
+/// holds one background at a time.
+pub fn local_energies(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    samples: &Samples,
+) -> Vec<Complex64> {
+    // An outcome of probability zero has no local energy and no weight.
+    let vanishes = |i: usize| samples.weights.is_some() && samples.weight(i) == 0.0;
+    (0..samples.len())
+        .into_par_iter()
+        .map(|i| {
+            if vanishes(i) {
+                Complex64::default()
+            } else {
+                local_energy(psi, operator, samples.get(i))
+            }
+        })
+        .collect()
+}
+
+/// Mean, error and convergence of values per sample.
+pub fn summary(samples: &Samples, values: &[Complex64]) -> Summary {
+    match &samples.weights {
+        Some(weights) => summarize_exact(values, weights),
+        None => summarize(values, samples.per_chain),
+    }
+}
+
+/// The translation average `C(r) = <Z_i Z_{i+r}>`, r = 0..=N/2, on a ring of
+/// the samples' sites in row-major order, with statistical summaries.
+pub fn ring_correlations(samples: &Samples) -> Vec<Summary> {
+    let n = samples.sites;
+    (0..=n / 2)
+        .map(|r| {
+            let values: Vec<Complex64> = (0..samples.len())
+                .into_par_iter()
+                .map(|i| {
+                    let s = samples.get(i);
+                    let sum: i32 = (0..n).map(|j| i32::from(s[j] * s[(j + r) % n])).sum();
+                    Complex64::from(f64::from(sum) / n as f64)
+                })
+                .collect();
+            summary(samples, &values)
+        })
+        .collect()
+}

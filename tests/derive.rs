@@ -1,0 +1,144 @@
+//! The recurrence as written out, in all formats.
+
+mod abacus_nets;
+
+use abacus_nets::{Mix, Net, Plan};
+use dnet::check::core::{Place, Token};
+use dnet::ir::{Boundary, Lattice, MapFn, Op};
+use dnet::pass::cluster::Cluster;
+use dnet::pass::derive::{Format, Recurrence, derive};
+use dnet::pass::normal_form::NormalForm;
+
+fn paper() -> Net {
+    let plan = Plan {
+        dim: 14,
+        ..Plan::dysonnet(2, (-1, 2), &[Mix::ScanComplex, Mix::ScanComplex])
+    };
+    Net::build(Lattice::chain(40, Boundary::Periodic), &plan, 1)
+}
+
+fn written(net: &Net, cluster: &str, format: Format) -> String {
+    let form = NormalForm::new(&net.graph).unwrap();
+    derive(&net.graph, &form, &cluster.parse().unwrap(), format)
+}
+
+#[test]
+fn the_paper_needs_seven_diagonals() {
+    let net = paper();
+    let r = Recurrence::new(
+        &net.graph,
+        &NormalForm::new(&net.graph).unwrap(),
+        &Cluster::single(),
+    );
+    let sizes: Vec<_> = r
+        .mixers
+        .iter()
+        .map(|m| m.emission.size().unwrap())
+        .collect();
+    assert_eq!(sizes, [4, 7]);
+    let link = r.links.iter().find(|l| (l.to, l.from) == (2, 1)).unwrap();
+    assert_eq!(
+        (link.targets.size(), link.sources.size(), link.diagonals),
+        (Some(4), Some(4), Some(7))
+    );
+    assert_eq!(link.strategy, "fft");
+    assert_eq!(link.shape, "[2, 7] x [2, 7]");
+}
+
+#[test]
+fn text() {
+    insta::assert_snapshot!(written(&paper(), "1", Format::Text));
+}
+
+#[test]
+fn text_of_a_pair() {
+    let text = written(&paper(), "pair:6", Format::Text);
+    assert!(text.contains("flips `pair:6`"));
+    assert!(
+        text.contains("i in {-2, -1, 0, 1, 2, 3, 4}") || text.contains("i in [-2, 4]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn latex() {
+    let tex = written(&paper(), "1", Format::Latex);
+    for (open, close) in [
+        ("\\begin{align}", "\\end{align}"),
+        ("\\begin{document}", "\\end{document}"),
+        ("\\begin{tabular}", "\\end{tabular}"),
+    ] {
+        assert_eq!(tex.matches(open).count(), 1);
+        assert_eq!(tex.matches(close).count(), 1);
+    }
+    let unescaped = tex.replace("\\{", "").replace("\\}", "");
+    assert_eq!(
+        unescaped.matches('{').count(),
+        unescaped.matches('}').count()
+    );
+    assert_eq!(tex.matches('$').count() % 2, 0);
+    insta::assert_snapshot!(tex);
+}
+
+#[test]
+fn json_is_json_and_complete() {
+    let text = written(&paper(), "0,1,4", Format::Json);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["cluster"], "0,1,4");
+    assert_eq!(value["mixers"].as_array().unwrap().len(), 2);
+    assert_eq!(value["mixers"][1]["terms"][1]["form"], "gate");
+    assert_eq!(value["links"].as_array().unwrap().len(), 3);
+    assert_eq!(value["pools"][0]["kind"], "sum");
+}
+
+#[test]
+fn dot_draws_every_vertex() {
+    let dot = written(&paper(), "1", Format::Dot);
+    for edge in [
+        "spins -> m1",
+        "spins -> m2",
+        "m1 -> m2",
+        "m1 -> p1",
+        "m2 -> p1",
+        "spins -> p2",
+        "p1 -> readout",
+    ] {
+        assert!(dot.contains(edge), "{edge}\n{dot}");
+    }
+    assert_eq!(dot.matches('{').count(), dot.matches('}').count());
+}
+
+#[test]
+fn features_that_keep_their_sites_change_everywhere() {
+    let mut n = Net::new(Lattice::chain(6, Boundary::Periodic), 1);
+    let site = Place::Site(Token::SPIN);
+    let spins = n.typed(Op::Spins, &[], site, &[]);
+    let w = n.param(Place::Pair(Token::SPIN), 36, &[], |r| r.sym());
+    let theta = n.op(
+        Op::Mix {
+            complex: false,
+            transposed: false,
+        },
+        &[spins, w],
+    );
+    let hidden = n.op(Op::Gather, &[theta]);
+    let hidden = n.map(MapFn::LogCosh, hidden);
+    let out = n.einsum("i->", &[hidden]);
+    n.graph.outputs.push(out);
+    insta::assert_snapshot!(written(&n, "1", Format::Text));
+}
+
+#[test]
+fn square_lattices_have_boxes() {
+    let plan = Plan::dysonnet(1, (-1, 1), &[Mix::Convolve]);
+    let net = Net::build(
+        Lattice {
+            extent: [6, 6],
+            boundary: Boundary::Periodic,
+        },
+        &plan,
+        1,
+    );
+    let text = written(&net, "1", Format::Text);
+    assert!(text.contains("i in [-1, 1] x [-1, 1]   9 tokens"), "{text}");
+}
