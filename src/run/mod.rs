@@ -1,5 +1,8 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
+pub mod network;
+pub mod reference;
+
 use crate::ir::Lattice;
 use num_complex::Complex64;
 
@@ -50,6 +53,13 @@ pub trait Background: Send {
     /// `log psi(s') - log psi(s)` where s' is the background with the spins
     /// at `flips` (distinct sites) flipped.
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64;
+    /// As [`Background::log_ratio`] for many clusters at once; `out` has one
+    /// entry per cluster.
+    fn log_ratios(&mut self, clusters: &[&[usize]], out: &mut [Complex64]) {
+        for (flips, out) in clusters.iter().zip(out) {
+            *out = self.log_ratio(flips);
+        }
+    }
     /// Makes the background with `flips` applied the new background.
     fn accept(&mut self, flips: &[usize]);
 }
