@@ -124,14 +124,25 @@ fn sector_text(sector: Sector, sites: usize, mirrored: bool) -> String {
 }
 
 fn failed(error: EdError) -> CliError {
-    let help = match &error {
-        EdError::Size { .. } => "use fewer sites, or sample the network with `dnetc observe`",
-        EdError::NotConserved { .. } => {
-            "use `--sector full`, or `auto` for the sectors the operator has"
-        }
-        EdError::Sector { .. } | EdError::Length { .. } => "see `dnetc ed --help` for sectors",
-    };
-    CliError::new(error.to_string(), help)
+    match error {
+        EdError::Size { .. } => CliError::new(
+            error.to_string(),
+            "use fewer sites, or sample a network with `dnetc observe`",
+        ),
+        EdError::NotConserved { sector } => CliError::new(
+            format!(
+                "the operator does not conserve {}",
+                match sector {
+                    Sector::Magnetisation { .. } => "the magnetisation",
+                    Sector::Balanced { .. } => "parity and magnetisation",
+                    Sector::Full | Sector::Inversion { .. } =>
+                        "the parity under inversion of all spins",
+                }
+            ),
+            "use `--sector auto` for the sectors the operator has, or `full`",
+        ),
+        error => CliError::plain(error.to_string()),
+    }
 }
 
 /// Diagonalises and reports.

@@ -2,7 +2,7 @@
 
 use super::arrays::write_npz;
 use super::common::{CliError, LatticeArgs, Ui, parse_override, print};
-use super::model::{CONVENTION, Model, OperatorSpec, deliver, lattice_text, refuse_unused};
+use super::model::{CONVENTION, Model, OperatorSpec, deliver, lattice_text};
 use super::trained::{Trained, TrainedArgs};
 use crate::check::core::Static;
 use crate::vmc::estimator::{local_energies, summary};
@@ -100,9 +100,6 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         .map(find)
         .collect::<Result<Vec<_>, _>>()?;
     // What no operator takes is a hyperparameter; the network refuses others.
-    if args.hamiltonian.is_none() && args.operator.is_empty() && args.trained.network.is_none() {
-        refuse_unused(&unused)?;
-    }
     let trained = args
         .trained
         .load(&args.params, &unused, &args.lattice, ui)?;
@@ -268,21 +265,25 @@ impl<'a> Results<'a> {
                 self.sampling.acceptance()
             )
         };
-        let _ = writeln!(t, "  {CONVENTION}\n");
+        let _ = if self.energy.is_none() {
+            writeln!(t, "  {CONVENTION}\n")
+        } else {
+            writeln!(t)
+        };
         if let Some(e) = &self.energy {
             let s = &e.summary;
             let _ = writeln!(t, "{}", e.model.heading(self.trained.lattice).trim_end());
-            let _ = writeln!(t, "{:22}{}", "energy", s.text());
+            let _ = writeln!(t, "{:28}{}", "energy", s.text());
             let _ = writeln!(
                 t,
-                "{:22}{}",
+                "{:28}{}",
                 "energy per site",
                 value_text(s.mean.re / n, s.error / n)
             );
-            let _ = writeln!(t, "{:22}{:.6e}", "variance", s.variance);
+            let _ = writeln!(t, "{:28}{:.6e}", "variance", s.variance);
             let _ = writeln!(
                 t,
-                "{:22}{:.3e}",
+                "{:28}{:.3e}",
                 "V-score",
                 v_score(n as usize, s.mean.re, s.variance, e.infinite_temperature)
             );
@@ -290,7 +291,7 @@ impl<'a> Results<'a> {
                 let relative = ((s.mean.re - exact) / exact).abs();
                 let _ = writeln!(
                     t,
-                    "{:22}{exact:.12}   relative error {relative:.2e}",
+                    "{:28}{exact:.12}   relative error {relative:.2e}",
                     "free fermions"
                 );
             }
@@ -299,7 +300,7 @@ impl<'a> Results<'a> {
         for o in &self.observables {
             let _ = writeln!(
                 t,
-                "{:22}{}",
+                "{:28}{}",
                 o.model.info.name,
                 value_text(o.summary.mean.re, o.summary.error)
             );
@@ -315,7 +316,7 @@ impl<'a> Results<'a> {
                 ("<m^2>", &m.m2),
                 ("<m^4>", &m.m4),
             ] {
-                let _ = writeln!(t, "  {what:20}{}", value_text(e.mean, e.error));
+                let _ = writeln!(t, "  {what:26}{}", value_text(e.mean, e.error));
             }
             let _ = writeln!(
                 t,
