@@ -2,7 +2,6 @@
 
 use super::common::{CliError, write_atomically};
 use npyz::WriterBuilder;
-use num_complex::Complex64;
 use std::io::{self, Cursor};
 use std::path::Path;
 
@@ -54,11 +53,8 @@ pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
     Err(bad(format!("its dtype is {:?}", file.dtype())))
 }
 
-/// Writes complex arrays as a `.npz`.
-pub fn write_npz(
-    path: &Path,
-    arrays: &[(&str, Vec<usize>, Vec<Complex64>)],
-) -> Result<(), CliError> {
+/// Writes real or complex arrays as a `.npz`.
+pub fn write_npz<T: npyz::AutoSerialize>(path: &Path, arrays: &[(&str, Vec<usize>, Vec<T>)]) -> Result<(), CliError> {
     let mut bytes = Cursor::new(Vec::new());
     let pack = |bytes: &mut Cursor<Vec<u8>>| -> io::Result<()> {
         let mut npz = npyz::npz::NpzWriter::new(bytes);

@@ -3,15 +3,20 @@
 
 mod arrays;
 mod check;
+mod collapse;
 mod common;
 mod derive;
+mod ed;
 mod eval;
 mod explain;
 mod fmt;
 mod init;
 mod inspect;
+mod model;
 mod new;
+mod observe;
 mod operator;
+mod trained;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -66,6 +71,12 @@ enum Verb {
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
     Eval(eval::Args),
+    /// Exact diagonalisation of up to 24 spins
+    Ed(ed::Args),
+    /// Observables of a trained network: correlations, moments, energies
+    Observe(observe::Args),
+    /// Critical point and exponents from the scaling collapse of several sizes
+    Collapse(collapse::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -96,6 +107,9 @@ pub fn main() -> ExitCode {
         Verb::Derive(args) => derive::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Ed(args) => ed::run(&args, &ui),
+        Verb::Observe(args) => observe::run(&args, &ui),
+        Verb::Collapse(args) => collapse::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

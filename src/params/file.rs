@@ -133,6 +133,27 @@ pub fn save(path: &Path, params: &Params, metadata: &Metadata) -> Result<(), Fil
     write_atomically(path, &out).map_err(io)
 }
 
+/// What a parameter file says it belongs to; `None` where it does not say so
+/// (files of other programs).
+///
+/// # Errors
+/// A file that cannot be read or is no safetensors file.
+pub fn metadata(path: &Path) -> Result<Option<Metadata>, FileError> {
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| FileError::Io { doing: "read", path: shown.clone(), error })?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| FileError::Format { path: shown, why: e.to_string() })?;
+    let header = header.metadata().clone().unwrap_or_default();
+    let get = |key: &str| header.get(key).cloned();
+    Ok((|| {
+        Some(Metadata {
+            network: get("dnet.network")?,
+            source: get("dnet.source")?,
+            hyperparameters: get("dnet.hyperparameters")?,
+            lattice: get("dnet.lattice")?,
+        })
+    })())
+}
+
 /// A mapping file: TOML with a table `[parameters]` of `"our path" = "their
 /// name"`, in which `*` stands for the same text on both sides.
 ///

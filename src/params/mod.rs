@@ -5,7 +5,7 @@ mod file;
 mod hippo;
 mod init;
 
-pub use file::{FileError, Metadata, load, mapping, save, write_atomically};
+pub use file::{FileError, Metadata, load, mapping, metadata, save, write_atomically};
 pub use init::{InitError, initialise, perturb};
 
 use crate::interp::{Context, EvalError, Tensor};

@@ -579,7 +579,7 @@ fn collect(products: Vec<Product>) -> Vec<Product> {
             _ => None,
         };
         let same = |p: &&mut Product| {
-            (p.quarter + product.quarter) % 2 == 0
+            (p.quarter + product.quarter).is_multiple_of(2)
                 && p.factors.len() == product.factors.len()
                 && p.factors
                     .iter()
