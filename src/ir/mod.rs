@@ -32,6 +32,7 @@
 pub mod graph;
 pub mod lower;
 pub mod kinds;
+pub mod text;
 pub mod valid;
 
 pub use lower::{Lowered, lower};
