@@ -11,6 +11,7 @@ mod init;
 mod inspect;
 mod new;
 mod operator;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Verb {
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
     Eval(eval::Args),
+    /// Check updates, links and gradients derived for a network against full evaluation
+    Verify(verify::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

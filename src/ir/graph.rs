@@ -130,24 +130,53 @@ pub enum Op {
     Scan(Scan),
     /// Gradient of `sum(g * scan(x, ..))` with respect to coefficient operand
     /// `wrt` (1-based as in `Scan`). Operands: g, x, then the coefficients.
-    ScanGrad { scan: Scan, wrt: usize },
+    ScanGrad {
+        /// The recurrence.
+        scan: Scan,
+        /// Which operand of it.
+        wrt: usize,
+    },
     /// `y_i = sum_j k(i-j) x_j`; operands x, k. `transposed`: k(j-i).
     /// `complex`: leading axis 2 on both; transposed does not conjugate.
-    Convolve { complex: bool, transposed: bool },
+    Convolve {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+        /// The adjoint (transposed) operation.
+        transposed: bool,
+    },
     /// Gradient with respect to the kernel: `k(n) = sum_i g_i x_{i-n}`;
     /// operands g, x; result on `Displacement`. `complex`: `Re`-adjoint pairing,
     /// i.e. `conj` on x.
-    Correlate { complex: bool },
+    Correlate {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+    },
     /// Multiplication in momentum space; operands x, symbol (leading axis 2:
     /// always complex). x and y real if not `complex` (real part taken), else
     /// leading axis 2. `transposed`: symbol conjugated (adjoint).
-    Modes { complex: bool, transposed: bool },
+    Modes {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+        /// The adjoint (transposed) operation.
+        transposed: bool,
+    },
     /// Gradient with respect to the symbol; operands g, x; leading axis 2.
-    ModesGrad { complex: bool },
+    ModesGrad {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+    },
     /// `y_i = sum_j k(i,j) x_j`; operands x, k on `Pair`.
-    Mix { complex: bool, transposed: bool },
+    Mix {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+        /// The adjoint (transposed) operation.
+        transposed: bool,
+    },
     /// Gradient with respect to the pair kernel: `g_i x_j`.
-    MixGrad { complex: bool },
+    MixGrad {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+    },
     /// Sum over sources of a `Pair` value: per site.
     RowSum,
     /// Adjoint of `RowSum`: per-site value copied to every source.
