@@ -1,6 +1,8 @@
 //! `dnetc verify`
 
-use super::common::{BoundaryArg, CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, parse_sites, print};
+use super::common::{
+    BoundaryArg, CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, parse_sites, print,
+};
 use crate::ir::{Boundary, Lattice};
 use crate::verify::{Options, Report, VerifyError, cases, verify};
 use serde_json::json;
@@ -39,12 +41,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let lattices: Vec<Lattice> = if args.sites.is_some() {
         let mut all = vec![];
         for &boundary in boundaries {
-            let wanted = LatticeArgs { sites: args.sites, boundary };
+            let wanted = LatticeArgs {
+                sites: args.sites,
+                boundary,
+            };
             all.extend(wanted.lattice(info.lattice)?);
         }
         // Without a boundary given, those the network does not support are left out.
         if args.boundary.is_some() || !all.iter().any(|&l| fits(l)) {
-            all.iter().try_for_each(|&l| check_lattice(&program, &info, l))?;
+            all.iter()
+                .try_for_each(|&l| check_lattice(&program, &info, l))?;
         }
         all.retain(|&l| fits(l));
         all
@@ -64,7 +70,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             "choose one: `--sites N --boundary periodic`",
         ));
     }
-    let options = Options { seed: args.seed, samples: args.samples as usize };
+    let options = Options {
+        seed: args.seed,
+        samples: args.samples as usize,
+    };
     let report = verify(&info, &lattices, &options).map_err(|e| match e {
         VerifyError::Reverse(e) => CliError::plain(format!("internal error: no gradient: {e}")),
         e => CliError::plain(e.to_string()),
@@ -78,14 +87,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::new(
-        format!("internal error: what was derived for network `{}` is wrong", info.name),
+        format!(
+            "internal error: what was derived for network `{}` is wrong",
+            info.name
+        ),
         "do not use its updates and gradients; please report the source file and the lines above",
     ))
 }
 
 fn show(lattices: &[Lattice]) -> String {
     let one = |l: &Lattice| {
-        let boundary = if l.boundary == Boundary::Periodic { "periodic" } else { "open" };
+        let boundary = if l.boundary == Boundary::Periodic {
+            "periodic"
+        } else {
+            "open"
+        };
         match l.extent {
             [n, 1] => format!("{n} {boundary}"),
             [x, y] => format!("{x}x{y} {boundary}"),
@@ -95,7 +111,10 @@ fn show(lattices: &[Lattice]) -> String {
 }
 
 fn to_json(name: &str, lattices: &[Lattice], report: &Report) -> serde_json::Value {
-    let lattices: Vec<_> = lattices.iter().map(|l| json!({"extent": l.extent, "boundary": l.boundary})).collect();
+    let lattices: Vec<_> = lattices
+        .iter()
+        .map(|l| json!({"extent": l.extent, "boundary": l.boundary}))
+        .collect();
     json!({
         "network": name,
         "passed": report.passed(),

@@ -67,10 +67,15 @@ pub enum ZipFn {
 /// `mirror` adds the other direction. No skip term: lowered to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scan {
+    /// x and the coefficients are complex.
     pub complex: bool,
+    /// A is a dense matrix.
     pub dense: bool,
+    /// A has the rank-one part - p q^T.
     pub low_rank: bool,
+    /// The other direction is added.
     pub mirror: bool,
+    /// From high to low sites.
     pub leftward: bool,
 }
 
@@ -84,17 +89,36 @@ pub enum Op {
     /// The configuration, `Site(SPIN)`, shape `[]`.
     Spins,
     /// Token coordinate along an axis, per site.
-    SiteIndex { axis: usize },
+    SiteIndex {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+    },
     /// Displacement target - source along an axis; ring: in (-T/2, T/2].
-    Displacement { axis: usize },
+    Displacement {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+    },
     /// Momentum along an axis, in (-pi, pi]; ring only.
-    Momentum { axis: usize },
+    Momentum {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+    },
     /// Coordinate of the target or the source of a pair.
-    PairIndex { axis: usize, source: bool },
+    PairIndex {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+        /// Of the source; otherwise of the target.
+        source: bool,
+    },
     /// Number of tokens.
     SiteCount(Token),
     /// Tokens along an axis.
-    Extent { axis: usize, token: Token },
+    Extent {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+        /// What is counted.
+        token: Token,
+    },
     /// Elementwise.
     Map(MapFn),
     /// Elementwise with broadcasting.
@@ -105,21 +129,54 @@ pub enum Op {
     /// New shape (the node's own), same elements.
     Reshape,
     /// Part of one axis.
-    Slice { axis: usize, start: usize, len: usize },
+    Slice {
+        /// Of the shape.
+        axis: usize,
+        /// First element.
+        start: usize,
+        /// Elements.
+        len: usize,
+    },
     /// Zeros around the operand along one axis (adjoint of `Slice`): result length `len`.
-    Pad { axis: usize, start: usize, len: usize },
+    Pad {
+        /// Of the shape.
+        axis: usize,
+        /// Where the operand starts.
+        start: usize,
+        /// Elements of the result.
+        len: usize,
+    },
     /// Join along an axis.
-    Concat { axis: usize },
+    Concat {
+        /// Of the shape.
+        axis: usize,
+    },
     /// Explicit broadcast to the node's place and shape (NumPy alignment).
     Broadcast,
     /// Neighbours at offsets lo..=hi as leading axis; zero outside an open lattice.
-    Window { lo: [i64; 2], hi: [i64; 2] },
+    Window {
+        /// First offset per lattice axis.
+        lo: [i64; 2],
+        /// Last offset per lattice axis, included.
+        hi: [i64; 2],
+    },
     /// Adjoint of `Window`: `y_i = sum_r x_{i-r}[r]`, leading axis removed.
-    WindowAdjoint { lo: [i64; 2], hi: [i64; 2] },
+    WindowAdjoint {
+        /// First offset per lattice axis.
+        lo: [i64; 2],
+        /// Last offset per lattice axis, included.
+        hi: [i64; 2],
+    },
     /// `ratio` fine tokens as leading axis of a coarse token.
-    Patch { ratio: [usize; 2] },
+    Patch {
+        /// Fine tokens per coarse token along each lattice axis.
+        ratio: [usize; 2],
+    },
     /// Adjoint of `Patch`.
-    Unpatch { ratio: [usize; 2] },
+    Unpatch {
+        /// Fine tokens per coarse token along each lattice axis.
+        ratio: [usize; 2],
+    },
     /// Sum over the place; result `Whole`. Operand on any place.
     Sum,
     /// All sites as a leading axis; result `Whole`.
@@ -218,7 +275,12 @@ impl Graph {
     /// Adds a node. Operands must exist. The type is taken as given; see
     /// [`super::valid`] for the rules it must obey.
     pub fn push(&mut self, op: Op, operands: &[NodeId], ty: NodeType) -> NodeId {
-        let id = self.graph.add_node(Node { op, ty, name: None, operands: operands.to_vec() });
+        let id = self.graph.add_node(Node {
+            op,
+            ty,
+            name: None,
+            operands: operands.to_vec(),
+        });
         for (k, &o) in operands.iter().enumerate() {
             self.graph.add_edge(o, id, k);
         }

@@ -43,7 +43,11 @@ pub fn lattices(info: &NetworkInfo, fits: &dyn Fn(Lattice) -> bool) -> Vec<Latti
             LatticeKind::Chain => &[[0, 0], [1, 0], [4, 0]],
             LatticeKind::Square => &[[0, 0], [0, 1]],
         };
-        all.extend(sizes.iter().map(|s| of([least + s[0], least + s[1]], boundary)));
+        all.extend(
+            sizes
+                .iter()
+                .map(|s| of([least + s[0], least + s[1]], boundary)),
+        );
     }
     all.retain(|&l| fits(l));
     all

@@ -54,7 +54,12 @@ pub fn check(
         let mut best = vec![f64::INFINITY; found.len()];
         for h in STEPS {
             let mut at = |k: f64| -> Result<Complex64, EvalError> {
-                for ((x, old), d) in moved[p].data.iter_mut().zip(&params[p].data).zip(&direction) {
+                for ((x, old), d) in moved[p]
+                    .data
+                    .iter_mut()
+                    .zip(&params[p].data)
+                    .zip(&direction)
+                {
                     *x = old + k * h * d;
                 }
                 Ok(evaluate(graph, lattice, &moved, spins)?.log_psi())

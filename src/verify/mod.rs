@@ -117,7 +117,15 @@ pub fn check(
         lattice,
         params,
     } = subject;
-    gradient::check(report, case, (graph, gradients), lattice, params, spins, rng)?;
+    gradient::check(
+        report,
+        case,
+        (graph, gradients),
+        lattice,
+        params,
+        spins,
+        rng,
+    )?;
     if !updates {
         return Ok(());
     }

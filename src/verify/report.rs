@@ -86,7 +86,10 @@ impl Case {
             boundary: lattice.boundary,
             seed,
             sample,
-            configuration: spins.iter().map(|&s| if s > 0 { '+' } else { '-' }).collect(),
+            configuration: spins
+                .iter()
+                .map(|&s| if s > 0 { '+' } else { '-' })
+                .collect(),
             cluster: vec![],
             quantity: String::new(),
         }

@@ -116,7 +116,10 @@ fn worst(found: &[f64], expected: &[f64], scale: f64) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale);
+    let differences = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs() / scale);
     // NaN must win.
     differences.fold(0.0, |w, d| if d <= w { w } else { d })
 }
@@ -133,7 +136,9 @@ fn compare_update(
     for (p, (pool, features)) in form.pools.iter().zip(&update.features).enumerate() {
         let expected = &exact.value(pool.output).data;
         let error = worst(&features.data, expected, largest(expected));
-        report.compare(check, error, || case.with(flips, format!("pooled features {p}")));
+        report.compare(check, error, || {
+            case.with(flips, format!("pooled features {p}"))
+        });
     }
     for (&(m, i), change) in &update.outputs {
         let node = form.mixers[m].output;
@@ -186,7 +191,12 @@ fn link_columns(
             },
         })
         .collect();
-    let mut moved = eval_node(net.graph.op(output), net.graph.ty(output), &operands, &context)?;
+    let mut moved = eval_node(
+        net.graph.op(output),
+        net.graph.ty(output),
+        &operands,
+        &context,
+    )?;
     for (y, old) in moved.data.iter_mut().zip(&before.value(output).data) {
         *y += old;
     }
@@ -231,7 +241,11 @@ fn link_columns(
         }
         let (old, new) = (before.value(pool.output), after.value(pool.output));
         let mut found = old.data.clone();
-        multiply_add(background.final_links.get(p, k, source), &emission, &mut found);
+        multiply_add(
+            background.final_links.get(p, k, source),
+            &emission,
+            &mut found,
+        );
         let error = worst(&found, &new.data, largest(&new.data));
         report.compare(Check::FinalLink, error, || {
             case.with(&[], format!("T[{k}] of features {p} at token {source}"))

@@ -209,7 +209,11 @@ pub(super) fn prepend(lead: &[Dim], shape: &[Dim]) -> Vec<Dim> {
 }
 
 /// The shape behind the leading axes the operation demands.
-pub(super) fn strip<'a>(operands: &[&'a NodeType], operand: usize, lead: &[Dim]) -> Result<&'a [Dim], Fault> {
+pub(super) fn strip<'a>(
+    operands: &[&'a NodeType],
+    operand: usize,
+    lead: &[Dim],
+) -> Result<&'a [Dim], Fault> {
     let shape = operands[operand].shape.as_slice();
     if shape.len() < lead.len() || !same_dims(&shape[..lead.len()], lead) {
         let (expected, found) = (lead.to_vec(), shape.to_vec());
