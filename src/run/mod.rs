@@ -1,5 +1,8 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
+pub mod network;
+pub mod reference;
+
 use crate::ir::Lattice;
 use num_complex::Complex64;
 
@@ -50,6 +53,27 @@ pub trait Background: Send {
     /// `log psi(s') - log psi(s)` where s' is the background with the spins
     /// at `flips` (distinct sites) flipped.
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64;
+    /// `log_ratio` of many clusters: cluster k is
+    /// `sites[ends[k - 1]..ends[k]]` (from 0 for the first). Back ends evaluate
+    /// them together.
+    ///
+    /// # Panics
+    /// If `ends` and `out` differ in length or `ends` exceeds `sites`.
+    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        assert_eq!(ends.len(), out.len(), "one result per cluster");
+        let mut start = 0;
+        for (&end, out) in ends.iter().zip(out) {
+            *out = self.log_ratio(&sites[start..end]);
+            start = end;
+        }
+    }
+    /// `log_ratio` of every single-spin flip, in site order: the connected
+    /// elements of a transverse field. `out` has one entry per site.
+    fn single_flips(&mut self, out: &mut [Complex64]) {
+        for (site, out) in out.iter_mut().enumerate() {
+            *out = self.log_ratio(&[site]);
+        }
+    }
     /// Makes the background with `flips` applied the new background.
     fn accept(&mut self, flips: &[usize]);
 }

@@ -106,9 +106,9 @@ fn the_metric_is_its_definition_held_or_streamed() {
         let (n, p) = (samples.len(), psi.param_count());
         let rows = std::sync::Mutex::new(vec![vec![Complex64::default(); p]; n]);
         psi.gradients(&samples.spins, &|s, re, im| {
-            for k in 0..p {
-                rows.lock().unwrap()[s][k] =
-                    Complex64::new(re[k], im.get(k).copied().unwrap_or(0.0));
+            let o = &mut rows.lock().unwrap()[s];
+            for (k, (o, re)) in o.iter_mut().zip(re).enumerate() {
+                *o = Complex64::new(*re, im.get(k).copied().unwrap_or(0.0));
             }
         });
         let o = rows.into_inner().unwrap();
@@ -145,7 +145,7 @@ fn the_metric_is_its_definition_held_or_streamed() {
             assert_close(&direct, &jacobian.apply(&jacobian.adjoint(&y)), 1e-12);
         }
         assert_close(&streamed.force(), &full.force(), 1e-13);
-        assert_close(&streamed.eps().to_vec(), full.eps(), 0.0);
+        assert_close(streamed.eps(), full.eps(), 0.0);
     }
 }
 

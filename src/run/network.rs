@@ -1,0 +1,67 @@
+//! Choosing a back end for a network.
+
+use super::WaveFunction;
+use super::reference::Reference;
+use crate::back::cpu::network::CpuNetwork;
+use crate::ir::{Graph, Lattice};
+use crate::params::Params;
+
+/// Where a network runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// Native code through Cranelift
+    #[default]
+    Cpu,
+    /// The reference interpreter, f64 only
+    Reference,
+}
+
+/// Working precision of the network; sums over sites and all statistics are f64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bit
+    #[default]
+    F32,
+    /// 64 bit
+    F64,
+}
+
+/// Why a network cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BuildError(String);
+
+impl BuildError {
+    fn of(e: impl std::fmt::Display) -> BuildError {
+        BuildError(e.to_string())
+    }
+}
+
+/// A network ready to run.
+///
+/// # Errors
+/// Networks that do not fit the lattice or the parameters, or that the back
+/// end cannot compile.
+pub fn build(
+    graph: &Graph,
+    lattice: Lattice,
+    params: &Params,
+    precision: Precision,
+    backend: Backend,
+) -> Result<Box<dyn WaveFunction>, BuildError> {
+    let theta = params.flat();
+    let graph = graph.clone();
+    Ok(match (backend, precision) {
+        (Backend::Reference, _) => {
+            Box::new(Reference::new(graph, lattice, params.clone()).map_err(BuildError::of)?)
+        }
+        (Backend::Cpu, Precision::F32) => {
+            Box::new(CpuNetwork::<f32>::new(graph, lattice, &theta).map_err(BuildError::of)?)
+        }
+        (Backend::Cpu, Precision::F64) => {
+            Box::new(CpuNetwork::<f64>::new(graph, lattice, &theta).map_err(BuildError::of)?)
+        }
+    })
+}
