@@ -20,19 +20,31 @@ pub struct NodeType {
 /// Real elementwise functions of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MapFn {
+    /// -x
     Neg,
+    /// e^x
     Exp,
+    /// Natural logarithm
     Log,
+    /// log(1 + x)
     Log1p,
+    /// Square root
     Sqrt,
+    /// Sine
     Sin,
+    /// Cosine
     Cos,
+    /// Hyperbolic tangent
     Tanh,
     /// log cosh x = |x| + log1p(exp(-2|x|)) - log 2
     LogCosh,
+    /// |x|
     Abs,
+    /// -1, 0 or 1
     Sign,
+    /// Error function
     Erf,
+    /// Largest integer not above x
     Floor,
     /// 1 / x
     Recip,
@@ -42,14 +54,21 @@ pub enum MapFn {
 /// shapes, and `Whole` into any place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ZipFn {
+    /// a + b
     Add,
+    /// a - b
     Sub,
+    /// a b
     Mul,
+    /// a / b
     Div,
     /// a^b for a > 0
     Pow,
+    /// The larger one
     Max,
+    /// The smaller one
     Min,
+    /// Angle of (b, a)
     Atan2,
     /// a - b floor(a / b)
     Mod,

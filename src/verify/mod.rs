@@ -139,7 +139,7 @@ pub fn check(
     };
     match Background::new(&network, spins) {
         Ok(background) => updates::check(report, case, &background, &clusters, rng),
-        Err(AbacusError::Eval(e)) => Err(e),
+        Err(AbacusError::Eval(e)) => Err(*e),
         Err(e) => {
             report.contradiction(case.with(&[], "background"), e);
             Ok(())
