@@ -11,6 +11,7 @@ mod init;
 mod inspect;
 mod new;
 mod operator;
+mod train;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Verb {
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
     Eval(eval::Args),
+    /// Train a network to the ground state of an operator
+    Train(Box<train::Args>),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -68,7 +71,7 @@ enum Verb {
 }
 
 /// Runs the command line; the exit code is 0 on success, 1 on an error in the
-/// input, 2 on wrong usage.
+/// input, 2 on wrong usage, 130 after an interruption.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Train(args) => train::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {
@@ -97,7 +101,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             ui.error(&error);
-            ExitCode::from(1)
+            ExitCode::from(error.exit_code())
         }
     }
 }
