@@ -4,7 +4,9 @@ use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
-use crate::ir::Lattice;
+use crate::ir::{Lattice, lower};
+use crate::pass::cluster::Cluster;
+use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
 use crate::params::count::ParamCount;
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
@@ -84,6 +86,7 @@ struct View<'a> {
     info: &'a NetworkInfo,
     lattice: Option<Lattice>,
     count: ParamCount,
+    cost: CostModel,
     values: Vec<(String, &'a Value)>,
 }
 
@@ -130,7 +133,8 @@ impl<'a> View<'a> {
                 (_, true) => Some((format!("%{k}"), v)),
             })
             .collect();
-        View { info, lattice, count: ParamCount::of(info), values }
+        let cost = CostModel::new(&lower(info).graph, &Cluster::single());
+        View { info, lattice, count: ParamCount::of(info), cost, values }
     }
 
     fn axes(&self) -> usize {
@@ -190,8 +194,20 @@ impl<'a> View<'a> {
             let kind = show_kind(v.kind, v.ty.place, info.lattice);
             let _ = writeln!(t, "  {name:width$}  {kind:16}  {:32}  {s}", show_type(&v.ty));
         }
+        let _ = writeln!(t, "\ncost of one configuration or single-spin update (N spins, 32 bit):");
+        for line in self.cost.to_string().lines() {
+            let _ = writeln!(t, "  {line}");
+        }
         if let Some(l) = self.lattice {
-            let _ = writeln!(t, "\nat {} sites: tokens and windows fit", l.sites());
+            let choice = self.cost.choose(l.sites());
+            let _ = writeln!(
+                t,
+                "\nat {} sites: tokens and windows fit; cheapest update by {}: {} multiply-adds, full evaluation {}",
+                l.sites(),
+                choice.method,
+                number(choice.operations),
+                number(choice.full)
+            );
         }
         t.push('\n');
         t
@@ -246,6 +262,31 @@ impl<'a> View<'a> {
                 "input_kind": kind(info.value(m.input)),
             })).collect::<Vec<_>>(),
             "values": values,
+            "cost": self.cost_json(),
+        })
+    }
+
+    fn cost_json(&self) -> Json {
+        let n = self.lattice.map(|l| l.sites() as f64);
+        let one = |c: &Cost| {
+            json!({
+                "operations": c.operations.to_string(), "bytes": c.bytes.to_string(),
+                "operations_at": n.map(|n| c.operations.at(n)), "bytes_at": n.map(|n| c.bytes.at(n)),
+            })
+        };
+        let update = |c: &UpdateCost| {
+            json!({
+                "build": one(&c.build), "update": one(&c.update), "cache_bytes": c.cache.to_string(),
+                "cache_bytes_at": n.map(|n| c.cache.at(n)),
+            })
+        };
+        json!({
+            "full": one(&self.cost.full),
+            "links": self.cost.links.as_ref().map(update),
+            "environments": self.cost.environments.as_ref().map(update),
+            "update_class": self.cost.update_class(),
+            "crossover_sites": self.cost.crossover(),
+            "choice": self.lattice.map(|l| self.cost.choose(l.sites()).method.to_string()),
         })
     }
 }

@@ -4,6 +4,7 @@
 mod arrays;
 mod check;
 mod common;
+mod derive;
 mod eval;
 mod explain;
 mod fmt;
@@ -53,6 +54,8 @@ enum Verb {
     Fmt(fmt::Args),
     /// Show a network's parameters, kinds, windows and mixers, or an operator's terms
     Inspect(inspect::Args),
+    /// Write the ABACUS recurrence of a network in the paper's notation
+    Derive(derive::Args),
     /// Initial parameters from a seed
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args, &ui),
         Verb::Fmt(args) => fmt::run(&args, &ui),
         Verb::Inspect(args) => inspect::run(&args, &ui),
+        Verb::Derive(args) => derive::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
         Verb::Train(args) => train::run(&args, &ui),
