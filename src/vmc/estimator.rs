@@ -46,13 +46,8 @@ impl Pending {
 
     /// `sum element * psi(s') / psi(s)` over what waits, which is then gone.
     fn flush(&mut self, background: &mut dyn Background) -> Complex64 {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        let clusters: Vec<&[usize]> = starts
-            .zip(&self.ends)
-            .map(|(&start, &end)| &self.flips[start..end])
-            .collect();
-        let mut ratios = vec![Complex64::default(); clusters.len()];
-        background.log_ratios(&clusters, &mut ratios);
+        let mut ratios = vec![Complex64::default(); self.ends.len()];
+        background.log_ratios(&self.flips, &self.ends, &mut ratios);
         let energy = ratios
             .iter()
             .zip(&self.elements)
