@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Arguments of `train`.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, args_override_self = true)]
 #[command(after_help = "Examples:\n  \
 dnetc train examples/runs/tfim_critical.toml\n  \
 dnetc train network.dnet --operator tfim -C h=0.8 --sites 32\n  \
