@@ -3,16 +3,21 @@
 
 mod arrays;
 mod check;
+mod collapse;
 mod common;
 mod derive;
+mod ed;
 mod eval;
 mod explain;
 mod fmt;
 mod init;
 mod inspect;
+mod model;
 mod new;
+mod observe;
 mod operator;
 mod train;
+mod trained;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -21,9 +26,16 @@ pub use common::{CliError, MessageFormat, Ui};
 
 /// Compiler for neural quantum states written in the dnet language.
 #[derive(Parser)]
-#[command(name = "dnetc", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
-Every diagnostic has a page: `dnetc explain E0301`.")]
+#[command(
+    name = "dnetc",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
+Every diagnostic has a page: `dnetc explain E0301`."
+)]
 struct Cli {
     /// When to colour messages (NO_COLOR is respected)
     #[arg(long, value_enum, default_value_t = Colour::Auto, global = true)]
@@ -62,6 +74,12 @@ enum Verb {
     Eval(eval::Args),
     /// Train a network to the ground state of an operator
     Train(Box<train::Args>),
+    /// Exact diagonalisation of up to 24 spins
+    Ed(ed::Args),
+    /// Observables of a trained network: correlations, moments, energies
+    Observe(observe::Args),
+    /// Critical point and exponents from the scaling collapse of several sizes
+    Collapse(collapse::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -93,6 +111,9 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
         Verb::Train(args) => train::run(&args, &ui),
+        Verb::Ed(args) => ed::run(&args, &ui),
+        Verb::Observe(args) => observe::run(&args, &ui),
+        Verb::Collapse(args) => collapse::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {
