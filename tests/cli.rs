@@ -164,7 +164,7 @@ fn inspect_lattices_and_operators() {
         json["parameters"]["total"].as_u64() > Some(0),
         "known once the sites are"
     );
-    let json = inspect(&["examples/operators.dnet", "--sites", "12"]);
+    let json = inspect(&["examples/operators.dnet", "--sites", "16"]);
     let one = json.as_array().map_or(&json, |list| &list[0]);
     assert_eq!(one["item"], "operator");
     fails(
@@ -242,7 +242,7 @@ fn formatting() {
     fails(&["fmt", "--check", &rough], &["not formatted"]);
     run(0, &["fmt", &rough]);
     let formatted = std::fs::read_to_string(&rough).expect("readable");
-    assert!(formatted.contains("// total") && formatted.starts_with("network n() {\n"));
+    assert!(formatted.contains("// total") && formatted.starts_with("network n() on chain {\n"));
     run(0, &["fmt", "--check", &rough]);
     let broken = path(&dir, "broken.dnet");
     fails(&["fmt", &broken, &rough], &["E0001"]);
