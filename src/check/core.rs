@@ -468,6 +468,9 @@ pub struct NetworkInfo {
     pub params: Vec<ParamInfo>,
     /// Every mixer in use.
     pub mixers: Vec<MixerUse>,
+    /// What the network's own statements bind (`let`, `var`, `=`, `+=`), in order
+    /// of execution, under the scope-qualified name (`block_0/gate`).
+    pub bindings: Vec<(String, ValueId)>,
     /// The readout: `Whole`, shape `[]`.
     pub log_psi: ValueId,
 }
