@@ -39,8 +39,11 @@ enum Format {
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let program = Program::load(&args.network.file);
     let wanted = args.network.network.as_deref();
-    let operators: Vec<&OperatorItem> =
-        program.operators().into_iter().filter(|o| wanted.is_none_or(|w| w == o.name.name)).collect();
+    let operators: Vec<&OperatorItem> = program
+        .operators()
+        .into_iter()
+        .filter(|o| wanted.is_none_or(|w| w == o.name.name))
+        .collect();
     let networks: Vec<String> = program
         .networks()
         .into_iter()
@@ -69,15 +72,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         }
     }
     for operator in operators {
-        let report = super::operator::report(&program, operator, &args.network.define, &args.lattice, ui)?;
+        let report =
+            super::operator::report(&program, operator, &args.network.define, &args.lattice, ui)?;
         match args.format {
             Format::Text => text += &report.text,
             Format::Json => objects.push(report.json),
         }
     }
     if args.format == Format::Json {
-        let value = if objects.len() == 1 { objects.remove(0) } else { Json::Array(objects) };
-        text = serde_json::to_string_pretty(&value).map_err(|e| CliError::plain(e.to_string()))? + "\n";
+        let value = if objects.len() == 1 {
+            objects.remove(0)
+        } else {
+            Json::Array(objects)
+        };
+        text = serde_json::to_string_pretty(&value).map_err(|e| CliError::plain(e.to_string()))?
+            + "\n";
     }
     print(&text)
 }
@@ -101,7 +110,9 @@ fn static_json(s: Static) -> Json {
 /// Tokens whose value changes when one spin flips: offsets per axis from the
 /// flipped token, the widest over the spin's position in its token.
 fn support(v: &Value, axes: usize) -> Option<Vec<(i64, i64)>> {
-    let (Kind::Local(w), Place::Site(token)) = (v.kind, v.ty.place) else { return None };
+    let (Kind::Local(w), Place::Site(token)) = (v.kind, v.ty.place) else {
+        return None;
+    };
     Some(
         (0..axes)
             .map(|axis| {
@@ -138,7 +149,11 @@ impl<'a> View<'a> {
     }
 
     fn axes(&self) -> usize {
-        if self.info.lattice == LatticeKind::Chain { 1 } else { 2 }
+        if self.info.lattice == LatticeKind::Chain {
+            1
+        } else {
+            2
+        }
     }
 
     fn total(&self) -> Option<usize> {
@@ -152,15 +167,25 @@ impl<'a> View<'a> {
         let info = self.info;
         let mut t = String::new();
         let full = if info.full { "full network" } else { "network" };
-        let lattice = if self.axes() == 1 { "chain" } else { "square lattice" };
+        let lattice = if self.axes() == 1 {
+            "chain"
+        } else {
+            "square lattice"
+        };
         let _ = writeln!(t, "{full} {} on a {lattice}  ({file})", info.name);
-        let hyper: Vec<String> = info.hyper.iter().map(|(k, v)| format!("{k} = {}", static_json(*v))).collect();
+        let hyper: Vec<String> = info
+            .hyper
+            .iter()
+            .map(|(k, v)| format!("{k} = {}", static_json(*v)))
+            .collect();
         if !hyper.is_empty() {
             let _ = writeln!(t, "  {}", hyper.join(", "));
         }
         let out = info.value(info.log_psi);
         let _ = writeln!(t, "  log_psi: {}", show_type(&out.ty));
-        let total = self.total().map_or_else(|| self.count.to_string(), |n| n.to_string());
+        let total = self
+            .total()
+            .map_or_else(|| self.count.to_string(), |n| n.to_string());
         let _ = writeln!(t, "\nparameters: {total}");
         let width = info.params.iter().map(|p| p.path.len()).max().unwrap_or(0);
         for p in &info.params {
@@ -192,7 +217,11 @@ impl<'a> View<'a> {
         for (name, v) in &self.values {
             let s = support(v, self.axes()).map_or(String::new(), |s| support_text(&s));
             let kind = show_kind(v.kind, v.ty.place, info.lattice);
-            let _ = writeln!(t, "  {name:width$}  {kind:16}  {:32}  {s}", show_type(&v.ty));
+            let _ = writeln!(
+                t,
+                "  {name:width$}  {kind:16}  {:32}  {s}",
+                show_type(&v.ty)
+            );
         }
         let _ = writeln!(t, "\ncost of one configuration or single-spin update (N spins, 32 bit):");
         for line in self.cost.to_string().lines() {
@@ -215,7 +244,11 @@ impl<'a> View<'a> {
 
     fn json(&self) -> Json {
         let info = self.info;
-        let hyper: serde_json::Map<String, Json> = info.hyper.iter().map(|(k, v)| (k.clone(), static_json(*v))).collect();
+        let hyper: serde_json::Map<String, Json> = info
+            .hyper
+            .iter()
+            .map(|(k, v)| (k.clone(), static_json(*v)))
+            .collect();
         let kind = |v: &Value| match v.kind {
             Kind::Const => "const",
             Kind::Local(_) => "local",

@@ -3,15 +3,20 @@
 
 mod arrays;
 mod check;
+mod collapse;
 mod common;
 mod derive;
+mod ed;
 mod eval;
 mod explain;
 mod fmt;
 mod init;
 mod inspect;
+mod model;
 mod new;
+mod observe;
 mod operator;
+mod trained;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -21,9 +26,16 @@ pub use common::{CliError, MessageFormat, Ui};
 
 /// Compiler for neural quantum states written in the dnet language.
 #[derive(Parser)]
-#[command(name = "dnetc", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
-Every diagnostic has a page: `dnetc explain E0301`.")]
+#[command(
+    name = "dnetc",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
+Every diagnostic has a page: `dnetc explain E0301`."
+)]
 struct Cli {
     /// When to colour messages (NO_COLOR is respected)
     #[arg(long, value_enum, default_value_t = Colour::Auto, global = true)]
@@ -60,6 +72,12 @@ enum Verb {
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
     Eval(eval::Args),
+    /// Exact diagonalisation of up to 24 spins
+    Ed(ed::Args),
+    /// Observables of a trained network: correlations, moments, energies
+    Observe(observe::Args),
+    /// Critical point and exponents from the scaling collapse of several sizes
+    Collapse(collapse::Args),
     /// Check updates, links and gradients derived for a network against full evaluation
     Verify(verify::Args),
     /// Explain a diagnostic code
@@ -92,6 +110,9 @@ pub fn main() -> ExitCode {
         Verb::Derive(args) => derive::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Ed(args) => ed::run(&args, &ui),
+        Verb::Observe(args) => observe::run(&args, &ui),
+        Verb::Collapse(args) => collapse::run(&args, &ui),
         Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),

@@ -126,6 +126,40 @@ fn weighted_line(points: &[[f64; 3]], x: f64) -> Option<(f64, f64)> {
         .then(|| ((kxx * ky - kx * kxy) / determinant, kxx / determinant))
 }
 
+/// A start for [`fit`]: the best of a coarse grid over the interior of the
+/// range of x, `0.4 <= nu <= 3` and `0 < beta <= 1`; components given are kept.
+/// `None` where no curves overlap.
+pub fn guess(
+    points: &[Point],
+    power: f64,
+    [critical, nu, beta]: [Option<f64>; 3],
+) -> Option<Exponents> {
+    let low = points.iter().map(|p| p.x).fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|p| p.x).fold(f64::NEG_INFINITY, f64::max);
+    let grid = |given: Option<f64>, values: Vec<f64>| given.map_or(values, |v| vec![v]);
+    let criticals = grid(
+        critical,
+        (1..20)
+            .map(|k| low + (high - low) * f64::from(k) / 20.0)
+            .collect(),
+    );
+    let nus = grid(nu, vec![0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0]);
+    let betas = grid(beta, vec![0.03, 0.06, 0.125, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0]);
+    let mut best: Option<(f64, Exponents)> = None;
+    for &critical in &criticals {
+        for &nu in &nus {
+            for &beta in &betas {
+                let start = Exponents { critical, nu, beta };
+                let quality = quality(points, power, start);
+                if quality.is_finite() && best.is_none_or(|(least, _)| quality < least) {
+                    best = Some((quality, start));
+                }
+            }
+        }
+    }
+    best.map(|(_, start)| start)
+}
+
 /// Fits a collapse, starting from `start`, with `resamples` bootstrap refits
 /// (deterministic by `seed`).
 ///
@@ -363,6 +397,17 @@ mod tests {
                 "{name}: jackknife over bootstrap {ratio}"
             );
         }
+    }
+
+    #[test]
+    fn the_guess_is_a_good_enough_start() {
+        let points = data(0.003);
+        let start = guess(&points, 2.0, [None; 3]).unwrap();
+        let from_guess = fit(&points, 2.0, start, 2, 1).unwrap();
+        assert!(from_guess.quality < 2.0, "{start:?} {from_guess:?}");
+        let kept = guess(&points, 2.0, [None, Some(1.1), None]).unwrap();
+        assert_eq!(kept.nu, 1.1);
+        assert_eq!(guess(&[], 2.0, [None; 3]), None);
     }
 
     #[test]

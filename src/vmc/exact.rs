@@ -13,8 +13,78 @@
 //! Energies are totals, in Pauli matrices.
 
 use crate::ir::Boundary;
+use crate::vmc::operator::Operator;
 use faer::Mat;
 use std::f64::consts::PI;
+
+/// A transverse-field Ising chain plus a constant, whatever it was called.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tfim {
+    /// Number of spins.
+    pub sites: usize,
+    /// Ring or open chain.
+    pub boundary: Boundary,
+    /// Coupling J of `-J Z_i Z_{i+1}`.
+    pub j: f64,
+    /// Field h of `-h X_i`.
+    pub h: f64,
+    /// Coefficient of the identity.
+    pub constant: f64,
+}
+
+impl Tfim {
+    /// Recognises a transverse-field Ising chain by its strings: one uniform
+    /// coupling of neighbours, one uniform field, nothing else.
+    pub fn recognise(operator: &Operator) -> Option<Tfim> {
+        let lattice = operator.lattice();
+        let [sites, 1] = lattice.extent else {
+            return None;
+        };
+        let ring = lattice.boundary == Boundary::Periodic;
+        let pairs = operator.pairs()?;
+        if sites < if ring { 3 } else { 2 }
+            || operator.diagonal_strings().len() > 0
+            || pairs.displacement_count() != 1
+            || pairs.between(0, 1) == 0.0
+        {
+            return None;
+        }
+        let fields = operator.cluster_count();
+        if fields != 0 && fields != sites {
+            return None;
+        }
+        let mut h = None;
+        for k in 0..fields {
+            let mut strings = operator.cluster_strings(k);
+            let (c, []) = strings.next()? else {
+                return None;
+            };
+            let uniform = c.im == 0.0 && *h.get_or_insert(-c.re) == -c.re;
+            if operator.flips(k).len() != 1 || !uniform || strings.next().is_some() {
+                return None;
+            }
+        }
+        Some(Tfim {
+            sites,
+            boundary: lattice.boundary,
+            j: -pairs.between(0, 1),
+            h: h.unwrap_or(0.0),
+            constant: operator.constant(),
+        })
+    }
+
+    /// The total ground-state energy; `None` for frustrated rings.
+    pub fn energy(&self) -> Option<f64> {
+        let free = match self.boundary {
+            Boundary::Open => tfim_open_energy(self.sites, self.j, self.h)?,
+            Boundary::Periodic => f64::min(
+                tfim_ring_energy(self.sites, self.j, self.h, false)?,
+                tfim_ring_energy(self.sites, self.j, self.h, true)?,
+            ),
+        };
+        Some(free + self.constant)
+    }
+}
 
 /// The ground-state energy of the transverse-field Ising chain of n spins.
 /// `None` for a frustrated ring (odd n, antiferromagnetic J) and for n < 2,

@@ -8,6 +8,7 @@ pub mod estimator;
 pub mod exact;
 pub mod log;
 pub mod lossless;
+pub mod observe;
 pub mod operator;
 pub mod optim;
 pub mod plot;

@@ -48,8 +48,8 @@ impl Geometry {
     /// The square of the Euclidean length of the shortest displacement.
     pub fn distance_squared(&self, d: [i64; 2]) -> u64 {
         let mut total = 0;
-        for axis in 0..2 {
-            let mut r = d[axis].unsigned_abs();
+        for (axis, along) in d.iter().enumerate() {
+            let mut r = along.unsigned_abs();
             if self.periodic {
                 r %= self.extent[axis] as u64;
                 r = r.min(self.extent[axis] as u64 - r);

@@ -80,16 +80,19 @@ fn report(summand: &Summand, geometry: Geometry) -> Diagnostic {
     }
 }
 
+/// Indices of a family and of a summand in it.
+type Origin = (usize, usize);
+
 /// Adds strings up, remembering which summand made each imaginary.
 #[derive(Default)]
 struct Strings {
-    total: HashMap<Vec<(usize, Pauli)>, (Complex64, (usize, usize))>,
-    origin: (usize, usize),
+    total: HashMap<Vec<(usize, Pauli)>, (Complex64, Origin)>,
+    origin: Origin,
     scale: f64,
 }
 
 impl Strings {
-    fn imaginary(&self) -> Option<(usize, usize)> {
+    fn imaginary(&self) -> Option<Origin> {
         let bound = ROUNDING * self.scale;
         self.total
             .values()

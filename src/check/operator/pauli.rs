@@ -151,7 +151,7 @@ impl Product {
                 .iter()
                 .all(|b| coincide(&a.site, &b.site) == Some(false))
         });
-        self.quarter % 2 == 0 && separate
+        self.quarter.is_multiple_of(2) && separate
     }
 
     /// `i^quarter`

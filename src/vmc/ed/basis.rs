@@ -71,7 +71,7 @@ impl Basis {
                 });
             }
             Sector::Magnetisation { down } if down <= sites => down,
-            Sector::Balanced { .. } if sites % 2 == 0 => sites / 2,
+            Sector::Balanced { .. } if sites.is_multiple_of(2) => sites / 2,
             _ => return Err(EdError::Sector { sites, sector }),
         };
         // under inversion only states whose last spin is up represent
@@ -87,9 +87,9 @@ impl Basis {
         let mut high = vec![0; 1 << (sites - half)];
         let mut low = vec![0; 1 << half];
         let mut seen = vec![0; sites + 1];
-        for s in 0..1usize << half {
+        for (s, rank) in low.iter_mut().enumerate() {
             let ones = s.count_ones() as usize;
-            low[s] = seen[ones];
+            *rank = seen[ones];
             seen[ones] += 1;
         }
         let mut previous = None;
@@ -119,7 +119,7 @@ impl Basis {
         let inversion = operator.commutes_with_inversion();
         if operator.conserves_magnetisation() {
             let mut sectors = Vec::new();
-            if inversion && sites % 2 == 0 {
+            if inversion && sites.is_multiple_of(2) {
                 sectors.extend([false, true].map(|odd| Sector::Balanced { odd }));
                 sectors.extend(
                     (0..sites / 2)

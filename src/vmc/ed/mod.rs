@@ -23,12 +23,14 @@
 mod apply;
 mod basis;
 mod lanczos;
+mod lowest;
 mod observe;
 #[cfg(test)]
 mod tests;
 
 pub use apply::{Amplitude, SectorMatrix};
 pub use basis::{Basis, Sector};
+pub use lowest::{Level, Lowest, SectorSummary, lowest};
 pub use observe::Moments;
 
 use crate::vmc::operator::Operator;

@@ -86,12 +86,11 @@ impl Spectrum {
         if !conserves(observable, sector) {
             return Err(EdError::NotConserved { sector });
         }
-        let complex: Vec<Complex64>;
-        match &self.states[level] {
+        let complex: Vec<Complex64> = match &self.states[level] {
             State::Real(v) if observable.is_real() => return Ok(self.quadratic_form(observable, v)),
-            State::Real(v) => complex = v.iter().map(|&a| a.into()).collect(),
+            State::Real(v) => v.iter().map(|&a| a.into()).collect(),
             State::Complex(v) => return Ok(self.quadratic_form(observable, v)),
-        }
+        };
         Ok(self.quadratic_form(observable, &complex))
     }
 
@@ -99,6 +98,42 @@ impl Spectrum {
         let mut w = vec![T::default(); v.len()];
         SectorMatrix::<T>::new(observable, &self.basis).apply(v, &mut w);
         lanczos::dot(v, &w).re()
+    }
+
+    /// `|<k|psi>|^2` of eigenstate k = `level` with the amplitudes of all `2^N`
+    /// configurations (bit j of the index: spin j down); with `mirrored`, of
+    /// the eigenstate with all spins inverted. The amplitudes are taken as
+    /// they are: normalise them for a fidelity.
+    ///
+    /// # Errors
+    /// A wrong number of amplitudes.
+    ///
+    /// # Panics
+    /// If there is no such level.
+    pub fn overlap(
+        &self,
+        level: usize,
+        psi: &[Complex64],
+        mirrored: bool,
+    ) -> Result<f64, EdError> {
+        let (expected, given) = (1 << self.basis.sites(), psi.len());
+        if expected != given {
+            return Err(EdError::Length { expected, given });
+        }
+        let state = &self.states[level];
+        let inverse = |s: usize| !s & (expected - 1);
+        let sum: Complex64 = (0..self.basis.dim())
+            .map(|k| {
+                let s = self.basis.state(k) as usize;
+                let component = match self.basis.parity() {
+                    Some(p) => (psi[s] + psi[inverse(s)] * p) * std::f64::consts::FRAC_1_SQRT_2,
+                    None if mirrored => psi[inverse(s)],
+                    None => psi[s],
+                };
+                state.amplitude(k).conj() * component
+            })
+            .sum();
+        Ok(sum.norm_sqr())
     }
 
     /// The weight of a wave function in the span of the lowest `levels`

@@ -326,9 +326,9 @@ impl Operator {
     /// Whether H commutes with the global spin inversion `prod_i X_i`: every
     /// string has an even number of Y and Z.
     pub fn commutes_with_inversion(&self) -> bool {
-        (0..self.diagonal.len()).all(|k| self.diagonal.get(k).1.len() % 2 == 0)
+        (0..self.diagonal.len()).all(|k| self.diagonal.get(k).1.len().is_multiple_of(2))
             && (0..self.clusters.strings.len())
-                .all(|k| self.clusters.strings.get(k).1.len() % 2 == 0)
+                .all(|k| self.clusters.strings.get(k).1.len().is_multiple_of(2))
     }
 
     /// Whether H conserves `sum_i Z_i`, decided per cluster by enumerating

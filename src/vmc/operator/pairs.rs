@@ -187,7 +187,7 @@ impl PairCoupling {
     }
 
     fn own_inverse(&self, d: [usize; 2]) -> bool {
-        (0..2).all(|a| (2 * d[a]) % self.torus[a] == 0)
+        (0..2).all(|a| (2 * d[a]).is_multiple_of(self.torus[a]))
     }
 
     /// Number of different displacements (+-d counted once) that couple.
