@@ -15,6 +15,7 @@
 //! 7. [`kernel`] and [`back`]: loop-level code and the machines it runs on.
 //! 8. [`run`]: networks at run time: parameters, batches, log ratios.
 //! 9. [`vmc`]: operators, samplers, optimisers, statistics, exact references.
+//! 10. [`train`]: run files, checkpoints, results: a whole run on disk.
 //!
 //! [`diag`] holds the diagnostics all stages report with, [`rng`] the
 //! random numbers.
@@ -33,5 +34,6 @@ pub mod pipeline;
 pub mod rng;
 pub mod run;
 pub mod syntax;
+pub mod train;
 pub mod verify;
 pub mod vmc;

@@ -15,7 +15,7 @@ use dysonnet_files::{complexes, golden_dir, network, numbers, params};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn close(got: Complex64, want: Complex64, what: &str) {
     // Phases are compared through exp: they are defined modulo 2 pi.
