@@ -2,9 +2,10 @@
 //!
 //! `cargo bench --bench cpu -- [sites ...]`
 
-use dnet::back::cpu::network::FullEvaluation;
+use dnet::back::cpu::network::CpuNetwork;
 use dnet::check::Program;
 use dnet::ir::{Boundary, Lattice, lower};
+use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::path::Path;
 use std::time::Instant;
@@ -24,29 +25,55 @@ fn median_us(mut f: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let sites: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    let sites = if sites.is_empty() { vec![20, 100, 200, 1000] } else { sites };
-    let program = Program::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/dysonnet.dnet"));
-    let info = program.network("dysonnet").check().expect("the example is correct");
+    let sites: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|a| a.parse().ok())
+        .collect();
+    let sites = if sites.is_empty() {
+        vec![20, 100, 200, 1000]
+    } else {
+        sites
+    };
+    let program =
+        Program::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/dysonnet.dnet"));
+    let info = program
+        .network("dysonnet")
+        .check()
+        .expect("the example is correct");
     for n in sites {
         let lattice = Lattice::chain(n, Boundary::Periodic);
         let start = Instant::now();
         let graph = lower(&info).graph;
-        let count: usize = graph.params.iter().map(|p| p.ty.shape.iter().map(|d| match d {
-            dnet::check::core::Dim::Static(n) => *n,
-            dnet::check::core::Dim::Sites { .. } => 0,
-        }).product::<usize>()).sum();
-        let theta: Vec<f64> = (0..count).map(|k| 0.5 * (k as f64 * 0.7391).sin()).collect();
-        let mut network = FullEvaluation::<f32>::new(graph, lattice, &theta, false).expect("compiles");
+        let count: usize = graph
+            .params
+            .iter()
+            .map(|p| {
+                p.ty.shape
+                    .iter()
+                    .map(|d| match d {
+                        dnet::check::core::Dim::Static(n) => *n,
+                        dnet::check::core::Dim::Sites { .. } => 0,
+                    })
+                    .product::<usize>()
+            })
+            .sum();
+        let theta: Vec<f64> = (0..count)
+            .map(|k| 0.5 * (k as f64 * 0.7391).sin())
+            .collect();
+        let mut network = CpuNetwork::<f32>::new(graph, lattice, &theta).expect("compiles");
         let compile = start.elapsed().as_secs_f64() * 1e3;
-        let spins: Vec<i8> = (0..n).map(|k| if (k * k + 3 * k) % 7 < 3 { 1 } else { -1 }).collect();
+        let spins: Vec<i8> = (0..n)
+            .map(|k| if (k * k + 3 * k) % 7 < 3 { 1 } else { -1 })
+            .collect();
         let mut out = [Complex64::ZERO];
         let one = median_us(|| network.log_psi(&spins, &mut out));
         let batch: Vec<i8> = spins.iter().copied().cycle().take(64 * n).collect();
         let mut many = vec![Complex64::ZERO; 64];
         let batched = median_us(|| network.log_psi(&batch, &mut many)) / 64.0;
-        let params = median_us(|| network.set_params(&theta).expect("valid"));
-        println!("N {n}: compile {compile:.1} ms, set_params {params:.0}, log_psi {one:.1}, in a batch of 64 (wall) {batched:.1}");
+        let params = median_us(|| network.set_params(&theta));
+        println!(
+            "N {n}: compile {compile:.1} ms, set_params {params:.0}, log_psi {one:.1}, in a batch of 64 (wall) {batched:.1}"
+        );
         if std::env::var_os("DNET_PROFILE").is_some() {
             println!("{}", network.program());
         }

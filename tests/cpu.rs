@@ -1,18 +1,24 @@
 //! The CPU back end against the reference interpreter, on every example.
 
-use dnet::back::cpu::network::{CompileError, FullEvaluation};
+use dnet::back::cpu::network::CpuNetwork;
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::pass::reverse::parameter_gradients;
+use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// A small deterministic generator: uniform numbers in [0, 1).
 struct Random(u64);
 
 impl Random {
     fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let mut x = self.0;
         x ^= x >> 33;
         x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -20,7 +26,9 @@ impl Random {
         (x >> 11) as f64 / (1u64 << 53) as f64
     }
     fn spins(&mut self, n: usize) -> Vec<i8> {
-        (0..n).map(|_| if self.uniform() < 0.5 { 1 } else { -1 }).collect()
+        (0..n)
+            .map(|_| if self.uniform() < 0.5 { 1 } else { -1 })
+            .collect()
     }
 }
 
@@ -42,7 +50,10 @@ fn graphs(file: &Path) -> Vec<(String, Graph)> {
         .networks()
         .iter()
         .map(|n| {
-            let info = program.network(&n.name.name).check().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            let info = program
+                .network(&n.name.name)
+                .check()
+                .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             (n.name.name.clone(), lower(&info).graph)
         })
         .collect()
@@ -65,7 +76,10 @@ fn lattices() -> Vec<Lattice> {
     for boundary in [Boundary::Periodic, Boundary::Open] {
         all.push(Lattice::chain(12, boundary));
         all.push(Lattice::chain(40, boundary));
-        all.push(Lattice { extent: [4, 6], boundary });
+        all.push(Lattice {
+            extent: [4, 6],
+            boundary,
+        });
     }
     all
 }
@@ -75,11 +89,10 @@ fn phase_distance(a: f64, b: f64) -> f64 {
 }
 
 fn error(got: Complex64, want: Complex64) -> f64 {
-    (got.re - want.re).abs().max(phase_distance(got.im, want.im))
+    (got.re - want.re)
+        .abs()
+        .max(phase_distance(got.im, want.im))
 }
-
-/// Examples whose mixing depends on the configuration: no kernels for them.
-const ATTENTION: [&str; 3] = ["vit", "vit_kernel", "positional"];
 
 #[test]
 fn log_psi_of_every_example() {
@@ -88,41 +101,173 @@ fn log_psi_of_every_example() {
     for file in examples() {
         for (name, graph) in graphs(&file) {
             for lattice in lattices() {
-                let Some(tensors) = params(&graph, lattice, &mut random) else { continue };
+                let Some(tensors) = params(&graph, lattice, &mut random) else {
+                    continue;
+                };
                 let spins: Vec<i8> = (0..5).flat_map(|_| random.spins(lattice.sites())).collect();
                 let oracle = |s: &[i8]| evaluate(&graph, lattice, &tensors, s).map(|e| e.log_psi());
-                let want: Result<Vec<Complex64>, _> = spins.chunks(lattice.sites()).map(oracle).collect();
+                let want: Result<Vec<Complex64>, _> =
+                    spins.chunks(lattice.sites()).map(oracle).collect();
                 let Ok(want) = want else { continue };
                 if want.iter().any(|w| !w.is_finite()) {
                     continue;
                 }
-                let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.iter().copied()).collect();
-                let double = match FullEvaluation::<f64>::new(graph.clone(), lattice, &theta, false) {
-                    Ok(n) => n,
-                    Err(CompileError::Lower(e)) if ATTENTION.contains(&name.as_str()) => {
-                        assert!(e.to_string().contains("no kernel"), "{name}: {e}");
-                        continue;
-                    }
-                    Err(e) => panic!("{name} on {lattice:?}: {e}"),
-                };
-                let single = FullEvaluation::<f32>::new(graph.clone(), lattice, &theta, false).expect("as in f64");
+                let theta: Vec<f64> = tensors
+                    .iter()
+                    .flat_map(|t| t.data.iter().copied())
+                    .collect();
+                let double = CpuNetwork::<f64>::new(graph.clone(), lattice, &theta)
+                    .unwrap_or_else(|e| panic!("{name} on {lattice:?}: {e}"));
+                let single =
+                    CpuNetwork::<f32>::new(graph.clone(), lattice, &theta).expect("as in f64");
                 let mut got = vec![Complex64::ZERO; want.len()];
                 double.log_psi(&spins, &mut got);
                 for (g, w) in got.iter().zip(&want) {
-                    assert!(error(*g, *w) <= 1e-11 * w.norm().max(1.0), "{name} f64 on {lattice:?}: {g} instead of {w}");
+                    assert!(
+                        error(*g, *w) <= 1e-11 * w.norm().max(1.0),
+                        "{name} f64 on {lattice:?}: {g} instead of {w}"
+                    );
                 }
                 // one configuration alone takes another path
                 let mut alone = [Complex64::ZERO];
                 double.log_psi(&spins[..lattice.sites()], &mut alone);
-                assert!(error(alone[0], want[0]) <= 1e-11 * want[0].norm().max(1.0), "{name} on {lattice:?} alone");
+                assert!(
+                    error(alone[0], want[0]) <= 1e-11 * want[0].norm().max(1.0),
+                    "{name} on {lattice:?} alone"
+                );
                 single.log_psi(&spins, &mut got);
                 for k in 0..want.len() {
                     let (g, w) = (got[k] - got[0], want[k] - want[0]);
-                    assert!(error(g, w) <= 2e-5, "{name} f32 on {lattice:?}: ratio {g} instead of {w}");
+                    assert!(
+                        error(g, w) <= 2e-5,
+                        "{name} f32 on {lattice:?}: ratio {g} instead of {w}"
+                    );
                 }
                 compared += 1;
             }
         }
     }
     assert!(compared > 40, "only {compared} comparisons");
+}
+
+#[test]
+fn gradients_of_every_example() {
+    let mut random = Random(11);
+    let mut compared = 0;
+    for file in examples() {
+        for (name, graph) in graphs(&file) {
+            for lattice in lattices().into_iter().filter(|l| l.sites() < 30) {
+                let Some(tensors) = params(&graph, lattice, &mut random) else {
+                    continue;
+                };
+                let spins: Vec<i8> = (0..2).flat_map(|_| random.spins(lattice.sites())).collect();
+                let theta: Vec<f64> = tensors
+                    .iter()
+                    .flat_map(|t| t.data.iter().copied())
+                    .collect();
+                let oracle = |output| {
+                    let reversed =
+                        parameter_gradients(&graph, output).expect("a differentiable example");
+                    let values: Result<Vec<Vec<f64>>, _> = spins
+                        .chunks(lattice.sites())
+                        .map(|s| {
+                            let e = evaluate(&reversed.graph, lattice, &tensors, s)?;
+                            Ok::<_, dnet::interp::EvalError>(
+                                reversed
+                                    .gradients
+                                    .iter()
+                                    .flat_map(|&g| e.value(g).data.clone())
+                                    .collect(),
+                            )
+                        })
+                        .collect();
+                    values
+                };
+                let Ok(re) = oracle(graph.outputs[0]) else {
+                    continue;
+                };
+                let im = graph
+                    .outputs
+                    .get(1)
+                    .map(|&o| oracle(o).expect("as the real part"));
+                let network =
+                    CpuNetwork::<f64>::new(graph.clone(), lattice, &theta).expect("compiles");
+                let seen = Mutex::new(0);
+                network.gradients(&spins, &|sample, got_re, got_im| {
+                    *seen.lock().unwrap() += 1;
+                    let compare = |got: &[f64], want: &[f64]| {
+                        assert_eq!(got.len(), want.len(), "{name}");
+                        let scale = want.iter().fold(1.0, |m: f64, w| m.max(w.abs()));
+                        for (k, (g, w)) in got.iter().zip(want).enumerate() {
+                            assert!(
+                                (g - w).abs() <= 1e-10 * scale,
+                                "{name} on {lattice:?}, parameter {k}: {g} instead of {w}"
+                            );
+                        }
+                    };
+                    compare(got_re, &re[sample]);
+                    match &im {
+                        Some(im) => compare(got_im, &im[sample]),
+                        None => assert!(got_im.is_empty()),
+                    }
+                });
+                assert_eq!(*seen.lock().unwrap(), 2);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 20, "only {compared} comparisons");
+}
+
+#[test]
+fn ratios_of_local_changes() {
+    let mut random = Random(13);
+    for file in examples()
+        .into_iter()
+        .filter(|f| f.ends_with("dysonnet.dnet") || f.ends_with("rbm_complex.dnet"))
+    {
+        for (name, graph) in graphs(&file) {
+            let lattice = Lattice::chain(20, Boundary::Periodic);
+            let tensors = params(&graph, lattice, &mut random).expect("a chain");
+            let theta: Vec<f64> = tensors
+                .iter()
+                .flat_map(|t| t.data.iter().copied())
+                .collect();
+            let network = CpuNetwork::<f64>::new(graph.clone(), lattice, &theta).expect("compiles");
+            let mut spins = random.spins(20);
+            let log_psi = |s: &[i8]| {
+                evaluate(&graph, lattice, &tensors, s)
+                    .expect("evaluates")
+                    .log_psi()
+            };
+            let flipped = |s: &[i8], flips: &[usize]| {
+                let mut t = s.to_vec();
+                flips.iter().for_each(|&f| t[f] = -t[f]);
+                t
+            };
+            let mut background = network.background(&spins);
+            for flips in [vec![3], vec![0, 19], vec![2, 11, 12]] {
+                let mut single = vec![Complex64::ZERO; 20];
+                background.single_flips(&mut single);
+                for (site, got) in single.iter().enumerate() {
+                    let want = log_psi(&flipped(&spins, &[site])) - log_psi(&spins);
+                    assert!(
+                        error(*got, want) < 1e-11,
+                        "{name} flip {site}: {got} instead of {want}"
+                    );
+                }
+                let want = log_psi(&flipped(&spins, &flips)) - log_psi(&spins);
+                assert!(
+                    error(background.log_ratio(&flips), want) < 1e-11,
+                    "{name} {flips:?}"
+                );
+                background.accept(&flips);
+                spins = flipped(&spins, &flips);
+                assert!(
+                    error(background.log_psi(), log_psi(&spins)) < 1e-11,
+                    "{name} accepted {flips:?}"
+                );
+            }
+        }
+    }
 }

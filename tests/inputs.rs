@@ -7,13 +7,15 @@
 
 use dnet::check::Program;
 use dnet::check::lattice::{self, Sites};
-use dnet::diag::Code;
+use dnet::diag::{Code, Diagnostic, render};
 use dnet::syntax::ast::LatticeKind;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+/// A path of the repository; tests run at its root, so that messages show no
+/// directory of this machine.
 fn directory(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    PathBuf::from(name)
 }
 
 /// The `.dnet` files of a directory, sorted.
@@ -40,8 +42,8 @@ fn directive<'t>(text: &'t str, key: &str) -> Option<&'t str> {
         .map(str::trim)
 }
 
-/// Every code a program gives, with its message for the failure report.
-fn found(program: &Program, text: &str) -> (BTreeSet<Code>, String) {
+/// Everything a program gives, on the lattice its directives name, too.
+fn diagnostics(program: &Program, text: &str) -> Vec<Diagnostic> {
     let mut all = program.check();
     if let Some(n) =
         directive(text, "sites").map(|n| n.parse::<usize>().expect("a number of sites"))
@@ -62,6 +64,12 @@ fn found(program: &Program, text: &str) -> (BTreeSet<Code>, String) {
             }
         }
     }
+    all
+}
+
+/// Every code a program gives, with its message for the failure report.
+fn found(program: &Program, text: &str) -> (BTreeSet<Code>, String) {
+    let all = diagnostics(program, text);
     let report: Vec<String> = all
         .iter()
         .map(|d| format!("{}: {}", d.code.as_str(), d.message))
@@ -100,6 +108,23 @@ fn bad_programs_give_exactly_their_codes() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// The messages as a terminal shows them, beside the program they are about.
+#[test]
+fn messages_read_well() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("out/diag");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    for path in files("tests/in/bad") {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let program = Program::load(&path);
+        let all = diagnostics(&program, &text);
+        let shown = render::human(program.sources(), &all, false);
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        settings.bind(|| insta::assert_snapshot!(&*name, format!("{text}\n----\n{shown}")));
+    }
 }
 
 /// The text of a page's ```` ```dnet KIND ```` block.

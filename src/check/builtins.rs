@@ -32,9 +32,35 @@ pub fn complex_allowed(f: Unary) -> bool {
 
 /// Functions usable in networks, functions and mixers besides [`unary`] ones.
 pub const FUNCTIONS: &[&str] = &[
-    "max", "min", "atan2", "mod", "einsum", "reshape", "slice", "split", "concat", "dim", "rank", "is_complex", "div",
-    "window", "patch", "sum", "gather", "sites", "extent", "index", "displacement", "momentum", "pair_index", "scan",
-    "convolve", "modes", "mix", "row_sum", "fail",
+    "max",
+    "min",
+    "atan2",
+    "mod",
+    "einsum",
+    "reshape",
+    "slice",
+    "split",
+    "concat",
+    "dim",
+    "rank",
+    "is_complex",
+    "div",
+    "window",
+    "patch",
+    "sum",
+    "gather",
+    "sites",
+    "extent",
+    "index",
+    "displacement",
+    "momentum",
+    "pair_index",
+    "scan",
+    "convolve",
+    "modes",
+    "mix",
+    "row_sum",
+    "fail",
 ];
 
 /// Names of values.
@@ -42,7 +68,14 @@ pub const VALUES: &[&str] = &["spins", "pi", "N"];
 
 /// Functions usable in initialisers only.
 pub const INIT_FUNCTIONS: &[&str] = &[
-    "axis", "data_mean", "data_std", "hippo_lambda_re", "hippo_lambda_im", "hippo_p_re", "hippo_p_im", "hippo_b_re",
+    "axis",
+    "data_mean",
+    "data_std",
+    "hippo_lambda_re",
+    "hippo_lambda_im",
+    "hippo_p_re",
+    "hippo_p_im",
+    "hippo_b_re",
     "hippo_b_im",
 ];
 
@@ -50,7 +83,9 @@ pub const INIT_FUNCTIONS: &[&str] = &[
 pub const INIT_VALUES: &[&str] = &["random_normal", "random_uniform", "fan_in", "fan_out"];
 
 /// Names usable in operators only.
-pub const OPERATOR_NAMES: &[&str] = &["X", "Y", "Z", "dist", "parity", "x", "y", "shift", "periodic", "sum", "bonds"];
+pub const OPERATOR_NAMES: &[&str] = &[
+    "X", "Y", "Z", "dist", "parity", "x", "y", "shift", "periodic", "sum", "bonds",
+];
 
 /// Functions an item may not redefine.
 pub fn is_reserved_function(name: &str) -> bool {

@@ -95,7 +95,10 @@ impl Window {
     /// The smallest box containing both.
     pub fn hull(self, o: Window) -> Window {
         let f = |a: [i64; 2], b: [i64; 2], g: fn(i64, i64) -> i64| [g(a[0], b[0]), g(a[1], b[1])];
-        Window { lo: f(self.lo, o.lo, i64::min), hi: f(self.hi, o.hi, i64::max) }
+        Window {
+            lo: f(self.lo, o.lo, i64::min),
+            hi: f(self.hi, o.hi, i64::max),
+        }
     }
     /// The window after gathering tokens at offsets `lo..=hi`.
     pub fn widen(self, token: Token, lo: [i64; 2], hi: [i64; 2]) -> Window {
@@ -119,7 +122,10 @@ impl Window {
     pub fn support(self, token: Token, axis: usize, inside: usize) -> (i64, i64) {
         // token i sees spin s = t*0 + inside iff t i + lo <= s <= t i + hi
         let (t, s) = (token.0[axis] as i64, inside as i64);
-        (-(self.hi[axis] - s).div_euclid(t), (s - self.lo[axis]).div_euclid(t))
+        (
+            -(self.hi[axis] - s).div_euclid(t),
+            (s - self.lo[axis]).div_euclid(t),
+        )
     }
 }
 
@@ -237,7 +243,11 @@ pub enum CoreOp {
     /// Momentum 2 pi q / T along an axis, in (-pi, pi]; needs a ring.
     Momentum { axis: usize, token: Token },
     /// Coordinate along an axis of the target (`false`) or source (`true`) of a pair.
-    PairIndex { axis: usize, source: bool, token: Token },
+    PairIndex {
+        axis: usize,
+        source: bool,
+        token: Token,
+    },
     /// Number of tokens.
     SiteCount(Token),
     /// Extent of the token lattice along an axis.
@@ -251,7 +261,11 @@ pub enum CoreOp {
     /// Same elements, new shape (the value's own).
     Reshape,
     /// Part of one axis.
-    Slice { axis: usize, start: usize, len: usize },
+    Slice {
+        axis: usize,
+        start: usize,
+        len: usize,
+    },
     /// Operands joined along an axis.
     Concat { axis: usize },
     /// Per site the operand at offsets lo..=hi per axis, as new leading axis

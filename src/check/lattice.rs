@@ -22,10 +22,19 @@ pub struct Sites {
 pub fn check(modules: &Modules, info: &NetworkInfo, sites: Sites) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let mut seen = HashSet::new();
-    let axes = if info.lattice == LatticeKind::Chain { 1 } else { 2 };
+    let axes = if info.lattice == LatticeKind::Chain {
+        1
+    } else {
+        2
+    };
     let user = |v: &super::core::Value| -> Span {
         if modules.in_std(v.span) {
-            v.via.iter().rev().map(|c| c.1).find(|s| !modules.in_std(*s)).unwrap_or(v.span)
+            v.via
+                .iter()
+                .rev()
+                .map(|c| c.1)
+                .find(|s| !modules.in_std(*s))
+                .unwrap_or(v.span)
         } else {
             v.span
         }
@@ -46,7 +55,9 @@ pub fn check(modules: &Modules, info: &NetworkInfo, sites: Sites) -> Vec<Diagnos
                         span,
                         format!("{n} is not a multiple of {t}"),
                     )
-                    .help(format!("choose a number of sites divisible by {t}, or another token size")),
+                    .help(format!(
+                        "choose a number of sites divisible by {t}, or another token size"
+                    )),
                 );
             }
             if let Kind::Local(w) = v.kind {
@@ -69,8 +80,13 @@ pub fn check(modules: &Modules, info: &NetworkInfo, sites: Sites) -> Vec<Diagnos
             && seen.insert((Code::E0503, 0, 0))
         {
             out.push(
-                Diagnostic::new(Code::E0503, "momenta exist on a ring only", span, "the boundary is open")
-                    .help("use `--boundary periodic`, or a kernel in real space (`convolve`)"),
+                Diagnostic::new(
+                    Code::E0503,
+                    "momenta exist on a ring only",
+                    span,
+                    "the boundary is open",
+                )
+                .help("use `--boundary periodic`, or a kernel in real space (`convolve`)"),
             );
         }
     }

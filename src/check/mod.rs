@@ -55,7 +55,11 @@ pub struct CheckError {
 
 impl std::fmt::Display for CheckError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&crate::diag::render::human(&self.sources, &self.diagnostics, false))
+        f.write_str(&crate::diag::render::human(
+            &self.sources,
+            &self.diagnostics,
+            false,
+        ))
     }
 }
 
@@ -65,7 +69,8 @@ impl Program {
     /// A program from one text. `use self::` finds nothing.
     pub fn parse(name: &str, text: &str) -> Program {
         let mut p = Program::default();
-        p.roots.extend(p.modules.load(name, text, None, &mut p.load_errors));
+        p.roots
+            .extend(p.modules.load(name, text, None, &mut p.load_errors));
         p
     }
 
@@ -95,9 +100,18 @@ impl Program {
                 }
             }
             Err(e) => unreadable(self, &|file| {
-                let span = Span { file, start: 0, end: 0 };
-                Diagnostic::new(crate::diag::Code::E0003, format!("cannot read `{name}`: {e}"), span, "this file")
-                    .help("check the path and its permissions")
+                let span = Span {
+                    file,
+                    start: 0,
+                    end: 0,
+                };
+                Diagnostic::new(
+                    crate::diag::Code::E0003,
+                    format!("cannot read `{name}`: {e}"),
+                    span,
+                    "this file",
+                )
+                .help("check the path and its permissions")
             }),
         };
         self.roots.extend(root.filter(|r| !self.roots.contains(r)));
@@ -120,16 +134,34 @@ impl Program {
 
     /// Networks of the files named by the user, in order.
     pub fn networks(&self) -> Vec<&NetworkItem> {
-        self.items().filter_map(|i| if let ItemKind::Network(n) = &i.kind { Some(n) } else { None }).collect()
+        self.items()
+            .filter_map(|i| {
+                if let ItemKind::Network(n) = &i.kind {
+                    Some(n)
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     /// Operators of the files named by the user, in order.
     pub fn operators(&self) -> Vec<&OperatorItem> {
-        self.items().filter_map(|i| if let ItemKind::Operator(o) = &i.kind { Some(o) } else { None }).collect()
+        self.items()
+            .filter_map(|i| {
+                if let ItemKind::Operator(o) = &i.kind {
+                    Some(o)
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     fn items(&self) -> impl Iterator<Item = &Item> {
-        self.roots.iter().flat_map(|r| &self.modules.get(*r).ast.items)
+        self.roots
+            .iter()
+            .flat_map(|r| &self.modules.get(*r).ast.items)
     }
 
     /// Everything wrong with the files: syntax, names, and every network at its
@@ -148,10 +180,12 @@ impl Program {
                     ItemKind::Network(n) => {
                         all.extend(elaborate::network(&self.modules, root, n, &Overrides::new()).1);
                     }
-                    ItemKind::Operator(o) => match operator::elaborate(o, &self.modules, &Overrides::new()) {
-                        Ok(info) => all.extend(slices::warnings(&info)),
-                        Err(errors) => all.extend(errors),
-                    },
+                    ItemKind::Operator(o) => {
+                        match operator::elaborate(o, &self.modules, &Overrides::new()) {
+                            Ok(info) => all.extend(slices::warnings(&info)),
+                            Err(errors) => all.extend(errors),
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -161,7 +195,11 @@ impl Program {
 
     /// A network of the files by name.
     pub fn network(&self, name: &str) -> NetworkRequest<'_> {
-        NetworkRequest { program: self, name: Some(name.to_owned()), overrides: Overrides::new() }
+        NetworkRequest {
+            program: self,
+            name: Some(name.to_owned()),
+            overrides: Overrides::new(),
+        }
     }
 
     /// An operator of the files, or of the standard library's
@@ -169,24 +207,42 @@ impl Program {
     ///
     /// # Errors
     /// An unknown name, or everything wrong with the operator at these couplings.
-    pub fn operator(&self, name: &str, couplings: &Overrides) -> Result<operator::OperatorInfo, CheckError> {
+    pub fn operator(
+        &self,
+        name: &str,
+        couplings: &Overrides,
+    ) -> Result<operator::OperatorInfo, CheckError> {
         if !self.load_errors.is_empty() {
             return Err(self.error(sorted(self.load_errors.clone())));
         }
         if let Some(item) = self.operators().into_iter().find(|o| o.name.name == name) {
-            return operator::elaborate(item, &self.modules, couplings).map_err(|d| self.error(sorted(d)));
+            return operator::elaborate(item, &self.modules, couplings)
+                .map_err(|d| self.error(sorted(d)));
         }
-        let (_, file, text) = modules::STDLIB.iter().find(|m| m.0 == "operators").expect("the library has operators");
+        let (_, file, text) = modules::STDLIB
+            .iter()
+            .find(|m| m.0 == "operators")
+            .expect("the library has operators");
         let library = Program::parse(file, text);
-        match library.operators().into_iter().find(|o| o.name.name == name) {
-            Some(item) => {
-                operator::elaborate(item, &library.modules, couplings).map_err(|d| library.error(sorted(d)))
-            }
+        match library
+            .operators()
+            .into_iter()
+            .find(|o| o.name.name == name)
+        {
+            Some(item) => operator::elaborate(item, &library.modules, couplings)
+                .map_err(|d| library.error(sorted(d))),
             None => {
                 let own = self.operators();
                 let std = library.operators();
                 let known = own.iter().chain(&std).map(|o| o.name.name.as_str());
-                let span = Span { file: self.roots.first().map_or(FileId(0), |r| self.modules.get(*r).ast.file), start: 0, end: 0 };
+                let span = Span {
+                    file: self
+                        .roots
+                        .first()
+                        .map_or(FileId(0), |r| self.modules.get(*r).ast.file),
+                    start: 0,
+                    end: 0,
+                };
                 let d = Diagnostic::new(
                     crate::diag::Code::E0101,
                     format!("no operator `{name}`"),
@@ -194,8 +250,15 @@ impl Program {
                     "neither in this file nor in std::operators",
                 );
                 let d = modules::with_suggestion(d, name, known);
-                let list = own.iter().chain(&std).map(|o| o.name.name.clone()).collect::<Vec<_>>().join(", ");
-                let help = d.help.clone().map_or(format!("there are {list}"), |h| format!("{h} (there are {list})"));
+                let list = own
+                    .iter()
+                    .chain(&std)
+                    .map(|o| o.name.name.clone())
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let help = d.help.clone().map_or(format!("there are {list}"), |h| {
+                    format!("{h} (there are {list})")
+                });
                 Err(self.error(vec![d.help(help)]))
             }
         }
@@ -203,7 +266,11 @@ impl Program {
 
     /// The only network of the files.
     pub fn only_network(&self) -> NetworkRequest<'_> {
-        NetworkRequest { program: self, name: None, overrides: Overrides::new() }
+        NetworkRequest {
+            program: self,
+            name: None,
+            overrides: Overrides::new(),
+        }
     }
 
     /// Finds a `fn`, `const` or other item as seen from a module.
@@ -215,7 +282,10 @@ impl Program {
     }
 
     fn error(&self, diagnostics: Vec<Diagnostic>) -> CheckError {
-        CheckError { diagnostics, sources: self.modules.sources.clone() }
+        CheckError {
+            diagnostics,
+            sources: self.modules.sources.clone(),
+        }
     }
 }
 
@@ -263,18 +333,41 @@ impl NetworkRequest<'_> {
         }
         let Some((root, item)) = found else {
             let known: Vec<String> = p.networks().iter().map(|n| n.name.name.clone()).collect();
-            let file = p.roots.first().map_or(FileId(0), |r| p.modules.get(*r).ast.file);
-            let span = Span { file, start: 0, end: 0 };
-            let what = self.name.as_ref().map_or("no network in this file".to_owned(), |n| format!("no network `{n}` in this file"));
-            let label = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
-            return Err(p.error(vec![Diagnostic::new(crate::diag::Code::E0101, what, span, label)]));
+            let file = p
+                .roots
+                .first()
+                .map_or(FileId(0), |r| p.modules.get(*r).ast.file);
+            let span = Span {
+                file,
+                start: 0,
+                end: 0,
+            };
+            let what = self
+                .name
+                .as_ref()
+                .map_or("no network in this file".to_owned(), |n| {
+                    format!("no network `{n}` in this file")
+                });
+            let label = if known.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("it has {}", known.join(", "))
+            };
+            return Err(p.error(vec![Diagnostic::new(
+                crate::diag::Code::E0101,
+                what,
+                span,
+                label,
+            )]));
         };
         let mut diags = names::check(&p.modules, root);
         let (info, more) = elaborate::network(&p.modules, root, item, &self.overrides);
         diags.extend(more);
         let diags = sorted(diags);
         match info {
-            Some(info) if diags.iter().all(|d| d.severity() == Severity::Warning) => Ok((info, diags)),
+            Some(info) if diags.iter().all(|d| d.severity() == Severity::Warning) => {
+                Ok((info, diags))
+            }
             _ => Err(p.error(diags)),
         }
     }
@@ -282,7 +375,14 @@ impl NetworkRequest<'_> {
 
 /// By place, each (code, place) once; errors of a place before warnings.
 fn sorted(mut diags: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    diags.sort_by_key(|d| (d.primary.span.file, d.primary.span.start, d.primary.span.end, d.code));
+    diags.sort_by_key(|d| {
+        (
+            d.primary.span.file,
+            d.primary.span.start,
+            d.primary.span.end,
+            d.code,
+        )
+    });
     let mut seen = HashSet::new();
     diags.retain(|d| seen.insert((d.code, d.primary.span)));
     diags

@@ -11,10 +11,22 @@ use std::path::{Path, PathBuf};
 
 /// The embedded standard library: module name, display name, text.
 pub const STDLIB: &[(&str, &str, &str)] = &[
-    ("init", "<std>/init.dnet", include_str!("../../stdlib/init.dnet")),
+    (
+        "init",
+        "<std>/init.dnet",
+        include_str!("../../stdlib/init.dnet"),
+    ),
     ("nn", "<std>/nn.dnet", include_str!("../../stdlib/nn.dnet")),
-    ("mixers", "<std>/mixers.dnet", include_str!("../../stdlib/mixers.dnet")),
-    ("operators", "<std>/operators.dnet", include_str!("../../stdlib/operators.dnet")),
+    (
+        "mixers",
+        "<std>/mixers.dnet",
+        include_str!("../../stdlib/mixers.dnet"),
+    ),
+    (
+        "operators",
+        "<std>/operators.dnet",
+        include_str!("../../stdlib/operators.dnet"),
+    ),
 ];
 
 /// Index of a module in [`Modules`].
@@ -80,13 +92,28 @@ impl Modules {
 
     /// Whether a span lies in the standard library.
     pub fn in_std(&self, span: Span) -> bool {
-        self.sources.files[span.file.0 as usize].name.starts_with("<std>")
+        self.sources.files[span.file.0 as usize]
+            .name
+            .starts_with("<std>")
     }
 
     /// Loads a module from text; `dir` is where its `use self::` files live.
     /// Every problem found goes to `diags`.
-    pub fn load(&mut self, name: &str, text: &str, dir: Option<&Path>, diags: &mut Vec<Diagnostic>) -> Option<ModuleId> {
-        self.load_keyed(&format!("file {name}"), name, text, dir.map(Path::to_owned), false, diags)
+    pub fn load(
+        &mut self,
+        name: &str,
+        text: &str,
+        dir: Option<&Path>,
+        diags: &mut Vec<Diagnostic>,
+    ) -> Option<ModuleId> {
+        self.load_keyed(
+            &format!("file {name}"),
+            name,
+            text,
+            dir.map(Path::to_owned),
+            false,
+            diags,
+        )
     }
 
     fn load_keyed(
@@ -113,8 +140,14 @@ impl Modules {
         // Items refer to their own module, whose id is only known now.
         let mut scope = scope;
         for (index, item) in ast.items.iter().enumerate() {
-            let Some(ident) = item_name(item) else { continue };
-            let entry = Entry { def: Def::Item(id, index), span: ident.span, imported: false };
+            let Some(ident) = item_name(item) else {
+                continue;
+            };
+            let entry = Entry {
+                def: Def::Item(id, index),
+                span: ident.span,
+                imported: false,
+            };
             if super::builtins::is_reserved_function(&ident.name) {
                 diags.push(
                     Diagnostic::new(
@@ -139,20 +172,38 @@ impl Modules {
                 scope.insert(ident.name.clone(), first);
             }
         }
-        self.list.push(ModuleData { ast, scope, std, dir });
+        self.list.push(ModuleData {
+            ast,
+            scope,
+            std,
+            dir,
+        });
         self.by_key.insert(key.to_owned(), id);
         Some(id)
     }
 
-    fn build_scope(&mut self, ast: &Module, dir: Option<&Path>, diags: &mut Vec<Diagnostic>) -> HashMap<String, Entry> {
+    fn build_scope(
+        &mut self,
+        ast: &Module,
+        dir: Option<&Path>,
+        diags: &mut Vec<Diagnostic>,
+    ) -> HashMap<String, Entry> {
         let mut scope: HashMap<String, Entry> = HashMap::new();
         for item in &ast.items {
-            let ItemKind::Use(used) = &item.kind else { continue };
+            let ItemKind::Use(used) = &item.kind else {
+                continue;
+            };
             let (path, names) = self.split_use(used, dir);
             let span = path[0].span.to(path[path.len() - 1].span);
-            let Some(module) = self.find_module(path, span, dir, diags) else { continue };
+            let Some(module) = self.find_module(path, span, dir, diags) else {
+                continue;
+            };
             let mut add = |ident: &Ident, name: &str, def: Def, diags: &mut Vec<Diagnostic>| {
-                let entry = Entry { def, span: ident.span, imported: true };
+                let entry = Entry {
+                    def,
+                    span: ident.span,
+                    imported: true,
+                };
                 if let Some(first) = scope.get(name) {
                     if first.def != def {
                         diags.push(
@@ -175,14 +226,22 @@ impl Modules {
                 add(last, &last.name, Def::Module(module), diags);
             }
             for (name, renamed) in &names {
-                let found = self.list[module.0].scope.get(&name.name).filter(|e| !e.imported).map(|e| e.def);
+                let found = self.list[module.0]
+                    .scope
+                    .get(&name.name)
+                    .filter(|e| !e.imported)
+                    .map(|e| e.def);
                 match found {
                     Some(def) => {
                         let new = renamed.as_ref().unwrap_or(name);
                         add(new, &new.name, def, diags);
                     }
                     None => {
-                        let have = self.list[module.0].scope.iter().filter(|(_, e)| !e.imported).map(|(n, _)| n.as_str());
+                        let have = self.list[module.0]
+                            .scope
+                            .iter()
+                            .filter(|(_, e)| !e.imported)
+                            .map(|(n, _)| n.as_str());
                         diags.push(with_suggestion(
                             Diagnostic::new(
                                 Code::E0101,
@@ -203,7 +262,11 @@ impl Modules {
     /// The module part of a `use` and the names taken from it: in
     /// `use std::nn::dense` the last segment is a name, in `use std::nn` it is
     /// the module itself.
-    fn split_use<'u>(&self, used: &'u Use, dir: Option<&Path>) -> (&'u [Ident], Vec<(Ident, Option<Ident>)>) {
+    fn split_use<'u>(
+        &self,
+        used: &'u Use,
+        dir: Option<&Path>,
+    ) -> (&'u [Ident], Vec<(Ident, Option<Ident>)>) {
         let path = &used.path[..];
         let n = path.len();
         if !used.names.is_empty() || n < 3 {
@@ -214,7 +277,11 @@ impl Modules {
                 let file = path[1..].iter().fold(d.to_owned(), |f, s| f.join(&s.name));
                 file.with_extension("dnet").exists()
             });
-        if is_module { (path, Vec::new()) } else { (&path[..n - 1], vec![(path[n - 1].clone(), None)]) }
+        if is_module {
+            (path, Vec::new())
+        } else {
+            (&path[..n - 1], vec![(path[n - 1].clone(), None)])
+        }
     }
 
     fn find_module(
@@ -226,9 +293,13 @@ impl Modules {
     ) -> Option<ModuleId> {
         let (key, name, text, new_dir, std) = match (path[0].name.as_str(), path.len()) {
             ("std", 2) => match STDLIB.iter().find(|m| m.0 == path[1].name) {
-                Some((module, name, text)) => {
-                    (format!("std {module}"), (*name).to_owned(), (*text).to_owned(), None, true)
-                }
+                Some((module, name, text)) => (
+                    format!("std {module}"),
+                    (*name).to_owned(),
+                    (*text).to_owned(),
+                    None,
+                    true,
+                ),
                 None => {
                     diags.push(with_suggestion(
                         Diagnostic::new(
@@ -246,8 +317,13 @@ impl Modules {
             ("self", n) if n >= 2 => {
                 let Some(dir) = dir else {
                     diags.push(
-                        Diagnostic::new(Code::E0003, "`use self::` needs a file on disk", span, "no directory to look in")
-                            .help("load this source from a file"),
+                        Diagnostic::new(
+                            Code::E0003,
+                            "`use self::` needs a file on disk",
+                            span,
+                            "no directory to look in",
+                        )
+                        .help("load this source from a file"),
                     );
                     return None;
                 };
@@ -269,7 +345,9 @@ impl Modules {
                 }
                 let text = std::fs::read(&file)
                     .map_err(|e| e.to_string())
-                    .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned()));
+                    .and_then(|bytes| {
+                        String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
+                    });
                 match text {
                     Ok(text) => {
                         let parent = file.parent().map(Path::to_owned);
@@ -309,7 +387,12 @@ impl Modules {
 
     /// Loads a file of the user. The key is its canonical path, so that a
     /// `use self::` of the same file finds it.
-    pub fn load_file(&mut self, path: &Path, text: &str, diags: &mut Vec<Diagnostic>) -> Option<ModuleId> {
+    pub fn load_file(
+        &mut self,
+        path: &Path,
+        text: &str,
+        diags: &mut Vec<Diagnostic>,
+    ) -> Option<ModuleId> {
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let key = format!("file {}", real.display());
         if let Some(&id) = self.by_key.get(&key) {
@@ -341,7 +424,8 @@ impl Modules {
             let found = text.lines().any(|line| {
                 heads.iter().any(|h| {
                     line.strip_prefix(h).is_some_and(|rest| {
-                        rest.strip_prefix(name).is_some_and(|r| r.starts_with(['(', ' ']))
+                        rest.strip_prefix(name)
+                            .is_some_and(|r| r.starts_with(['(', ' ']))
                     })
                 })
             });
@@ -356,8 +440,13 @@ impl Modules {
 }
 
 fn cyclic(path: &[Ident], span: Span) -> Diagnostic {
-    Diagnostic::new(Code::E0104, format!("`{}` uses itself", path_text(path)), span, "this closes the cycle")
-        .help("move what both files need into a third")
+    Diagnostic::new(
+        Code::E0104,
+        format!("`{}` uses itself", path_text(path)),
+        span,
+        "this closes the cycle",
+    )
+    .help("move what both files need into a third")
 }
 
 /// The name an item defines.
@@ -374,7 +463,10 @@ pub fn item_name(item: &Item) -> Option<&Ident> {
 
 /// `std::nn`
 pub fn path_text(path: &[Ident]) -> String {
-    path.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join("::")
+    path.iter()
+        .map(|p| p.name.as_str())
+        .collect::<Vec<_>>()
+        .join("::")
 }
 
 /// Adds "did you mean" where a known name is close.
@@ -384,7 +476,10 @@ pub fn with_suggestion<'a>(
     known: impl Iterator<Item = &'a str>,
 ) -> Diagnostic {
     let limit = 1 + name.chars().count() / 4;
-    let best = known.map(|k| (edit_distance(name, k), k)).filter(|(d, _)| *d <= limit).min();
+    let best = known
+        .map(|k| (edit_distance(name, k), k))
+        .filter(|(d, _)| *d <= limit)
+        .min();
     match best {
         Some((_, k)) => diagnostic.help(format!("did you mean `{k}`?")),
         None => diagnostic,
@@ -398,7 +493,11 @@ fn edit_distance(a: &str, b: &str) -> usize {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, cb) in b.iter().enumerate() {
-            let cost = if ca.eq_ignore_ascii_case(cb) { diagonal } else { diagonal + 1 };
+            let cost = if ca.eq_ignore_ascii_case(cb) {
+                diagonal
+            } else {
+                diagonal + 1
+            };
             diagonal = row[j + 1];
             row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
         }

@@ -56,7 +56,11 @@ impl Names<'_> {
             ItemKind::Const(c) => self.scoped(|s| s.expr(&c.value)),
             ItemKind::Fn(f) => {
                 let init = f.role.as_ref().is_some_and(|r| r.name == "init");
-                if let Some(role) = f.role.as_ref().filter(|r| r.name != "init" && r.name != "norm") {
+                if let Some(role) = f
+                    .role
+                    .as_ref()
+                    .filter(|r| r.name != "init" && r.name != "norm")
+                {
                     self.diags.push(
                         Diagnostic::new(Code::E0101, format!("unknown role `{}`", role.name), role.span, "not a role")
                             .help("roles are `norm` (a configuration-dependent norm) and `init` (an initialiser)"),
@@ -81,12 +85,20 @@ impl Names<'_> {
         self.scopes.push(HashMap::new());
         f(self);
         let scope = self.scopes.pop().expect("pushed above");
-        let mut unused: Vec<_> = scope.into_iter().filter(|(n, l)| !l.used && !n.starts_with('_')).collect();
+        let mut unused: Vec<_> = scope
+            .into_iter()
+            .filter(|(n, l)| !l.used && !n.starts_with('_'))
+            .collect();
         unused.sort_by_key(|(_, l)| l.span.start);
         for (name, local) in unused {
             self.diags.push(
-                Diagnostic::new(Code::W0601, format!("`{name}` is never used"), local.span, "defined here")
-                    .help(format!("remove it, or call it `_{name}`")),
+                Diagnostic::new(
+                    Code::W0601,
+                    format!("`{name}` is never used"),
+                    local.span,
+                    "defined here",
+                )
+                .help(format!("remove it, or call it `_{name}`")),
             );
         }
     }
@@ -94,7 +106,12 @@ impl Names<'_> {
     fn function(&mut self, params: &[FnParam], body: impl FnOnce(&mut Self)) {
         self.scoped(|s| {
             for p in params {
-                if let Some(first) = s.scopes.last().and_then(|sc| sc.get(&p.name.name)).map(|l| l.span) {
+                if let Some(first) = s
+                    .scopes
+                    .last()
+                    .and_then(|sc| sc.get(&p.name.name))
+                    .map(|l| l.span)
+                {
                     s.diags.push(
                         Diagnostic::new(
                             Code::E0102,
@@ -107,7 +124,11 @@ impl Names<'_> {
                     );
                     continue;
                 }
-                for e in p.default.iter().chain(p.range.iter().flat_map(|(a, b)| [a, b])) {
+                for e in p
+                    .default
+                    .iter()
+                    .chain(p.range.iter().flat_map(|(a, b)| [a, b]))
+                {
                     s.expr(e);
                 }
                 s.define(&p.name, false);
@@ -119,17 +140,33 @@ impl Names<'_> {
     fn define(&mut self, name: &Ident, warn_shadow: bool) {
         if warn_shadow {
             let depth = self.scopes.len().saturating_sub(1);
-            if let Some(outer) = self.scopes[..depth].iter().rev().find_map(|s| s.get(&name.name)) {
+            if let Some(outer) = self.scopes[..depth]
+                .iter()
+                .rev()
+                .find_map(|s| s.get(&name.name).map(|l| l.span))
+                .or_else(|| {
+                    let items = &self.modules.get(self.module).scope;
+                    items.get(&name.name).map(|e| e.span)
+                })
+            {
                 self.diags.push(
-                    Diagnostic::new(Code::W0604, format!("`{}` hides an outer name", name.name), name.span, "defined here")
-                        .also(outer.span, "the hidden one")
-                        .help(format!("choose another name, or assign to the outer one: `{} = ...`", name.name)),
+                    Diagnostic::new(
+                        Code::W0604,
+                        format!("`{}` hides an outer name", name.name),
+                        name.span,
+                        "defined here",
+                    )
+                    .also(outer, "the hidden one")
+                    .help("choose another name; an outer `var` is assigned to without `let`"),
                 );
             }
         }
         let scope = self.scopes.last_mut().expect("inside a scope");
         // A second `let` in the same block is E0102 at elaboration; keep the first.
-        scope.entry(name.name.clone()).or_insert(Local { span: name.span, used: false });
+        scope.entry(name.name.clone()).or_insert(Local {
+            span: name.span,
+            used: false,
+        });
     }
 
     fn body(&mut self, body: &Body) {
@@ -142,14 +179,23 @@ impl Names<'_> {
     fn stmts(&mut self, block: &Block) {
         for stmt in &block.stmts {
             match &stmt.kind {
-                StmtKind::Let { pattern, annotation, value, .. } => {
+                StmtKind::Let {
+                    pattern,
+                    annotation,
+                    value,
+                    ..
+                } => {
                     self.annotation(annotation);
                     self.expr(value);
                     for name in pattern {
                         self.define(name, true);
                     }
                 }
-                StmtKind::Var { name, annotation, value } => {
+                StmtKind::Var {
+                    name,
+                    annotation,
+                    value,
+                } => {
                     self.annotation(annotation);
                     self.expr(value);
                     self.define(name, true);
@@ -170,7 +216,10 @@ impl Names<'_> {
                     }
                     match &p.per {
                         ParamPer::Whole => {}
-                        ParamPer::Site(e) | ParamPer::Displacement(e) | ParamPer::Momentum(e) | ParamPer::Pair(e) => self.expr(e),
+                        ParamPer::Site(e)
+                        | ParamPer::Displacement(e)
+                        | ParamPer::Momentum(e)
+                        | ParamPer::Pair(e) => self.expr(e),
                     }
                     if let Some(init) = &p.init {
                         let outer = std::mem::replace(&mut self.place, Place::Init);
@@ -180,11 +229,19 @@ impl Names<'_> {
                     // `if bias { param bias: ... }` reads well: no W0604 here; and a
                     // parameter that influences nothing is W0602, not W0601.
                     self.define(&p.name, false);
-                    if let Some(local) = self.scopes.last_mut().and_then(|s| s.get_mut(&p.name.name)) {
+                    if let Some(local) =
+                        self.scopes.last_mut().and_then(|s| s.get_mut(&p.name.name))
+                    {
                         local.used = true;
                     }
                 }
-                StmtKind::Repeat { var, from, to, body, .. } => {
+                StmtKind::Repeat {
+                    var,
+                    from,
+                    to,
+                    body,
+                    ..
+                } => {
                     for e in from.iter().chain([to]) {
                         self.expr(e);
                     }
@@ -195,7 +252,11 @@ impl Names<'_> {
                         s.stmts(body);
                     });
                 }
-                StmtKind::If { cond, then, otherwise } => {
+                StmtKind::If {
+                    cond,
+                    then,
+                    otherwise,
+                } => {
                     self.expr(cond);
                     self.scoped(|s| s.stmts(then));
                     if let Some(b) = otherwise {
@@ -251,7 +312,11 @@ impl Names<'_> {
                         }
                     });
                 }
-                OpStmtKind::If { cond, then, otherwise } => {
+                OpStmtKind::If {
+                    cond,
+                    then,
+                    otherwise,
+                } => {
                     self.expr(cond);
                     self.scoped(|s| s.op_stmts(then));
                     self.scoped(|s| s.op_stmts(otherwise));
@@ -263,8 +328,13 @@ impl Names<'_> {
     fn assigned(&mut self, name: &Ident) {
         if !self.scopes.iter().any(|s| s.contains_key(&name.name)) {
             self.diags.push(
-                Diagnostic::new(Code::E0101, format!("unknown name `{}`", name.name), name.span, "not defined")
-                    .help(format!("declare it first: `var {} = ...`", name.name)),
+                Diagnostic::new(
+                    Code::E0101,
+                    format!("unknown name `{}`", name.name),
+                    name.span,
+                    "not defined",
+                )
+                .help(format!("declare it first: `var {} = ...`", name.name)),
             );
         }
     }
@@ -297,7 +367,9 @@ impl Names<'_> {
     }
 
     fn called(&mut self, call: &Call) {
-        let at = call.function[0].span.to(call.function[call.function.len() - 1].span);
+        let at = call.function[0]
+            .span
+            .to(call.function[call.function.len() - 1].span);
         self.used(&call.function, at);
     }
 
@@ -310,11 +382,12 @@ impl Names<'_> {
                     return;
                 }
             }
-            if self.is_primitive(first) {
-                return;
-            }
         }
+        // An imported function may have the name of a primitive of another place.
         self.used_items.insert(first.clone());
+        if path.len() == 1 && self.is_primitive(first) {
+            return;
+        }
         if self.modules.resolve(self.module, path).is_some() {
             return;
         }
@@ -326,7 +399,12 @@ impl Names<'_> {
         known.extend(builtins::VALUES);
         known.sort_unstable();
         let mut d = with_suggestion(
-            Diagnostic::new(Code::E0101, format!("unknown name `{name}`"), span, "not defined"),
+            Diagnostic::new(
+                Code::E0101,
+                format!("unknown name `{name}`"),
+                span,
+                "not defined",
+            ),
             &name,
             known.into_iter(),
         );
@@ -334,18 +412,26 @@ impl Names<'_> {
             && path.len() == 1
             && let Some(home) = self.modules.std_home(first)
         {
-            d = d.help(format!("the standard library has it: `use std::{home}::{{{name}}}`"));
+            d = d.help(format!(
+                "the standard library has it: `use std::{home}::{{{name}}}`"
+            ));
         }
         self.diags.push(d);
     }
 
     fn is_primitive(&self, name: &str) -> bool {
-        let arithmetic = builtins::unary(name).is_some() || name == "pi" || name == "N" || matches!(name, "max" | "min" | "div" | "mod" | "fail");
+        let arithmetic = builtins::unary(name).is_some()
+            || name == "pi"
+            || name == "N"
+            || matches!(name, "max" | "min" | "div" | "mod" | "fail");
         let operator = builtins::OPERATOR_NAMES.contains(&name);
         match self.place {
             // Functions may serve operators, too.
             Place::Tensor => {
-                arithmetic || operator || builtins::FUNCTIONS.contains(&name) || builtins::VALUES.contains(&name)
+                arithmetic
+                    || operator
+                    || builtins::FUNCTIONS.contains(&name)
+                    || builtins::VALUES.contains(&name)
             }
             Place::Init => {
                 arithmetic
@@ -359,11 +445,16 @@ impl Names<'_> {
 
     fn unused_imports(&mut self, ast: &Module) {
         for item in &ast.items {
-            let ItemKind::Use(used) = &item.kind else { continue };
+            let ItemKind::Use(used) = &item.kind else {
+                continue;
+            };
             let names: Vec<&Ident> = if used.names.is_empty() {
                 used.path.last().into_iter().collect()
             } else {
-                used.names.iter().map(|(n, renamed)| renamed.as_ref().unwrap_or(n)).collect()
+                used.names
+                    .iter()
+                    .map(|(n, renamed)| renamed.as_ref().unwrap_or(n))
+                    .collect()
             };
             // `use std::nn::dense` brings `dense` into scope, `use std::nn` brings `nn`:
             // the last segment either way.
@@ -373,8 +464,13 @@ impl Names<'_> {
                 let item = known.is_some_and(|e| matches!(e.def, Def::Item(..) | Def::Module(_)));
                 if ours && item && !self.used_items.contains(&name.name) {
                     self.diags.push(
-                        Diagnostic::new(Code::W0601, format!("`{}` is imported but never used", name.name), name.span, "imported here")
-                            .help("remove it from the `use`"),
+                        Diagnostic::new(
+                            Code::W0601,
+                            format!("`{}` is imported but never used", name.name),
+                            name.span,
+                            "imported here",
+                        )
+                        .help("remove it from the `use`"),
                     );
                 }
             }

@@ -23,7 +23,10 @@ impl Sink for Extents {
             .filter(|(_, p)| *p != Pauli::Z)
             .map(|(site, _)| self.geometry.coordinates(*site))
             .collect();
-        let extent = (0..2).map(|axis| self.arc(flips.iter().map(|c| c[axis]).collect(), axis)).max().unwrap_or(0);
+        let extent = (0..2)
+            .map(|axis| self.arc(flips.iter().map(|c| c[axis]).collect(), axis))
+            .max()
+            .unwrap_or(0);
         let largest = self.largest.entry(self.at).or_insert(0);
         *largest = extent.max(*largest);
         Ok(())
@@ -43,7 +46,9 @@ impl Extents {
     fn arc(&self, mut at: Vec<usize>, axis: usize) -> usize {
         at.sort_unstable();
         at.dedup();
-        let (Some(&first), Some(&last)) = (at.first(), at.last()) else { return 0 };
+        let (Some(&first), Some(&last)) = (at.first(), at.last()) else {
+            return 0;
+        };
         if !self.geometry.periodic {
             return last - first + 1;
         }
@@ -57,14 +62,29 @@ impl Extents {
 /// One warning per summand whose clusters grow with the lattice.
 pub fn warnings(info: &OperatorInfo) -> Vec<Diagnostic> {
     let measure = |l: usize| {
-        let extent = if info.lattice == LatticeKind::Chain { [l * l, 1] } else { [l, l] };
-        let geometry = Geometry { extent, periodic: true };
-        let mut sink = Extents { geometry, at: (0, 0), largest: BTreeMap::new() };
+        let extent = if info.lattice == LatticeKind::Chain {
+            [l * l, 1]
+        } else {
+            [l, l]
+        };
+        let geometry = Geometry {
+            extent,
+            periodic: true,
+        };
+        let mut sink = Extents {
+            geometry,
+            at: (0, 0),
+            largest: BTreeMap::new(),
+        };
         info.expand(geometry, &mut sink).ok().map(|()| sink.largest)
     };
     // Lattices on which the operator does not exist say nothing.
-    let (Some(small), Some(large)) = (measure(4), measure(6)) else { return Vec::new() };
-    let grown = large.into_iter().filter(|(key, extent)| small.get(key).is_some_and(|s| extent > s));
+    let (Some(small), Some(large)) = (measure(4), measure(6)) else {
+        return Vec::new();
+    };
+    let grown = large
+        .into_iter()
+        .filter(|(key, extent)| small.get(key).is_some_and(|s| extent > s));
     grown
         .map(|((family, summand), _)| {
             let span = info.families[family].summands[summand].span;

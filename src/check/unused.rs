@@ -1,6 +1,6 @@
 //! What a network computes or declares in vain.
 
-use super::core::{CoreOp, NetworkInfo, ValueId};
+use super::core::{CoreOp, NetworkInfo};
 use super::modules::Modules;
 use crate::diag::{Code, Diagnostic};
 
@@ -18,8 +18,17 @@ pub fn warnings(modules: &Modules, info: &NetworkInfo) -> Vec<Diagnostic> {
         let CoreOp::Param(p) = v.op else { continue };
         if !live[k] {
             let param = &info.params[p.0 as usize];
-            let outer = v.via.iter().rev().map(|c| c.1).find(|s| !modules.in_std(*s));
-            let span = if modules.in_std(param.span) { outer.unwrap_or(param.span) } else { param.span };
+            let outer = v
+                .via
+                .iter()
+                .rev()
+                .map(|c| c.1)
+                .find(|s| !modules.in_std(*s));
+            let span = if modules.in_std(param.span) {
+                outer.unwrap_or(param.span)
+            } else {
+                param.span
+            };
             out.push(
                 Diagnostic::new(
                     Code::W0602,
@@ -32,7 +41,8 @@ pub fn warnings(modules: &Modules, info: &NetworkInfo) -> Vec<Diagnostic> {
         }
     }
     for m in &info.mixers {
-        if !live[m.output.0 as usize] {
+        // Mixers the library's mixers are made of die with them.
+        if !live[m.output.0 as usize] && !modules.in_std(m.span) {
             out.push(
                 Diagnostic::new(
                     Code::W0603,
@@ -44,6 +54,5 @@ pub fn warnings(modules: &Modules, info: &NetworkInfo) -> Vec<Diagnostic> {
             );
         }
     }
-    let _ = ValueId(0);
     out
 }

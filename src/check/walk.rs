@@ -29,7 +29,9 @@ pub fn block<'a>(b: &'a Block, visit: &mut dyn FnMut(Node<'a>)) {
             | StmtKind::Return(value) => expr(value, visit),
             StmtKind::Param(_) => visit(Node::Param),
             StmtKind::Repeat { body, .. } => block(body, visit),
-            StmtKind::If { then, otherwise, .. } => {
+            StmtKind::If {
+                then, otherwise, ..
+            } => {
                 block(then, visit);
                 if let Some(b) = otherwise {
                     block(b, visit);

@@ -9,7 +9,12 @@ use std::path::Path;
 /// in one vector. Integer and float dtypes are accepted.
 pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
     let bytes = std::fs::read(path).map_err(|e| CliError::io("read", path, &e))?;
-    let bad = |why: String| CliError::new(format!("`{}`: {why}", path.display()), "expected a .npy array of +1 and -1, [samples, sites]");
+    let bad = |why: String| {
+        CliError::new(
+            format!("`{}`: {why}", path.display()),
+            "expected a .npy array of +1 and -1, [samples, sites]",
+        )
+    };
     let open = || npyz::NpyFile::new(&bytes[..]).map_err(|e| bad(e.to_string()));
     let file = open()?;
     let shape: Vec<usize> = file.shape().iter().map(|n| *n as usize).collect();
@@ -20,7 +25,9 @@ pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
     if file.order() != npyz::Order::C && shape.len() > 1 {
         return Err(bad("it is in Fortran order".to_owned()));
     }
-    fn all<T: npyz::Deserialize + Into<f64>>(file: npyz::NpyFile<&[u8]>) -> Option<io::Result<Vec<f64>>> {
+    fn all<T: npyz::Deserialize + Into<f64>>(
+        file: npyz::NpyFile<&[u8]>,
+    ) -> Option<io::Result<Vec<f64>>> {
         let reader = file.try_data::<T>().ok()?;
         Some(reader.map(|x| x.map(Into::into)).collect())
     }
@@ -28,10 +35,13 @@ pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
         let reader = file.try_data::<i64>().ok()?;
         Some(reader.map(|x| x.map(|v| v as f64)).collect())
     }
-    let readers: [fn(npyz::NpyFile<&[u8]>) -> Option<io::Result<Vec<f64>>>; 6] =
-        [all::<i8>, all::<i16>, all::<i32>, wide, all::<f32>, all::<f64>];
+    let readers: [fn(npyz::NpyFile<&[u8]>) -> Option<io::Result<Vec<f64>>>; 6] = [
+        all::<i8>, all::<i16>, all::<i32>, wide, all::<f32>, all::<f64>,
+    ];
     for read in readers {
-        let Some(values) = read(open()?) else { continue };
+        let Some(values) = read(open()?) else {
+            continue;
+        };
         let values = values.map_err(|e| bad(e.to_string()))?;
         let spins = values.iter().map(|x| match *x {
             1.0 => Ok(1),
@@ -50,7 +60,11 @@ pub fn write_npz<T: npyz::AutoSerialize>(path: &Path, arrays: &[(&str, Vec<usize
         let mut npz = npyz::npz::NpzWriter::new(bytes);
         for (name, shape, data) in arrays {
             let shape: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
-            let mut writer = npz.array(name, Default::default())?.default_dtype().shape(&shape).begin_nd()?;
+            let mut writer = npz
+                .array(name, Default::default())?
+                .default_dtype()
+                .shape(&shape)
+                .begin_nd()?;
             writer.extend(data)?;
             writer.finish()?;
         }

@@ -22,7 +22,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     for file in &args.files {
         let program = Program::load(file);
         let diagnostics = program.check();
-        let e = diagnostics.iter().filter(|d| d.severity() == Severity::Error).count();
+        let e = diagnostics
+            .iter()
+            .filter(|d| d.severity() == Severity::Error)
+            .count();
         errors += e;
         warnings += diagnostics.len() - e;
         ui.diagnostics(program.sources(), &diagnostics);
@@ -33,8 +36,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         if errors + warnings == 0 {
             eprintln!("checked {files}: no problems");
         } else {
-            eprintln!("checked {files}: {}, {}", plural(errors, "error"), plural(warnings, "warning"));
+            eprintln!(
+                "checked {files}: {}, {}",
+                plural(errors, "error"),
+                plural(warnings, "warning")
+            );
         }
     }
-    if errors > 0 || (args.deny_warnings && warnings > 0) { Err(CliError::Silent) } else { Ok(()) }
+    if errors > 0 || (args.deny_warnings && warnings > 0) {
+        Err(CliError::Silent)
+    } else {
+        Ok(())
+    }
 }

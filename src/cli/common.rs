@@ -37,11 +37,17 @@ pub enum CliError {
 impl CliError {
     /// An error with a way out.
     pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        CliError::Message { what: what.into(), help: Some(help.into()) }
+        CliError::Message {
+            what: what.into(),
+            help: Some(help.into()),
+        }
     }
     /// An error that speaks for itself.
     pub fn plain(what: impl Into<String>) -> Self {
-        CliError::Message { what: what.into(), help: None }
+        CliError::Message {
+            what: what.into(),
+            help: None,
+        }
     }
     /// A failure to read or write a file.
     pub fn io(doing: &str, path: &Path, error: &std::io::Error) -> Self {
@@ -51,7 +57,10 @@ impl CliError {
             std::io::ErrorKind::StorageFull => "free some space; nothing was overwritten",
             _ => "the file was left as it was",
         };
-        CliError::new(format!("cannot {doing} `{}`: {error}", path.display()), help)
+        CliError::new(
+            format!("cannot {doing} `{}`: {error}", path.display()),
+            help,
+        )
     }
 }
 
@@ -70,8 +79,14 @@ pub struct Ui {
 impl Ui {
     /// `colour`: forced on or off, or decided by the terminal and NO_COLOR.
     pub fn new(colour: Option<bool>, format: MessageFormat) -> Ui {
-        let auto = || std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Ui { colour: colour.unwrap_or_else(auto), format }
+        let auto = || {
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        };
+        Ui {
+            colour: colour.unwrap_or_else(auto),
+            format,
+        }
     }
 
     /// Prints diagnostics to stderr (JSON lines to stdout).
@@ -81,7 +96,11 @@ impl Ui {
         }
         match self.format {
             MessageFormat::Human => {
-                let _ = write!(std::io::stderr(), "{}", render::human(sources, diagnostics, self.colour));
+                let _ = write!(
+                    std::io::stderr(),
+                    "{}",
+                    render::human(sources, diagnostics, self.colour)
+                );
             }
             MessageFormat::Json => {
                 let _ = print(&render::json(sources, diagnostics));
@@ -95,11 +114,16 @@ impl Ui {
             CliError::Check(e) => self.diagnostics(&e.sources, &e.diagnostics),
             CliError::Message { what, help } => {
                 if self.format == MessageFormat::Json {
-                    let object = serde_json::json!({"severity": "error", "message": what, "help": help});
+                    let object =
+                        serde_json::json!({"severity": "error", "message": what, "help": help});
                     let _ = print(&format!("{object}\n"));
                     return;
                 }
-                let (on, off) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+                let (on, off) = if self.colour {
+                    ("\x1b[1;31m", "\x1b[0m")
+                } else {
+                    ("", "")
+                };
                 let mut text = format!("{on}error{off}: {what}\n");
                 if let Some(help) = help {
                     text += &format!("  help: {help}\n");
@@ -120,7 +144,9 @@ impl Ui {
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::plain(format!("cannot write the output: {e}"))),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::plain(format!("cannot write the output: {e}")))
+        }
         _ => Ok(()),
     }
 }
@@ -148,7 +174,11 @@ impl NetworkArgs {
 
     /// Checks the network of a loaded program.
     pub fn check_in(&self, program: &Program) -> Result<(NetworkInfo, Vec<Diagnostic>), CliError> {
-        let names: Vec<&str> = program.networks().iter().map(|n| n.name.name.as_str()).collect();
+        let names: Vec<&str> = program
+            .networks()
+            .iter()
+            .map(|n| n.name.name.as_str())
+            .collect();
         if self.network.is_none() && names.len() > 1 {
             return Err(CliError::new(
                 format!("`{}` has {} networks", self.file.display(), names.len()),
@@ -175,9 +205,17 @@ pub fn parse_override(text: &str) -> Result<(String, Static), String> {
         "false" => Static::Bool(false),
         _ => match (value.parse::<i64>(), value.parse::<f64>()) {
             (Ok(k), _) => Static::Int(k),
-            (_, Ok(x)) if x.is_finite() && !value.bytes().all(|b| b.is_ascii_digit() || b == b'-') => Static::Real(x),
+            (_, Ok(x))
+                if x.is_finite() && !value.bytes().all(|b| b.is_ascii_digit() || b == b'-') =>
+            {
+                Static::Real(x)
+            }
             (_, Ok(_)) => return Err(format!("`{value}` is out of range")),
-            _ => return Err(format!("`{value}` is neither a number nor `true` nor `false`")),
+            _ => {
+                return Err(format!(
+                    "`{value}` is neither a number nor `true` nor `false`"
+                ));
+            }
         },
     };
     Ok((name.trim().to_owned(), parsed))
@@ -222,7 +260,9 @@ pub fn parse_sites(text: &str) -> Result<[usize; 2], String> {
 impl LatticeArgs {
     /// The lattice for a network or operator of this kind, if sites were given.
     pub fn lattice(&self, kind: LatticeKind) -> Result<Option<Lattice>, CliError> {
-        let Some([a, b]) = self.sites else { return Ok(None) };
+        let Some([a, b]) = self.sites else {
+            return Ok(None);
+        };
         let boundary = match self.boundary {
             BoundaryArg::Periodic => Boundary::Periodic,
             BoundaryArg::Open => Boundary::Open,
@@ -230,7 +270,10 @@ impl LatticeArgs {
         let extent = match (kind, b) {
             (LatticeKind::Chain, 0 | 1) => [a, 1],
             (LatticeKind::Chain, _) => {
-                return Err(CliError::new("two extents were given for a chain", "write `--sites N`"));
+                return Err(CliError::new(
+                    "two extents were given for a chain",
+                    "write `--sites N`",
+                ));
             }
             (LatticeKind::Square, 0) => {
                 let l = a.isqrt();
@@ -249,14 +292,21 @@ impl LatticeArgs {
 }
 
 /// Fails with the lattice's diagnostics, if there are any.
-pub fn check_lattice(program: &Program, info: &NetworkInfo, lattice: Lattice) -> Result<(), CliError> {
+pub fn check_lattice(
+    program: &Program,
+    info: &NetworkInfo,
+    lattice: Lattice,
+) -> Result<(), CliError> {
     let sites = crate::check::lattice::Sites {
         extent: lattice.extent,
         periodic: lattice.boundary == Boundary::Periodic,
     };
     let diagnostics = crate::check::lattice::check(program.modules(), info, sites);
     if diagnostics.iter().any(|d| d.severity() == Severity::Error) {
-        return Err(CliError::Check(CheckError { diagnostics, sources: program.sources().clone() }));
+        return Err(CliError::Check(CheckError {
+            diagnostics,
+            sources: program.sources().clone(),
+        }));
     }
     Ok(())
 }
@@ -268,7 +318,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 /// What a parameter file of this network records.
-pub fn metadata(program: &Program, info: &NetworkInfo, lattice: Lattice) -> crate::params::Metadata {
+pub fn metadata(
+    program: &Program,
+    info: &NetworkInfo,
+    lattice: Lattice,
+) -> crate::params::Metadata {
     let boundary = match lattice.boundary {
         Boundary::Periodic => "periodic",
         Boundary::Open => "open",
@@ -313,7 +367,8 @@ impl ParamArgs {
     ) -> Result<crate::params::Params, CliError> {
         let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
         let Some(file) = &self.params else {
-            return crate::params::initialise(info, lowered, lattice, self.seed).map_err(|e| plain(&e));
+            return crate::params::initialise(info, lowered, lattice, self.seed)
+                .map_err(|e| plain(&e));
         };
         let like = crate::params::Params::zeros(&lowered.graph, lattice).map_err(|e| plain(&e))?;
         let map = match &self.mapping {

@@ -39,10 +39,15 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let (sites, batch) = read_spins(&args.configs)?;
     let mut wanted = args.lattice.clone();
     let given = *wanted.sites.get_or_insert([sites, 0]);
-    let lattice = wanted.lattice(info.lattice)?.expect("sites were given or read");
+    let lattice = wanted
+        .lattice(info.lattice)?
+        .expect("sites were given or read");
     if lattice.sites() != sites {
         return Err(CliError::new(
-            format!("the configurations have {sites} spins, --sites says {}", given[0].max(1) * given[1].max(1)),
+            format!(
+                "the configurations have {sites} spins, --sites says {}",
+                given[0].max(1) * given[1].max(1)
+            ),
             "leave out --sites on a chain",
         ));
     }
@@ -50,9 +55,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let lowered = lower(&info);
     let params = args.params.load(&program, &info, &lowered, lattice)?;
     let log_psi = |s: &[i8]| -> Result<Complex64, CliError> {
-        let z = evaluate(&lowered.graph, lattice, &params.tensors, s).map_err(|e| CliError::plain(e.to_string()))?.log_psi();
+        let z = evaluate(&lowered.graph, lattice, &params.tensors, s)
+            .map_err(|e| CliError::plain(e.to_string()))?
+            .log_psi();
         if z.re.is_nan() || z.im.is_nan() {
-            return Err(CliError::new("log psi is not a number", "check the parameters: some may be huge"));
+            return Err(CliError::new(
+                "log psi is not a number",
+                "check the parameters: some may be huge",
+            ));
         }
         Ok(z)
     };
@@ -78,15 +88,29 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
                 arrays.push(("log_ratio", vec![samples, sites], ratios));
             }
             write_npz(path, &arrays)?;
-            print(&format!("{samples} configurations written to {}\n", path.display()))
+            print(&format!(
+                "{samples} configurations written to {}\n",
+                path.display()
+            ))
         }
         None => {
             let complex = lowered.graph.outputs.len() > 1;
-            let show = |z: &Complex64| if complex { format!("{:.15} {:+.15}i", z.re, z.im) } else { format!("{:.15}", z.re) };
+            let show = |z: &Complex64| {
+                if complex {
+                    format!("{:.15} {:+.15}i", z.re, z.im)
+                } else {
+                    format!("{:.15}", z.re)
+                }
+            };
             let mut text = String::new();
             for (k, z) in amplitudes.iter().enumerate() {
                 text += &format!("{}\n", show(z));
-                for r in ratios.iter().skip(k * sites).take(if ratios.is_empty() { 0 } else { sites }) {
+                for r in
+                    ratios
+                        .iter()
+                        .skip(k * sites)
+                        .take(if ratios.is_empty() { 0 } else { sites })
+                {
                     text += &format!("  {}\n", show(r));
                 }
             }

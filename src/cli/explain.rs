@@ -13,11 +13,17 @@ pub struct Args {
 /// Prints the page of a code.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let Some(text) = &args.code else {
-        let list: String = Code::ALL.iter().map(|c| format!("{}  {}\n", c.as_str(), c.title())).collect();
+        let list: String = Code::ALL
+            .iter()
+            .map(|c| format!("{}  {}\n", c.as_str(), c.title()))
+            .collect();
         return print(&list);
     };
     match Code::parse(text) {
         Some(code) => print(diag::page(code)),
-        None => Err(CliError::new(format!("there is no code `{text}`"), "`dnetc explain` lists all codes")),
+        None => Err(CliError::new(
+            format!("there is no code `{text}`"),
+            "`dnetc explain` lists all codes",
+        )),
     }
 }

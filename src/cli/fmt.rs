@@ -33,7 +33,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             }
         }
     }
-    if failed { Err(CliError::Silent) } else { Ok(()) }
+    if failed {
+        Err(CliError::Silent)
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the file changed (or would).
@@ -42,7 +46,12 @@ fn format_file(path: &Path, check: bool) -> Result<bool, CliError> {
     let mut sources = SourceMap::default();
     let name = path.display().to_string();
     let file = crate::syntax::ast::FileId(0);
-    let problem = |sources: SourceMap, diagnostics| CliError::Check(CheckError { diagnostics, sources });
+    let problem = |sources: SourceMap, diagnostics| {
+        CliError::Check(CheckError {
+            diagnostics,
+            sources,
+        })
+    };
     let text = match crate::syntax::source_from_bytes(file, &name, bytes) {
         Ok(text) => text,
         Err(d) => {

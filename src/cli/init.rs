@@ -32,13 +32,22 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         .ok_or_else(|| CliError::new("the number of sites is missing", "add `--sites N`"))?;
     check_lattice(&program, &info, lattice)?;
     let lowered = lower(&info);
-    let mut params = initialise(&info, &lowered, lattice, args.seed).map_err(|e| CliError::plain(e.to_string()))?;
+    let mut params = initialise(&info, &lowered, lattice, args.seed)
+        .map_err(|e| CliError::plain(e.to_string()))?;
     if let Some(size) = args.noise {
         if !(size.is_finite() && size >= 0.0) {
-            return Err(CliError::new(format!("--noise {size} is no standard deviation"), "give a number of at least 0"));
+            return Err(CliError::new(
+                format!("--noise {size} is no standard deviation"),
+                "give a number of at least 0",
+            ));
         }
         perturb(&mut params, size, args.seed);
     }
-    save(&args.output, &params, &metadata(&program, &info, lattice)).map_err(|e| CliError::plain(e.to_string()))?;
-    print(&format!("{} parameters written to {}\n", params.count(), args.output.display()))
+    save(&args.output, &params, &metadata(&program, &info, lattice))
+        .map_err(|e| CliError::plain(e.to_string()))?;
+    print(&format!(
+        "{} parameters written to {}\n",
+        params.count(),
+        args.output.display()
+    ))
 }

@@ -4,7 +4,9 @@ use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
-use crate::ir::Lattice;
+use crate::ir::{Lattice, lower};
+use crate::pass::cluster::Cluster;
+use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
 use crate::params::count::ParamCount;
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
@@ -37,8 +39,11 @@ enum Format {
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let program = Program::load(&args.network.file);
     let wanted = args.network.network.as_deref();
-    let operators: Vec<&OperatorItem> =
-        program.operators().into_iter().filter(|o| wanted.is_none_or(|w| w == o.name.name)).collect();
+    let operators: Vec<&OperatorItem> = program
+        .operators()
+        .into_iter()
+        .filter(|o| wanted.is_none_or(|w| w == o.name.name))
+        .collect();
     let networks: Vec<String> = program
         .networks()
         .into_iter()
@@ -67,15 +72,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         }
     }
     for operator in operators {
-        let report = super::operator::report(&program, operator, &args.network.define, &args.lattice, ui)?;
+        let report =
+            super::operator::report(&program, operator, &args.network.define, &args.lattice, ui)?;
         match args.format {
             Format::Text => text += &report.text,
             Format::Json => objects.push(report.json),
         }
     }
     if args.format == Format::Json {
-        let value = if objects.len() == 1 { objects.remove(0) } else { Json::Array(objects) };
-        text = serde_json::to_string_pretty(&value).map_err(|e| CliError::plain(e.to_string()))? + "\n";
+        let value = if objects.len() == 1 {
+            objects.remove(0)
+        } else {
+            Json::Array(objects)
+        };
+        text = serde_json::to_string_pretty(&value).map_err(|e| CliError::plain(e.to_string()))?
+            + "\n";
     }
     print(&text)
 }
@@ -84,6 +95,7 @@ struct View<'a> {
     info: &'a NetworkInfo,
     lattice: Option<Lattice>,
     count: ParamCount,
+    cost: CostModel,
     values: Vec<(String, &'a Value)>,
 }
 
@@ -98,7 +110,9 @@ fn static_json(s: Static) -> Json {
 /// Tokens whose value changes when one spin flips: offsets per axis from the
 /// flipped token, the widest over the spin's position in its token.
 fn support(v: &Value, axes: usize) -> Option<Vec<(i64, i64)>> {
-    let (Kind::Local(w), Place::Site(token)) = (v.kind, v.ty.place) else { return None };
+    let (Kind::Local(w), Place::Site(token)) = (v.kind, v.ty.place) else {
+        return None;
+    };
     Some(
         (0..axes)
             .map(|axis| {
@@ -130,11 +144,16 @@ impl<'a> View<'a> {
                 (_, true) => Some((format!("%{k}"), v)),
             })
             .collect();
-        View { info, lattice, count: ParamCount::of(info), values }
+        let cost = CostModel::new(&lower(info).graph, &Cluster::single());
+        View { info, lattice, count: ParamCount::of(info), cost, values }
     }
 
     fn axes(&self) -> usize {
-        if self.info.lattice == LatticeKind::Chain { 1 } else { 2 }
+        if self.info.lattice == LatticeKind::Chain {
+            1
+        } else {
+            2
+        }
     }
 
     fn total(&self) -> Option<usize> {
@@ -148,15 +167,25 @@ impl<'a> View<'a> {
         let info = self.info;
         let mut t = String::new();
         let full = if info.full { "full network" } else { "network" };
-        let lattice = if self.axes() == 1 { "chain" } else { "square lattice" };
+        let lattice = if self.axes() == 1 {
+            "chain"
+        } else {
+            "square lattice"
+        };
         let _ = writeln!(t, "{full} {} on a {lattice}  ({file})", info.name);
-        let hyper: Vec<String> = info.hyper.iter().map(|(k, v)| format!("{k} = {}", static_json(*v))).collect();
+        let hyper: Vec<String> = info
+            .hyper
+            .iter()
+            .map(|(k, v)| format!("{k} = {}", static_json(*v)))
+            .collect();
         if !hyper.is_empty() {
             let _ = writeln!(t, "  {}", hyper.join(", "));
         }
         let out = info.value(info.log_psi);
         let _ = writeln!(t, "  log_psi: {}", show_type(&out.ty));
-        let total = self.total().map_or_else(|| self.count.to_string(), |n| n.to_string());
+        let total = self
+            .total()
+            .map_or_else(|| self.count.to_string(), |n| n.to_string());
         let _ = writeln!(t, "\nparameters: {total}");
         let width = info.params.iter().map(|p| p.path.len()).max().unwrap_or(0);
         for p in &info.params {
@@ -188,10 +217,26 @@ impl<'a> View<'a> {
         for (name, v) in &self.values {
             let s = support(v, self.axes()).map_or(String::new(), |s| support_text(&s));
             let kind = show_kind(v.kind, v.ty.place, info.lattice);
-            let _ = writeln!(t, "  {name:width$}  {kind:16}  {:32}  {s}", show_type(&v.ty));
+            let _ = writeln!(
+                t,
+                "  {name:width$}  {kind:16}  {:32}  {s}",
+                show_type(&v.ty)
+            );
+        }
+        let _ = writeln!(t, "\ncost of one configuration or single-spin update (N spins, 32 bit):");
+        for line in self.cost.to_string().lines() {
+            let _ = writeln!(t, "  {line}");
         }
         if let Some(l) = self.lattice {
-            let _ = writeln!(t, "\nat {} sites: tokens and windows fit", l.sites());
+            let choice = self.cost.choose(l.sites());
+            let _ = writeln!(
+                t,
+                "\nat {} sites: tokens and windows fit; cheapest update by {}: {} multiply-adds, full evaluation {}",
+                l.sites(),
+                choice.method,
+                number(choice.operations),
+                number(choice.full)
+            );
         }
         t.push('\n');
         t
@@ -199,7 +244,11 @@ impl<'a> View<'a> {
 
     fn json(&self) -> Json {
         let info = self.info;
-        let hyper: serde_json::Map<String, Json> = info.hyper.iter().map(|(k, v)| (k.clone(), static_json(*v))).collect();
+        let hyper: serde_json::Map<String, Json> = info
+            .hyper
+            .iter()
+            .map(|(k, v)| (k.clone(), static_json(*v)))
+            .collect();
         let kind = |v: &Value| match v.kind {
             Kind::Const => "const",
             Kind::Local(_) => "local",
@@ -246,6 +295,31 @@ impl<'a> View<'a> {
                 "input_kind": kind(info.value(m.input)),
             })).collect::<Vec<_>>(),
             "values": values,
+            "cost": self.cost_json(),
+        })
+    }
+
+    fn cost_json(&self) -> Json {
+        let n = self.lattice.map(|l| l.sites() as f64);
+        let one = |c: &Cost| {
+            json!({
+                "operations": c.operations.to_string(), "bytes": c.bytes.to_string(),
+                "operations_at": n.map(|n| c.operations.at(n)), "bytes_at": n.map(|n| c.bytes.at(n)),
+            })
+        };
+        let update = |c: &UpdateCost| {
+            json!({
+                "build": one(&c.build), "update": one(&c.update), "cache_bytes": c.cache.to_string(),
+                "cache_bytes_at": n.map(|n| c.cache.at(n)),
+            })
+        };
+        json!({
+            "full": one(&self.cost.full),
+            "links": self.cost.links.as_ref().map(update),
+            "environments": self.cost.environments.as_ref().map(update),
+            "update_class": self.cost.update_class(),
+            "crossover_sites": self.cost.crossover(),
+            "choice": self.lattice.map(|l| self.cost.choose(l.sites()).method.to_string()),
         })
     }
 }

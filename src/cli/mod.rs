@@ -5,6 +5,7 @@ mod arrays;
 mod check;
 mod collapse;
 mod common;
+mod derive;
 mod ed;
 mod eval;
 mod explain;
@@ -24,9 +25,16 @@ pub use common::{CliError, MessageFormat, Ui};
 
 /// Compiler for neural quantum states written in the dnet language.
 #[derive(Parser)]
-#[command(name = "dnetc", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
-Every diagnostic has a page: `dnetc explain E0301`.")]
+#[command(
+    name = "dnetc",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Start with `dnetc new DIR`, then `dnetc check DIR/*.dnet`.\n\
+Every diagnostic has a page: `dnetc explain E0301`."
+)]
 struct Cli {
     /// When to colour messages (NO_COLOR is respected)
     #[arg(long, value_enum, default_value_t = Colour::Auto, global = true)]
@@ -57,6 +65,8 @@ enum Verb {
     Fmt(fmt::Args),
     /// Show a network's parameters, kinds, windows and mixers, or an operator's terms
     Inspect(inspect::Args),
+    /// Write the ABACUS recurrence of a network in the paper's notation
+    Derive(derive::Args),
     /// Initial parameters from a seed
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
@@ -94,6 +104,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args, &ui),
         Verb::Fmt(args) => fmt::run(&args, &ui),
         Verb::Inspect(args) => inspect::run(&args, &ui),
+        Verb::Derive(args) => derive::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
         Verb::Ed(args) => ed::run(&args, &ui),

@@ -26,7 +26,10 @@ operator model(J: real = 1, h: real = 1) on chain {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let dir = &args.dir;
     if dir.exists() {
-        return Err(CliError::new(format!("`{}` exists already", dir.display()), "choose another name; nothing was changed"));
+        return Err(CliError::new(
+            format!("`{}` exists already", dir.display()),
+            "choose another name; nothing was changed",
+        ));
     }
     std::fs::create_dir_all(dir).map_err(|e| CliError::io("create", dir, &e))?;
     for (name, text) in [("network.dnet", NETWORK), ("model.dnet", MODEL)] {

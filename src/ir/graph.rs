@@ -105,9 +105,17 @@ pub enum Op {
     /// New shape (the node's own), same elements.
     Reshape,
     /// Part of one axis.
-    Slice { axis: usize, start: usize, len: usize },
+    Slice {
+        axis: usize,
+        start: usize,
+        len: usize,
+    },
     /// Zeros around the operand along one axis (adjoint of `Slice`): result length `len`.
-    Pad { axis: usize, start: usize, len: usize },
+    Pad {
+        axis: usize,
+        start: usize,
+        len: usize,
+    },
     /// Join along an axis.
     Concat { axis: usize },
     /// Explicit broadcast to the node's place and shape (NumPy alignment).
@@ -189,7 +197,12 @@ impl Graph {
     /// Adds a node. Operands must exist. The type is taken as given; see
     /// [`super::valid`] for the rules it must obey.
     pub fn push(&mut self, op: Op, operands: &[NodeId], ty: NodeType) -> NodeId {
-        let id = self.graph.add_node(Node { op, ty, name: None, operands: operands.to_vec() });
+        let id = self.graph.add_node(Node {
+            op,
+            ty,
+            name: None,
+            operands: operands.to_vec(),
+        });
         for (k, &o) in operands.iter().enumerate() {
             self.graph.add_edge(o, id, k);
         }

@@ -3,7 +3,8 @@
 
 use super::graph::{Graph, GraphParam, MapFn, NodeId, NodeType, Op, Scan, ZipFn};
 use crate::check::core::{
-    Binary, CoreOp, DType, Dim, Einsum, NetworkInfo, ParamId, Place, ScanShape, Type, Unary, Value, ValueId,
+    Binary, CoreOp, DType, Dim, Einsum, NetworkInfo, ParamId, Place, ScanShape, Type, Unary, Value,
+    ValueId,
 };
 
 /// A lowered value: its real part, and its imaginary part if it is complex.
@@ -26,11 +27,23 @@ pub struct Lowered {
 
 /// Lowers a checked network.
 pub fn lower(info: &NetworkInfo) -> Lowered {
-    let mut l = Lowering { graph: Graph::default(), parts: Vec::with_capacity(info.values.len()), params: Vec::new() };
+    let mut l = Lowering {
+        graph: Graph::default(),
+        parts: Vec::with_capacity(info.values.len()),
+        params: Vec::new(),
+    };
     for p in &info.params {
-        let ty = NodeType { place: p.ty.place, shape: p.ty.shape.clone() };
+        let ty = NodeType {
+            place: p.ty.place,
+            shape: p.ty.shape.clone(),
+        };
         let re = l.graph.params.len() as u32;
-        let mut add = |suffix: &str| l.graph.params.push(GraphParam { path: format!("{}{suffix}", p.path), ty: ty.clone() });
+        let mut add = |suffix: &str| {
+            l.graph.params.push(GraphParam {
+                path: format!("{}{suffix}", p.path),
+                ty: ty.clone(),
+            })
+        };
         if p.ty.dtype == DType::Complex {
             add(".re");
             add(".im");
@@ -51,7 +64,10 @@ pub fn lower(info: &NetworkInfo) -> Lowered {
     }
     let out = l.parts[info.log_psi.0 as usize];
     l.graph.outputs = [Some(out.re), out.im].into_iter().flatten().collect();
-    Lowered { graph: l.graph, parts: l.parts }
+    Lowered {
+        graph: l.graph,
+        parts: l.parts,
+    }
 }
 
 struct Lowering {
@@ -67,31 +83,61 @@ fn real(re: NodeId) -> Parts {
 
 impl Lowering {
     fn value(&mut self, v: &Value) -> Parts {
-        let ty = NodeType { place: v.ty.place, shape: v.ty.shape.clone() };
+        let ty = NodeType {
+            place: v.ty.place,
+            shape: v.ty.shape.clone(),
+        };
         let args: Vec<Parts> = v.args.iter().map(|a| self.parts[a.0 as usize]).collect();
         match &v.op {
             CoreOp::Number(x) => real(self.graph.push(Op::Number(*x), &[], ty)),
             CoreOp::Imaginary(x) => {
                 let zero = self.graph.push(Op::Number(0.0), &[], ty.clone());
-                Parts { re: zero, im: Some(self.graph.push(Op::Number(*x), &[], ty)) }
+                Parts {
+                    re: zero,
+                    im: Some(self.graph.push(Op::Number(*x), &[], ty)),
+                }
             }
             CoreOp::Param(p) => self.param(*p, v, ty),
             CoreOp::Spins => real(self.graph.push(Op::Spins, &[], ty)),
-            CoreOp::SiteIndex { axis, .. } => real(self.graph.push(Op::SiteIndex { axis: *axis }, &[], ty)),
-            CoreOp::Displacement { axis, .. } => real(self.graph.push(Op::Displacement { axis: *axis }, &[], ty)),
-            CoreOp::Momentum { axis, .. } => real(self.graph.push(Op::Momentum { axis: *axis }, &[], ty)),
-            CoreOp::PairIndex { axis, source, .. } => {
-                real(self.graph.push(Op::PairIndex { axis: *axis, source: *source }, &[], ty))
+            CoreOp::SiteIndex { axis, .. } => {
+                real(self.graph.push(Op::SiteIndex { axis: *axis }, &[], ty))
             }
+            CoreOp::Displacement { axis, .. } => {
+                real(self.graph.push(Op::Displacement { axis: *axis }, &[], ty))
+            }
+            CoreOp::Momentum { axis, .. } => {
+                real(self.graph.push(Op::Momentum { axis: *axis }, &[], ty))
+            }
+            CoreOp::PairIndex { axis, source, .. } => real(self.graph.push(
+                Op::PairIndex {
+                    axis: *axis,
+                    source: *source,
+                },
+                &[],
+                ty,
+            )),
             CoreOp::SiteCount(token) => real(self.graph.push(Op::SiteCount(*token), &[], ty)),
-            CoreOp::Extent { axis, token } => {
-                real(self.graph.push(Op::Extent { axis: *axis, token: *token }, &[], ty))
-            }
+            CoreOp::Extent { axis, token } => real(self.graph.push(
+                Op::Extent {
+                    axis: *axis,
+                    token: *token,
+                },
+                &[],
+                ty,
+            )),
             CoreOp::Unary(f) => self.unary(*f, args[0]),
             CoreOp::Binary(f) => self.binary(*f, args[0], args[1]),
             CoreOp::Einsum(spec) => self.einsum(spec, &args, ty),
             CoreOp::Reshape => self.each(&args, ty, Op::Reshape),
-            CoreOp::Slice { axis, start, len } => self.each(&args, ty, Op::Slice { axis: *axis, start: *start, len: *len }),
+            CoreOp::Slice { axis, start, len } => self.each(
+                &args,
+                ty,
+                Op::Slice {
+                    axis: *axis,
+                    start: *start,
+                    len: *len,
+                },
+            ),
             CoreOp::Concat { axis } => self.concat(*axis, &args, v, ty),
             CoreOp::Window { lo, hi } => self.each(&args, ty, Op::Window { lo: *lo, hi: *hi }),
             CoreOp::Patch { ratio } => self.each(&args, ty, Op::Patch { ratio: *ratio }),
@@ -108,7 +154,8 @@ impl Lowering {
     fn param(&mut self, p: ParamId, v: &Value, ty: NodeType) -> Parts {
         let first = self.params[p.0 as usize];
         let re = self.graph.push(Op::Param(first), &[], ty.clone());
-        let im = (v.ty.dtype == DType::Complex).then(|| self.graph.push(Op::Param(first + 1), &[], ty));
+        let im =
+            (v.ty.dtype == DType::Complex).then(|| self.graph.push(Op::Param(first + 1), &[], ty));
         Parts { re, im }
     }
 
@@ -120,7 +167,14 @@ impl Lowering {
     }
 
     fn number(&mut self, x: f64) -> NodeId {
-        self.graph.push(Op::Number(x), &[], NodeType { place: Place::Whole, shape: vec![] })
+        self.graph.push(
+            Op::Number(x),
+            &[],
+            NodeType {
+                place: Place::Whole,
+                shape: vec![],
+            },
+        )
     }
 
     fn map(&mut self, f: MapFn, x: NodeId) -> NodeId {
@@ -130,16 +184,27 @@ impl Lowering {
 
     fn zip(&mut self, f: ZipFn, a: NodeId, b: NodeId) -> NodeId {
         let (ta, tb) = (self.graph.ty(a), self.graph.ty(b));
-        let place = if ta.place == Place::Whole { tb.place } else { ta.place };
+        let place = if ta.place == Place::Whole {
+            tb.place
+        } else {
+            ta.place
+        };
         let n = ta.shape.len().max(tb.shape.len());
-        let at = |s: &[Dim], k: usize| if k + s.len() >= n { s[k + s.len() - n] } else { Dim::Static(1) };
+        let at = |s: &[Dim], k: usize| {
+            if k + s.len() >= n {
+                s[k + s.len() - n]
+            } else {
+                Dim::Static(1)
+            }
+        };
         let shape = (0..n)
             .map(|k| match (at(&ta.shape, k), at(&tb.shape, k)) {
                 (Dim::Static(1), y) => y,
                 (x, _) => x,
             })
             .collect();
-        self.graph.push(Op::Zip(f), &[a, b], NodeType { place, shape })
+        self.graph
+            .push(Op::Zip(f), &[a, b], NodeType { place, shape })
     }
 
     fn scaled(&mut self, s: f64, x: NodeId) -> NodeId {
@@ -178,17 +243,29 @@ impl Lowering {
         match f {
             Unary::Re => real(x.re),
             Unary::Im => real(im),
-            Unary::Conj => Parts { re: x.re, im: Some(self.map(MapFn::Neg, im)) },
-            Unary::Neg => Parts { re: self.map(MapFn::Neg, x.re), im: Some(self.map(MapFn::Neg, im)) },
+            Unary::Conj => Parts {
+                re: x.re,
+                im: Some(self.map(MapFn::Neg, im)),
+            },
+            Unary::Neg => Parts {
+                re: self.map(MapFn::Neg, x.re),
+                im: Some(self.map(MapFn::Neg, im)),
+            },
             Unary::Exp => {
                 let r = self.map(MapFn::Exp, x.re);
                 let (c, s) = (self.map(MapFn::Cos, im), self.map(MapFn::Sin, im));
-                Parts { re: self.zip(ZipFn::Mul, r, c), im: Some(self.zip(ZipFn::Mul, r, s)) }
+                Parts {
+                    re: self.zip(ZipFn::Mul, r, c),
+                    im: Some(self.zip(ZipFn::Mul, r, s)),
+                }
             }
             Unary::Log => {
                 let n = self.norm2(x.re, im);
                 let l = self.map(MapFn::Log, n);
-                Parts { re: self.scaled(0.5, l), im: Some(self.zip(ZipFn::Atan2, im, x.re)) }
+                Parts {
+                    re: self.scaled(0.5, l),
+                    im: Some(self.zip(ZipFn::Atan2, im, x.re)),
+                }
             }
             Unary::Abs => {
                 let n = self.norm2(x.re, im);
@@ -211,7 +288,10 @@ impl Lowering {
                     let t = self.map(MapFn::Tanh, x2);
                     let sin = self.map(MapFn::Sin, y2);
                     let ss = self.zip(ZipFn::Mul, s, sin);
-                    Parts { re: self.zip(ZipFn::Div, t, d), im: Some(self.zip(ZipFn::Div, ss, d)) }
+                    Parts {
+                        re: self.zip(ZipFn::Div, t, d),
+                        im: Some(self.zip(ZipFn::Div, ss, d)),
+                    }
                 } else {
                     let ld = self.map(MapFn::Log1p, sc);
                     let sum = self.zip(ZipFn::Add, l, ld);
@@ -220,11 +300,17 @@ impl Lowering {
                     let t = self.map(MapFn::Tanh, x.re);
                     let (cos, sin) = (self.map(MapFn::Cos, im), self.map(MapFn::Sin, im));
                     let ts = self.zip(ZipFn::Mul, t, sin);
-                    Parts { re: self.scaled(0.5, sum), im: Some(self.zip(ZipFn::Atan2, ts, cos)) }
+                    Parts {
+                        re: self.scaled(0.5, sum),
+                        im: Some(self.zip(ZipFn::Atan2, ts, cos)),
+                    }
                 }
             }
             // The checker admits no other function of complex values.
-            _ => Parts { re: x.re, im: Some(im) },
+            _ => Parts {
+                re: x.re,
+                im: Some(im),
+            },
         }
     }
 
@@ -256,23 +342,39 @@ impl Lowering {
                     // The real operand may be the larger one: broadcast by adding its zero.
                     (Some(x), None) => self.like(x, re),
                     (None, Some(y)) => {
-                        let y = if f == Binary::Sub { self.map(MapFn::Neg, y) } else { y };
+                        let y = if f == Binary::Sub {
+                            self.map(MapFn::Neg, y)
+                        } else {
+                            y
+                        };
                         self.like(y, re)
                     }
                     (None, None) => unreachable!("real operands matched above"),
                 };
                 Parts { re, im: Some(im) }
             }
-            (Binary::Mul, Some(x), None) => Parts { re: self.zip(ZipFn::Mul, ar, br), im: Some(self.zip(ZipFn::Mul, x, br)) },
-            (Binary::Mul, None, Some(y)) => Parts { re: self.zip(ZipFn::Mul, ar, br), im: Some(self.zip(ZipFn::Mul, ar, y)) },
+            (Binary::Mul, Some(x), None) => Parts {
+                re: self.zip(ZipFn::Mul, ar, br),
+                im: Some(self.zip(ZipFn::Mul, x, br)),
+            },
+            (Binary::Mul, None, Some(y)) => Parts {
+                re: self.zip(ZipFn::Mul, ar, br),
+                im: Some(self.zip(ZipFn::Mul, ar, y)),
+            },
             (Binary::Mul, Some(x), Some(y)) => {
                 let (rr, ii) = (self.zip(ZipFn::Mul, ar, br), self.zip(ZipFn::Mul, x, y));
                 let (ri, ir) = (self.zip(ZipFn::Mul, ar, y), self.zip(ZipFn::Mul, x, br));
-                Parts { re: self.zip(ZipFn::Sub, rr, ii), im: Some(self.zip(ZipFn::Add, ri, ir)) }
+                Parts {
+                    re: self.zip(ZipFn::Sub, rr, ii),
+                    im: Some(self.zip(ZipFn::Add, ri, ir)),
+                }
             }
             (Binary::Div, ai, None) => {
                 let im = ai.map(|x| self.zip(ZipFn::Div, x, br));
-                Parts { re: self.zip(ZipFn::Div, ar, br), im }
+                Parts {
+                    re: self.zip(ZipFn::Div, ar, br),
+                    im,
+                }
             }
             (Binary::Div, _, Some(y)) => {
                 let n = self.norm2(br, y);
@@ -289,20 +391,35 @@ impl Lowering {
     /// `x` broadcast to the type of `like`.
     fn like(&mut self, x: NodeId, like: NodeId) -> NodeId {
         let ty = self.graph.ty(like).clone();
-        if *self.graph.ty(x) == ty { x } else { self.graph.push(Op::Broadcast, &[x], ty) }
+        if *self.graph.ty(x) == ty {
+            x
+        } else {
+            self.graph.push(Op::Broadcast, &[x], ty)
+        }
     }
 
     fn einsum(&mut self, spec: &Einsum, args: &[Parts], ty: NodeType) -> Parts {
         let op = Op::Einsum(spec.clone());
-        let [a, b] = args else { return self.each(args, ty, op) };
+        let [a, b] = args else {
+            return self.each(args, ty, op);
+        };
         let mut f = |x: NodeId, y: NodeId| self.graph.push(op.clone(), &[x, y], ty.clone());
         match (a.im, b.im) {
             (None, None) => real(f(a.re, b.re)),
-            (Some(x), None) => Parts { re: f(a.re, b.re), im: Some(f(x, b.re)) },
-            (None, Some(y)) => Parts { re: f(a.re, b.re), im: Some(f(a.re, y)) },
+            (Some(x), None) => Parts {
+                re: f(a.re, b.re),
+                im: Some(f(x, b.re)),
+            },
+            (None, Some(y)) => Parts {
+                re: f(a.re, b.re),
+                im: Some(f(a.re, y)),
+            },
             (Some(x), Some(y)) => {
                 let (rr, ii, ri, ir) = (f(a.re, b.re), f(x, y), f(a.re, y), f(x, b.re));
-                Parts { re: self.zip(ZipFn::Sub, rr, ii), im: Some(self.zip(ZipFn::Add, ri, ir)) }
+                Parts {
+                    re: self.zip(ZipFn::Sub, rr, ii),
+                    im: Some(self.zip(ZipFn::Add, ri, ir)),
+                }
             }
         }
     }
@@ -311,7 +428,11 @@ impl Lowering {
         let place = v.ty.place;
         let spread = |l: &mut Self, x: NodeId| {
             let own = l.graph.ty(x).clone();
-            if own.place == place { x } else { l.graph.push(Op::Broadcast, &[x], NodeType { place, ..own }) }
+            if own.place == place {
+                x
+            } else {
+                l.graph.push(Op::Broadcast, &[x], NodeType { place, ..own })
+            }
         };
         let re: Vec<NodeId> = args.iter().map(|a| spread(self, a.re)).collect();
         let complex = args.iter().any(|a| a.im.is_some());
@@ -326,7 +447,10 @@ impl Lowering {
                 .collect();
             self.graph.push(Op::Concat { axis }, &parts, ty.clone())
         });
-        Parts { re: self.graph.push(Op::Concat { axis }, &re, ty), im }
+        Parts {
+            re: self.graph.push(Op::Concat { axis }, &re, ty),
+            im,
+        }
     }
 
     /// Real and imaginary part as a leading axis of length 2.
@@ -335,7 +459,10 @@ impl Lowering {
         let lead = |n: usize| {
             let mut shape = ty.shape.clone();
             shape.insert(0, Dim::Static(n));
-            NodeType { place: ty.place, shape }
+            NodeType {
+                place: ty.place,
+                shape,
+            }
         };
         let im = match x.im {
             Some(im) => self.like(im, x.re),
@@ -351,12 +478,31 @@ impl Lowering {
         let ty = self.graph.ty(x).clone();
         let mut one = ty.clone();
         one.shape[0] = Dim::Static(1);
-        let part = self.graph.push(Op::Slice { axis: 0, start: k, len: 1 }, &[x], one);
-        self.graph.push(Op::Reshape, &[part], NodeType { place: ty.place, shape: ty.shape[1..].to_vec() })
+        let part = self.graph.push(
+            Op::Slice {
+                axis: 0,
+                start: k,
+                len: 1,
+            },
+            &[x],
+            one,
+        );
+        self.graph.push(
+            Op::Reshape,
+            &[part],
+            NodeType {
+                place: ty.place,
+                shape: ty.shape[1..].to_vec(),
+            },
+        )
     }
 
     fn scan(&mut self, shape: ScanShape, args: &[Parts], ty: &Type) -> Parts {
-        let (coefficients, skip) = if shape.skip { args[1..].split_at(args.len() - 2) } else { (&args[1..], &args[..0]) };
+        let (coefficients, skip) = if shape.skip {
+            args[1..].split_at(args.len() - 2)
+        } else {
+            (&args[1..], &args[..0])
+        };
         let x = args[0];
         let complex = x.im.is_some() || coefficients.iter().any(|c| c.im.is_some());
         let scan = Scan {
@@ -394,7 +540,17 @@ impl Lowering {
     fn convolve(&mut self, args: &[Parts], ty: NodeType, pairs: bool) -> Parts {
         let (x, k) = (args[0], args[1]);
         let op = |complex| {
-            if pairs { Op::Mix { complex, transposed: false } } else { Op::Convolve { complex, transposed: false } }
+            if pairs {
+                Op::Mix {
+                    complex,
+                    transposed: false,
+                }
+            } else {
+                Op::Convolve {
+                    complex,
+                    transposed: false,
+                }
+            }
         };
         if x.im.is_none() && k.im.is_none() {
             return real(self.graph.push(op(false), &[x.re, k.re], ty));
@@ -410,7 +566,10 @@ impl Lowering {
             }
         };
         let y = self.graph.push(op(complex), &[px, pk], packed_ty);
-        Parts { re: self.unpack(y, 0), im: Some(self.unpack(y, 1)) }
+        Parts {
+            re: self.unpack(y, 0),
+            im: Some(self.unpack(y, 1)),
+        }
     }
 
     /// A packed kernel whose leading axis lines up with that of packed channels.
@@ -421,8 +580,17 @@ impl Lowering {
             if missing == 0 {
                 return x;
             }
-            let shape = std::iter::repeat_n(Dim::Static(1), missing).chain(own.shape).collect();
-            l.graph.push(Op::Reshape, &[x], NodeType { place: own.place, shape })
+            let shape = std::iter::repeat_n(Dim::Static(1), missing)
+                .chain(own.shape)
+                .collect();
+            l.graph.push(
+                Op::Reshape,
+                &[x],
+                NodeType {
+                    place: own.place,
+                    shape,
+                },
+            )
         };
         let re = aligned(self, k.re);
         let im = k.im.map(|im| aligned(self, im));
@@ -432,12 +600,29 @@ impl Lowering {
     fn modes(&mut self, args: &[Parts], ty: NodeType) -> Parts {
         let (x, symbol) = (args[0], self.packed_kernel(args[1], ty.shape.len()));
         if x.im.is_none() {
-            return real(self.graph.push(Op::Modes { complex: false, transposed: false }, &[x.re, symbol], ty));
+            return real(self.graph.push(
+                Op::Modes {
+                    complex: false,
+                    transposed: false,
+                },
+                &[x.re, symbol],
+                ty,
+            ));
         }
         let px = self.pack(x);
         let packed = self.graph.ty(px).clone();
-        let y = self.graph.push(Op::Modes { complex: true, transposed: false }, &[px, symbol], packed);
-        Parts { re: self.unpack(y, 0), im: Some(self.unpack(y, 1)) }
+        let y = self.graph.push(
+            Op::Modes {
+                complex: true,
+                transposed: false,
+            },
+            &[px, symbol],
+            packed,
+        );
+        Parts {
+            re: self.unpack(y, 0),
+            im: Some(self.unpack(y, 1)),
+        }
     }
 }
 

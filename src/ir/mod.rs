@@ -30,12 +30,12 @@
 //! build a new one, so ids are dense and topological.
 
 pub mod graph;
-pub mod lower;
 pub mod kinds;
+pub mod lower;
 pub mod valid;
 
-pub use lower::{Lowered, lower};
 pub use graph::{Graph, GraphParam, MapFn, Node, NodeId, NodeType, Op, Scan, ZipFn};
+pub use lower::{Lowered, lower};
 
 /// Periodic or open boundary, for all axes of the lattice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -59,7 +59,10 @@ pub struct Lattice {
 impl Lattice {
     /// A chain of `n` spins.
     pub fn chain(n: usize, boundary: Boundary) -> Lattice {
-        Lattice { extent: [n, 1], boundary }
+        Lattice {
+            extent: [n, 1],
+            boundary,
+        }
     }
     /// Number of spins.
     pub fn sites(&self) -> usize {

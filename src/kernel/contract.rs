@@ -9,6 +9,9 @@ use crate::ir::{NodeId, ZipFn};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+/// Stands for the entries of a place in a contraction.
+const ENTRY: char = '\0';
+
 /// Letters summed over.
 pub(super) fn summed(e: &Einsum) -> Vec<char> {
     let mut letters: Vec<char> = e
@@ -101,13 +104,23 @@ impl Lowering<'_> {
         at: Space,
     ) -> Result<Value, LowerError> {
         let args = self.graph().args(id);
+        // the entries of a place are one more axis
+        let mut e = e.clone();
+        for (letters, &a) in e.inputs.iter_mut().zip(args) {
+            if self.leading(a) {
+                letters.insert(0, ENTRY);
+            }
+        }
+        if self.leading(id) {
+            e.output.insert(0, ENTRY);
+        }
         let mut shapes = Vec::new();
         let mut operands = Vec::new();
         for &a in args {
             shapes.push(self.dims(a)?);
             operands.push(self.operand(a, at)?);
         }
-        let indexing = Indexing::new(e, &shapes);
+        let indexing = Indexing::new(&e, &shapes);
         let (outs, sums): (usize, usize) =
             (indexing.out.iter().product(), indexing.sum.iter().product());
         let pick = |k: usize, o: usize, s: usize| operands[k][indexing.element(k, o, s)].clone();

@@ -9,10 +9,11 @@
 use super::geometry::{Geometry, Space};
 use super::materialise::Tree;
 use super::{
-    Buffer, BufferId, Cell, LowerError, MixChannel, Mixer, Program, Row, Source, StaticRow, Step,
+    Buffer, BufferId, Cell, DenseGroup, LowerError, MixChannel, Mixer, Program, Row, Source,
+    StaticRow, Step,
 };
 use crate::check::core::{Dim, Place, Token};
-use crate::interp::EvalError;
+use crate::interp::{EvalError, TokenLattice};
 use crate::ir::{Boundary, Graph, Lattice, NodeId, NodeType, Op};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -114,14 +115,30 @@ fn is_elementwise(graph: &Graph, id: NodeId) -> bool {
     }
 }
 
-fn space(place: Place) -> Result<Space, LowerError> {
+/// Values on displacements, momenta or pairs that depend on the configuration
+/// are rows per configuration, one per entry and element.
+fn space(place: Place) -> Space {
     match place {
-        Place::Whole => Ok(Space::Batch),
-        Place::Site(token) => Ok(Space::Site(token)),
-        other => Err(LowerError::Unsupported(format!(
-            "a configuration-dependent value on {other:?}"
-        ))),
+        Place::Site(token) => Space::Site(token),
+        _ => Space::Batch,
     }
+}
+
+/// Number of entries of a place that become a leading axis of rows.
+fn entries(lattice: Lattice, place: Place) -> Result<Option<usize>, EvalError> {
+    match place {
+        Place::Whole | Place::Site(_) => Ok(None),
+        Place::Displacement(t) | Place::Momentum(t) | Place::Pair(t) => {
+            Ok(Some(TokenLattice::new(lattice, t)?.entries(place)?))
+        }
+    }
+}
+
+/// Shape of a value as rows: entries of its place, if rows, then its axes.
+fn row_shape(lattice: Lattice, ty: &NodeType) -> Result<Vec<usize>, EvalError> {
+    let mut shape: Vec<usize> = entries(lattice, ty.place)?.into_iter().collect();
+    shape.extend(dims(lattice, ty)?);
+    Ok(shape)
 }
 
 impl Facts {
@@ -141,7 +158,7 @@ impl Facts {
             memory[o.index()] = true;
         }
         let size = |id: NodeId| {
-            Ok::<f64, EvalError>(dims(lattice, graph.ty(id))?.iter().product::<usize>() as f64)
+            Ok::<f64, EvalError>(row_shape(lattice, graph.ty(id))?.iter().product::<usize>() as f64)
         };
         for id in graph.ids().rev().filter(|id| dynamic[id.index()]) {
             if !live[id.index()] {
@@ -179,15 +196,19 @@ impl Facts {
 fn halos(graph: &Graph) -> HashMap<Token, [usize; 2]> {
     let mut reach: Vec<[usize; 2]> = vec![[0, 0]; graph.len()];
     let mut halos: HashMap<Token, [usize; 2]> = HashMap::new();
-    for id in graph.ids().filter(|&id| is_view(graph, id)) {
+    for id in graph.ids() {
+        let adjoint = matches!(graph.op(id), Op::WindowAdjoint { .. });
+        if !is_view(graph, id) && !adjoint {
+            continue;
+        }
         let mut r = [0, 0];
         for a in graph.args(id) {
             r = [0, 1].map(|k| r[k].max(reach[a.index()][k]));
         }
-        if let Op::Window { lo, hi } = graph.op(id) {
+        if let Op::Window { lo, hi } | Op::WindowAdjoint { lo, hi } = graph.op(id) {
             r = [0, 1].map(|k| r[k] + lo[k].unsigned_abs().max(hi[k].unsigned_abs()) as usize);
         }
-        reach[id.index()] = r;
+        reach[id.index()] = if adjoint { [0, 0] } else { r };
         if let Place::Site(token) = graph.ty(id).place {
             let h = halos.entry(token).or_default();
             *h = [0, 1].map(|k| h[k].max(r[k]));
@@ -221,6 +242,7 @@ impl<'g> Lowering<'g> {
             mixers: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
+            kept: Vec::new(),
         };
         Ok(Lowering {
             graph,
@@ -234,8 +256,26 @@ impl<'g> Lowering<'g> {
         })
     }
 
+    /// Shape of a node's rows.
     pub(super) fn dims(&self, id: NodeId) -> Result<Vec<usize>, LowerError> {
-        Ok(dims(self.lattice, self.graph.ty(id))?)
+        Ok(row_shape(self.lattice, self.graph.ty(id))?)
+    }
+
+    /// Whether the entries of the node's place lead its rows.
+    pub(super) fn leading(&self, id: NodeId) -> bool {
+        !matches!(self.graph.ty(id).place, Place::Whole | Place::Site(_))
+    }
+
+    /// Shape of a node's rows for broadcasting to `rank` axes: the entries stay
+    /// in front.
+    fn aligned(&self, id: NodeId, rank: usize) -> Result<Vec<usize>, LowerError> {
+        let mut shape = self.dims(id)?;
+        if self.leading(id) {
+            while shape.len() < rank {
+                shape.insert(1, 1);
+            }
+        }
+        Ok(shape)
     }
 
     pub(super) fn graph(&self) -> &'g Graph {
@@ -274,7 +314,7 @@ impl<'g> Lowering<'g> {
         if !self.facts.dynamic[id.index()] {
             return self.constant(id, at);
         }
-        let own = space(self.graph.ty(id).place)?;
+        let own = space(self.graph.ty(id).place);
         let value = self.values[id.index()].clone();
         if own == at {
             return Ok(value);
@@ -298,7 +338,7 @@ impl<'g> Lowering<'g> {
             return Ok(vec![Rc::new(Tree::Cell(Cell::Number(*x)))]);
         }
         let cell: Box<dyn FnMut(usize) -> Cell> = match self.graph.ty(id).place {
-            Place::Whole => {
+            place if space(place) == Space::Batch => {
                 let pool = &mut self.program.scalars;
                 let base = *self.scalars.entry(id).or_insert_with(|| {
                     let base = pool.len() as u32;
@@ -333,7 +373,7 @@ impl<'g> Lowering<'g> {
     fn node(&mut self, id: NodeId) -> Result<Value, LowerError> {
         let graph = self.graph;
         let (args, shape) = (graph.args(id), self.dims(id)?);
-        let at = space(graph.ty(id).place)?;
+        let at = space(graph.ty(id).place);
         let value = match graph.op(id) {
             Op::Spins => {
                 let out = self.buffer("spins".to_owned(), at, 1);
@@ -359,8 +399,8 @@ impl<'g> Lowering<'g> {
             }
             Op::Zip(f) => {
                 let (a, b) = (self.operand(args[0], at)?, self.operand(args[1], at)?);
-                let ma = broadcast_map(&self.dims(args[0])?, &shape);
-                let mb = broadcast_map(&self.dims(args[1])?, &shape);
+                let ma = broadcast_map(&self.aligned(args[0], shape.len())?, &shape);
+                let mb = broadcast_map(&self.aligned(args[1], shape.len())?, &shape);
                 ma.iter()
                     .zip(&mb)
                     .map(|(&i, &j)| Tree::zip(*f, a[i].clone(), b[j].clone()))
@@ -370,12 +410,13 @@ impl<'g> Lowering<'g> {
             Op::Reshape => self.operand(args[0], at)?,
             Op::Broadcast => {
                 let a = self.operand(args[0], at)?;
-                broadcast_map(&self.dims(args[0])?, &shape)
+                broadcast_map(&self.aligned(args[0], shape.len())?, &shape)
                     .into_iter()
                     .map(|i| a[i].clone())
                     .collect()
             }
             Op::Slice { axis, start, len } => {
+                let axis = &(axis + usize::from(self.leading(id)));
                 let (a, from) = (self.operand(args[0], at)?, self.dims(args[0])?);
                 let inner: usize = from[axis + 1..].iter().product();
                 let index = |k: usize| {
@@ -387,6 +428,7 @@ impl<'g> Lowering<'g> {
                     .collect()
             }
             Op::Pad { axis, start, .. } => {
+                let axis = &(axis + usize::from(self.leading(id)));
                 let (a, from) = (self.operand(args[0], at)?, self.dims(args[0])?);
                 let inner: usize = from[axis + 1..].iter().product();
                 let zero = Rc::new(Tree::Cell(Cell::Number(0.0)));
@@ -406,6 +448,7 @@ impl<'g> Lowering<'g> {
                 (0..shape.iter().product()).map(element).collect()
             }
             Op::Concat { axis } => {
+                let axis = &(axis + usize::from(self.leading(id)));
                 let inner: usize = shape[axis + 1..].iter().product();
                 let outer: usize = shape[..*axis].iter().product();
                 let mut parts = Vec::new();
@@ -425,9 +468,9 @@ impl<'g> Lowering<'g> {
             Op::WindowAdjoint { lo, hi } => self.window_adjoint(id, (*lo, *hi), at)?,
             Op::Patch { ratio } | Op::Unpatch { ratio } => self.patch(id, *ratio, at)?,
             Op::Sum => {
-                let from = space(graph.ty(args[0]).place)?;
+                let from = space(graph.ty(args[0]).place);
                 if from == Space::Batch {
-                    return Err(LowerError::Unsupported("a sum over nothing".to_owned()));
+                    return self.reference(id, at);
                 }
                 let x = self.operand(args[0], from)?;
                 let x = self.rows(&x, from, id)?;
@@ -438,24 +481,18 @@ impl<'g> Lowering<'g> {
                 cells(&out)
             }
             Op::Gather => {
-                let from = space(graph.ty(args[0]).place)?;
+                let from = space(graph.ty(args[0]).place);
+                if from == Space::Batch {
+                    return self.reference(id, at);
+                }
                 let x = self.operand(args[0], from)?;
-                let x = self.rows(&x, from, id)?;
-                let out = self.buffer(self.name(id), at, shape.iter().product());
-                let width = x.len();
-                let rows = x
-                    .iter()
-                    .enumerate()
-                    .map(|(k, &r)| (r, out.iter().skip(k).step_by(width).copied().collect()));
-                self.program.steps.push(Step::Gather {
-                    rows: rows.collect(),
-                });
-                cells(&out)
+                let rows = self.rows(&x, from, id)?;
+                cells(&self.gather(&rows, self.name(id)))
             }
             Op::Convolve { .. } | Op::Modes { .. } | Op::Scan(_) | Op::Mix { .. } => {
                 self.mixer(id, at)?
             }
-            other => return Err(LowerError::Unsupported(format!("{other:?}"))),
+            _ => self.reference(id, at)?,
         };
         let k = id.index();
         if self.facts.memory[k] || self.facts.uses[k] > 1.0 {
@@ -521,23 +558,95 @@ impl<'g> Lowering<'g> {
         Ok(value)
     }
 
-    /// `y_i = sum_r x_{i-r}[r]`, with the halo of every term.
+    /// `y_i = sum_r x_{i-r}[r]`: a sum of rows, each shifted.
     fn window_adjoint(
         &mut self,
         id: NodeId,
         (lo, hi): ([i64; 2], [i64; 2]),
         at: Space,
     ) -> Result<Value, LowerError> {
-        let _ = (lo, hi, at);
-        Err(LowerError::Unsupported(format!(
-            "the adjoint of a window ({})",
-            self.name(id)
-        )))
+        let a = self.operand(self.graph.args(id)[0], at)?;
+        let own = self.rows(&a, at, id)?;
+        // a row that is itself shifted has its own boundary: copy it
+        let mut x = Vec::with_capacity(own.len());
+        for r in own {
+            x.push(if r.shift == 0 {
+                r
+            } else {
+                self.copy(r, at, id)?
+            });
+        }
+        let stride = self.program.geometry(at).stride() as i64;
+        let offsets: Vec<i32> = (lo[0]..=hi[0])
+            .flat_map(|dx| (lo[1]..=hi[1]).map(move |dy| -(dx * stride + dy) as i32))
+            .collect();
+        let width = x.len() / offsets.len().max(1);
+        let out = self.buffer(self.name(id), at, width);
+        let groups = (0..width)
+            .map(|k| {
+                let term = |(r, &shift): (usize, &i32)| Row {
+                    shift,
+                    ..x[r * width + k]
+                };
+                DenseGroup {
+                    out: vec![out[k]],
+                    x: offsets.iter().enumerate().map(term).collect(),
+                    weights: vec![Cell::Number(1.0); offsets.len()],
+                }
+            })
+            .collect();
+        self.program.steps.push(Step::Dense { space: at, groups });
+        Ok(cells(&out))
+    }
+
+    fn copy(&mut self, r: Row, at: Space, user: NodeId) -> Result<Row, LowerError> {
+        let tree = [Rc::new(Tree::Cell(Cell::Row(r)))];
+        let name = format!("{}_copy", self.name(user));
+        let value = self.materialise(&tree, at, &name)?;
+        match *value[0] {
+            Tree::Cell(Cell::Row(r)) => Ok(r),
+            _ => Err(LowerError::Unsupported("a copy without memory".to_owned())),
+        }
+    }
+
+    /// An operation left to the reference interpreter, sample by sample.
+    fn reference(&mut self, id: NodeId, at: Space) -> Result<Value, LowerError> {
+        let mut operands = Vec::new();
+        for &a in self.graph.args(id) {
+            operands.push(if self.facts.dynamic[a.index()] {
+                let from = space(self.graph.ty(a).place);
+                let value = self.operand(a, from)?;
+                Some(self.rows(&value, from, id)?)
+            } else {
+                self.program.kept.push(a);
+                None
+            });
+        }
+        let out = self.buffer(self.name(id), at, self.dims(id)?.iter().product());
+        self.program.steps.push(Step::Reference {
+            node: id,
+            operands,
+            out: out.clone(),
+        });
+        Ok(cells(&out))
+    }
+
+    /// All sites of rows as rows per configuration, sites slowest.
+    fn gather(&mut self, x: &[Row], name: String) -> Vec<Row> {
+        let space = x
+            .first()
+            .map(|r| self.program.buffers[r.buffer.0 as usize].space);
+        let sites = space.map_or(0, |s| self.program.geometry(s).sites());
+        let out = self.buffer(name, Space::Batch, sites * x.len());
+        let column = |k: usize| out.iter().skip(k).step_by(x.len()).copied().collect();
+        let rows = x.iter().enumerate().map(|(k, &r)| (r, column(k))).collect();
+        self.program.steps.push(Step::Gather { rows });
+        out
     }
 
     fn patch(&mut self, id: NodeId, ratio: [usize; 2], at: Space) -> Result<Value, LowerError> {
         let arg = self.graph.args(id)[0];
-        let from = space(self.graph.ty(arg).place)?;
+        let from = space(self.graph.ty(arg).place);
         let x = self.operand(arg, from)?;
         let x = self.rows(&x, from, id)?;
         let parts: Vec<[usize; 2]> = (0..ratio[0] * ratio[1])
@@ -629,15 +738,21 @@ impl<'g> Lowering<'g> {
 
     fn finish(mut self) -> Result<Program, LowerError> {
         for &o in &self.graph.outputs {
-            let at = space(self.graph.ty(o).place)?;
-            let value = self.operand(o, at)?;
+            let at = space(self.graph.ty(o).place);
+            let mut value = self.operand(o, at)?;
+            if at != Space::Batch {
+                let rows = self.rows(&value, at, o)?;
+                value = cells(&self.gather(&rows, format!("{}_sites", self.name(o))));
+            }
             for t in value {
-                let Tree::Cell(cell) = *t else {
-                    return Err(LowerError::Unsupported(
-                        "an output without memory".to_owned(),
-                    ));
-                };
-                self.program.outputs.push(cell);
+                match *t {
+                    Tree::Cell(cell) => self.program.outputs.push(cell),
+                    _ => {
+                        return Err(LowerError::Unsupported(
+                            "an output without memory".to_owned(),
+                        ));
+                    }
+                }
             }
         }
         self.program.fill_halos();

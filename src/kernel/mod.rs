@@ -184,6 +184,15 @@ pub enum Step {
         /// (fine row, part per axis, coarse row).
         rows: Vec<(Row, [usize; 2], Row)>,
     },
+    /// A node evaluated by the reference interpreter.
+    Reference {
+        /// The node.
+        node: NodeId,
+        /// Rows of each operand; `None`: depends on parameters only.
+        operands: Vec<Option<Vec<Row>>>,
+        /// Its rows.
+        out: Vec<Row>,
+    },
     /// The inverse of `Patch`.
     Unpatch {
         /// Tokens joined per axis.
@@ -227,6 +236,8 @@ pub struct Program {
     pub outputs: Vec<Cell>,
     /// Host-written inputs: (parameter index, first row of its buffer).
     pub inputs: Vec<(u32, BufferId)>,
+    /// Constant nodes whose whole values reference steps read.
+    pub kept: Vec<NodeId>,
 }
 
 /// Why a graph has no loop-level program.
@@ -296,6 +307,10 @@ impl Step {
                     read(*x);
                     out.iter().for_each(|r| write(*r));
                 }
+            }
+            Step::Reference { operands, out, .. } => {
+                operands.iter().flatten().flatten().for_each(|r| read(*r));
+                out.iter().for_each(|r| write(*r));
             }
             Step::Patch { rows, .. } | Step::Unpatch { rows, .. } => {
                 for (x, _, out) in rows {

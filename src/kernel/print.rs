@@ -105,6 +105,10 @@ impl Program {
                     self.span(rows.iter().map(|r| r.0))
                 )
             }
+            Step::Reference { node, out, .. } => {
+                let out = self.span(out.iter().copied());
+                write!(f, "interp  {out} = node {}", node.index())
+            }
             Step::Gather { rows } => write!(
                 f,
                 "gather  sites of {}",

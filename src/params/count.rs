@@ -31,7 +31,11 @@ impl ParamCount {
 
     /// Of one tensor.
     pub fn of_type(ty: &Type) -> ParamCount {
-        let mut scale = if ty.dtype == DType::Complex { 2usize } else { 1 };
+        let mut scale = if ty.dtype == DType::Complex {
+            2usize
+        } else {
+            1
+        };
         let (mut power, mut per) = (0u32, 1usize);
         for d in &ty.shape {
             match *d {
@@ -57,7 +61,10 @@ impl ParamCount {
             power += k;
             per = per.saturating_mul(t.volume().saturating_pow(k));
         }
-        ParamCount { terms: BTreeMap::from([((std::cmp::Reverse(power), per), scale)]), displaced }
+        ParamCount {
+            terms: BTreeMap::from([((std::cmp::Reverse(power), per), scale)]),
+            displaced,
+        }
     }
 
     /// The number, where it does not depend on the sites.

@@ -81,7 +81,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     {
         // A temporary file is private; a result is readable like any other.
         use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.as_file()
+            .set_permissions(std::fs::Permissions::from_mode(0o644))?;
     }
     file.persist(path).map_err(|e| e.error)?;
     Ok(())
@@ -92,28 +93,43 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// # Errors
 /// Those of the file system.
 pub fn save(path: &Path, params: &Params, metadata: &Metadata) -> Result<(), FileError> {
-    let io = |error| FileError::Io { doing: "write", path: path.display().to_string(), error };
-    let bytes: Vec<Vec<u8>> =
-        params.tensors.iter().map(|t| t.data.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let io = |error| FileError::Io {
+        doing: "write",
+        path: path.display().to_string(),
+        error,
+    };
+    let bytes: Vec<Vec<u8>> = params
+        .tensors
+        .iter()
+        .map(|t| t.data.iter().flat_map(|x| x.to_le_bytes()).collect())
+        .collect();
     let views: Vec<(&str, TensorView<'_>)> = params
         .paths
         .iter()
         .zip(&params.tensors)
         .zip(&bytes)
         .map(|((name, t), b)| {
-            let view = TensorView::new(Dtype::F64, t.shape.clone(), b).map_err(|e| io(std::io::Error::other(e.to_string())))?;
+            let view = TensorView::new(Dtype::F64, t.shape.clone(), b)
+                .map_err(|e| io(std::io::Error::other(e.to_string())))?;
             Ok((name.as_str(), view))
         })
         .collect::<Result<_, FileError>>()?;
     let header = HashMap::from([
-        ("dnet.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        (
+            "dnet.version".to_owned(),
+            env!("CARGO_PKG_VERSION").to_owned(),
+        ),
         ("dnet.network".to_owned(), metadata.network.clone()),
         ("dnet.source".to_owned(), metadata.source.clone()),
-        ("dnet.hyperparameters".to_owned(), metadata.hyperparameters.clone()),
+        (
+            "dnet.hyperparameters".to_owned(),
+            metadata.hyperparameters.clone(),
+        ),
         ("dnet.lattice".to_owned(), metadata.lattice.clone()),
         ("dnet.hash".to_owned(), metadata.hash()),
     ]);
-    let out = safetensors::serialize(views, Some(header)).map_err(|e| io(std::io::Error::other(e.to_string())))?;
+    let out = safetensors::serialize(views, Some(header))
+        .map_err(|e| io(std::io::Error::other(e.to_string())))?;
     write_atomically(path, &out).map_err(io)
 }
 
@@ -144,10 +160,18 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>, FileError> {
 /// # Errors
 /// A file that cannot be read or is no such table.
 pub fn mapping(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| FileError::Io { doing: "read", path: path.display().to_string(), error })?;
-    let format = |why: String| FileError::Format { path: path.display().to_string(), why };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| format(e.message().to_owned()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::Io {
+        doing: "read",
+        path: path.display().to_string(),
+        error,
+    })?;
+    let format = |why: String| FileError::Format {
+        path: path.display().to_string(),
+        why,
+    };
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| format(e.message().to_owned()))?;
     let entries = table
         .get("parameters")
         .and_then(toml::Value::as_table)
@@ -167,7 +191,9 @@ fn mapped(map: &BTreeMap<String, String>, path: &str) -> String {
     }
     for (ours, theirs) in map {
         if let Some((before, after)) = ours.split_once('*')
-            && let Some(star) = path.strip_prefix(before).and_then(|r| r.strip_suffix(after))
+            && let Some(star) = path
+                .strip_prefix(before)
+                .and_then(|r| r.strip_suffix(after))
             && !star.contains('/')
         {
             return theirs.replace('*', star);
@@ -189,8 +215,15 @@ pub fn load(
     map: &BTreeMap<String, String>,
 ) -> Result<Params, FileError> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| FileError::Io { doing: "read", path: shown.clone(), error })?;
-    let format = |why: String| FileError::Format { path: shown.clone(), why };
+    let bytes = std::fs::read(path).map_err(|error| FileError::Io {
+        doing: "read",
+        path: shown.clone(),
+        error,
+    })?;
+    let format = |why: String| FileError::Format {
+        path: shown.clone(),
+        why,
+    };
     let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
     let mut differences = Vec::new();
     if let Some(want) = expected {
@@ -198,16 +231,22 @@ pub fn load(
         let header = header.metadata().clone().unwrap_or_default();
         let get = |k: &str| header.get(k).cloned();
         if get("dnet.hash").is_none_or(|h| h != want.hash()) {
-            let mut compare = |what: &str, key: &str, want: &str| {
-                match get(key) {
-                    Some(have) if have == want => {}
-                    Some(_) if key == "dnet.source" => differences.push("  the .dnet source differs".to_owned()),
-                    Some(have) => differences.push(format!("  {what}: the file has {have}, the network {want}")),
-                    None => differences.push(format!("  {what}: not recorded in the file")),
+            let mut compare = |what: &str, key: &str, want: &str| match get(key) {
+                Some(have) if have == want => {}
+                Some(_) if key == "dnet.source" => {
+                    differences.push("  the .dnet source differs".to_owned())
                 }
+                Some(have) => {
+                    differences.push(format!("  {what}: the file has {have}, the network {want}"))
+                }
+                None => differences.push(format!("  {what}: not recorded in the file")),
             };
             compare("network", "dnet.network", &want.network);
-            compare("hyperparameters", "dnet.hyperparameters", &want.hyperparameters);
+            compare(
+                "hyperparameters",
+                "dnet.hyperparameters",
+                &want.hyperparameters,
+            );
             compare("source", "dnet.source", &want.source);
         }
     }
@@ -218,15 +257,28 @@ pub fn load(
         match file.tensor(&theirs) {
             Ok(view) => {
                 used.insert(theirs.clone());
-                let squeeze = |s: &[usize]| s.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
+                let squeeze =
+                    |s: &[usize]| s.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
                 if squeeze(view.shape()) != squeeze(&t.shape) {
-                    differences.push(format!("  `{name}`: the file has shape {:?}, the network {:?}", view.shape(), t.shape));
+                    differences.push(format!(
+                        "  `{name}`: the file has shape {:?}, the network {:?}",
+                        view.shape(),
+                        t.shape
+                    ));
                     continue;
                 }
                 match decode(&view) {
-                    Some(data) if data.iter().all(|x| x.is_finite()) => *t = Tensor { shape: t.shape.clone(), data },
+                    Some(data) if data.iter().all(|x| x.is_finite()) => {
+                        *t = Tensor {
+                            shape: t.shape.clone(),
+                            data,
+                        }
+                    }
                     Some(_) => differences.push(format!("  `{name}`: contains NaN or infinity")),
-                    None => differences.push(format!("  `{name}`: dtype {:?} is not a float", view.dtype())),
+                    None => differences.push(format!(
+                        "  `{name}`: dtype {:?} is not a float",
+                        view.dtype()
+                    )),
                 }
             }
             Err(_) => differences.push(format!("  `{name}`: missing in the file")),
@@ -237,16 +289,31 @@ pub fn load(
             differences.push(format!("  `{name}`: not a parameter of the network"));
         }
     }
-    if differences.is_empty() { Ok(out) } else { Err(FileError::Mismatch { path: shown, differences }) }
+    if differences.is_empty() {
+        Ok(out)
+    } else {
+        Err(FileError::Mismatch {
+            path: shown,
+            differences,
+        })
+    }
 }
 
 fn decode(view: &TensorView<'_>) -> Option<Vec<f64>> {
     let bytes = view.data();
     match view.dtype() {
-        Dtype::F64 => Some(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect()),
-        Dtype::F32 => {
-            Some(bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap_or_default()))).collect())
-        }
+        Dtype::F64 => Some(
+            bytes
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default()))
+                .collect(),
+        ),
+        Dtype::F32 => Some(
+            bytes
+                .chunks_exact(4)
+                .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap_or_default())))
+                .collect(),
+        ),
         _ => None,
     }
 }

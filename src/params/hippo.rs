@@ -30,7 +30,13 @@ pub(super) fn basis(n: usize) -> Option<HippoBasis> {
     let eigen = hermitian.self_adjoint_eigen(Side::Lower).ok()?;
     let v = eigen.U();
     let transform = |x: &dyn Fn(usize) -> f64| -> Vec<c64> {
-        (0..n).map(|m| (0..n).map(|i| v[(i, m)].conj() * x(i)).fold(c64::new(0.0, 0.0), |a, b| a + b)).collect()
+        (0..n)
+            .map(|m| {
+                (0..n)
+                    .map(|i| v[(i, m)].conj() * x(i))
+                    .fold(c64::new(0.0, 0.0), |a, b| a + b)
+            })
+            .collect()
     };
     // The phase of an eigenvector is free: make B real and positive.
     let (mut p, mut b) = (transform(&|i| (i as f64 + 0.5).sqrt()), transform(&root));
@@ -58,7 +64,11 @@ mod tests {
         let h = basis(n).expect("small matrices converge");
         let lambda: Vec<c64> = h.lambda_im.iter().map(|w| c64::new(-0.5, *w)).collect();
         let dplr = Mat::<c64>::from_fn(n, n, |i, k| {
-            let d = if i == k { lambda[i] } else { c64::new(0.0, 0.0) };
+            let d = if i == k {
+                lambda[i]
+            } else {
+                c64::new(0.0, 0.0)
+            };
             d - h.p[i] * h.p[k].conj()
         });
         let direct = Mat::<c64>::from_fn(n, n, |i, k| {
@@ -80,9 +90,15 @@ mod tests {
         }
         // The input vector: B^H A B is basis-independent.
         let quad = |m: &Mat<c64>, b: &[c64]| {
-            (0..n).flat_map(|i| (0..n).map(move |k| (i, k))).fold(c64::new(0.0, 0.0), |s, (i, k)| s + b[i].conj() * m[(i, k)] * b[k])
+            (0..n)
+                .flat_map(|i| (0..n).map(move |k| (i, k)))
+                .fold(c64::new(0.0, 0.0), |s, (i, k)| {
+                    s + b[i].conj() * m[(i, k)] * b[k]
+                })
         };
-        let b: Vec<c64> = (0..n).map(|k| c64::new(((2 * k + 1) as f64).sqrt(), 0.0)).collect();
+        let b: Vec<c64> = (0..n)
+            .map(|k| c64::new(((2 * k + 1) as f64).sqrt(), 0.0))
+            .collect();
         assert!((quad(&dplr, &h.b) - quad(&direct, &b)).norm() < 1e-9 * quad(&direct, &b).norm());
     }
 }

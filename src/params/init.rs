@@ -38,12 +38,19 @@ const DATA_CONFIGURATIONS: usize = 64;
 ///
 /// # Errors
 /// A lattice the network does not fit, initialisers that are not finite.
-pub fn initialise(info: &NetworkInfo, lowered: &Lowered, lattice: Lattice, seed: u64) -> Result<Params, InitError> {
+pub fn initialise(
+    info: &NetworkInfo,
+    lowered: &Lowered,
+    lattice: Lattice,
+    seed: u64,
+) -> Result<Params, InitError> {
     let mut params = Params::zeros(&lowered.graph, lattice)?;
     let spins: Vec<Vec<i8>> = (0..DATA_CONFIGURATIONS)
         .map(|k| {
             let mut rng = ChainRng::new(seed, k as u32, 0, Stream::Init);
-            (0..lattice.sites()).map(|_| if rng.bits() & 1 == 0 { 1 } else { -1 }).collect()
+            (0..lattice.sites())
+                .map(|_| if rng.bits() & 1 == 0 { 1 } else { -1 })
+                .collect()
         })
         .collect();
     let mut at = 0;
@@ -61,7 +68,10 @@ pub fn initialise(info: &NetworkInfo, lowered: &Lowered, lattice: Lattice, seed:
             };
             let data = e.eval(init)?;
             if let Some(&value) = data.iter().find(|x| !x.is_finite()) {
-                return Err(InitError::NotFinite { path: p.path.clone(), value });
+                return Err(InitError::NotFinite {
+                    path: p.path.clone(),
+                    value,
+                });
             }
             params.tensors[at].data = data;
             at += 1;
@@ -107,7 +117,9 @@ impl Evaluator<'_> {
             Init::Axis(k) => {
                 let axis = k + self.lead;
                 let inner: usize = self.shape[axis + 1..].iter().product();
-                (0..n).map(|e| ((e / inner) % self.shape[axis]) as f64).collect()
+                (0..n)
+                    .map(|e| ((e / inner) % self.shape[axis]) as f64)
+                    .collect()
             }
             Init::Length(dims) => vec![self.length(dims)?; n],
             Init::Hippo(which, states) => self.hippo(*which, *states)?,
@@ -122,7 +134,10 @@ impl Evaluator<'_> {
             }
             Init::Binary(f, a, b) => {
                 let (a, b) = (self.eval(a)?, self.eval(b)?);
-                a.into_iter().zip(b).map(|(x, y)| zip(zip_fn(*f), x, y)).collect()
+                a.into_iter()
+                    .zip(b)
+                    .map(|(x, y)| zip(zip_fn(*f), x, y))
+                    .collect()
             }
         })
     }
@@ -147,7 +162,9 @@ impl Evaluator<'_> {
             Hippo::BIm => h.b.iter().map(|z| z.im).collect(),
         };
         let inner: usize = self.shape[self.lead + 1..].iter().product();
-        Ok((0..self.len()).map(|e| column[(e / inner) % states]).collect())
+        Ok((0..self.len())
+            .map(|e| column[(e / inner) % states])
+            .collect())
     }
 
     /// Mean and standard deviation over configurations and sites, per element.
@@ -156,7 +173,13 @@ impl Evaluator<'_> {
         let (mut sum, mut squares, mut count) = (vec![0.0; n], vec![0.0; n], 0.0);
         for s in self.spins {
             let node = self.lowered.of(value).re;
-            let x = evaluate_node(&self.lowered.graph, self.lattice, &self.params.tensors, s, node)?;
+            let x = evaluate_node(
+                &self.lowered.graph,
+                self.lattice,
+                &self.params.tensors,
+                s,
+                node,
+            )?;
             for row in x.data.chunks(n) {
                 count += 1.0;
                 for (k, v) in row.iter().enumerate() {
@@ -166,7 +189,11 @@ impl Evaluator<'_> {
             }
         }
         let mean: Vec<f64> = sum.iter().map(|s| s / count).collect();
-        let std = squares.iter().zip(&mean).map(|(q, m)| (q / count - m * m).max(0.0).sqrt().max(1e-6)).collect();
+        let std = squares
+            .iter()
+            .zip(&mean)
+            .map(|(q, m)| (q / count - m * m).max(0.0).sqrt().max(1e-6))
+            .collect();
         Ok((mean, std))
     }
 }

@@ -33,7 +33,10 @@ impl Params {
             .iter()
             .map(|p| Ok(Tensor::zeros(&context.shape(&p.ty)?)))
             .collect::<Result<_, EvalError>>()?;
-        Ok(Params { paths: graph.params.iter().map(|p| p.path.clone()).collect(), tensors })
+        Ok(Params {
+            paths: graph.params.iter().map(|p| p.path.clone()).collect(),
+            tensors,
+        })
     }
 
     /// Number of real parameters.
@@ -43,7 +46,10 @@ impl Params {
 
     /// All values in one vector: tensors in order, each row major.
     pub fn flat(&self) -> Vec<f64> {
-        self.tensors.iter().flat_map(|t| t.data.iter().copied()).collect()
+        self.tensors
+            .iter()
+            .flat_map(|t| t.data.iter().copied())
+            .collect()
     }
 
     /// Replaces all values; `theta.len()` must be [`Params::count`].

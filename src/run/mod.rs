@@ -53,11 +53,25 @@ pub trait Background: Send {
     /// `log psi(s') - log psi(s)` where s' is the background with the spins
     /// at `flips` (distinct sites) flipped.
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64;
-    /// As [`Background::log_ratio`] for many clusters at once; `out` has one
-    /// entry per cluster.
-    fn log_ratios(&mut self, clusters: &[&[usize]], out: &mut [Complex64]) {
-        for (flips, out) in clusters.iter().zip(out) {
-            *out = self.log_ratio(flips);
+    /// `log_ratio` of many clusters: cluster k is
+    /// `sites[ends[k - 1]..ends[k]]` (from 0 for the first). Back ends evaluate
+    /// them together.
+    ///
+    /// # Panics
+    /// If `ends` and `out` differ in length or `ends` exceeds `sites`.
+    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        assert_eq!(ends.len(), out.len(), "one result per cluster");
+        let mut start = 0;
+        for (&end, out) in ends.iter().zip(out) {
+            *out = self.log_ratio(&sites[start..end]);
+            start = end;
+        }
+    }
+    /// `log_ratio` of every single-spin flip, in site order: the connected
+    /// elements of a transverse field. `out` has one entry per site.
+    fn single_flips(&mut self, out: &mut [Complex64]) {
+        for (site, out) in out.iter_mut().enumerate() {
+            *out = self.log_ratio(&[site]);
         }
     }
     /// Makes the background with `flips` applied the new background.

@@ -1,12 +1,10 @@
 //! Choosing a back end for a network.
 
+use super::WaveFunction;
 use super::reference::Reference;
-use super::{Background, Spins, WaveFunction, reference::Full};
-use crate::back::cpu::network::FullEvaluation;
-use crate::back::cpu::simd::Real;
+use crate::back::cpu::network::CpuNetwork;
 use crate::ir::{Graph, Lattice};
 use crate::params::Params;
-use num_complex::Complex64;
 
 /// Where a network runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
@@ -53,56 +51,17 @@ pub fn build(
     precision: Precision,
     backend: Backend,
 ) -> Result<Box<dyn WaveFunction>, BuildError> {
-    let reference = Reference::new(graph.clone(), lattice, params.clone()).map_err(BuildError::of)?;
     let theta = params.flat();
+    let graph = graph.clone();
     Ok(match (backend, precision) {
-        (Backend::Reference, _) => Box::new(reference),
-        (Backend::Cpu, Precision::F32) => Box::new(Compiled::<f32> {
-            full: FullEvaluation::new(graph.clone(), lattice, &theta, false).map_err(BuildError::of)?,
-            reference,
-        }),
-        (Backend::Cpu, Precision::F64) => Box::new(Compiled::<f64> {
-            full: FullEvaluation::new(graph.clone(), lattice, &theta, false).map_err(BuildError::of)?,
-            reference,
-        }),
+        (Backend::Reference, _) => {
+            Box::new(Reference::new(graph, lattice, params.clone()).map_err(BuildError::of)?)
+        }
+        (Backend::Cpu, Precision::F32) => {
+            Box::new(CpuNetwork::<f32>::new(graph, lattice, &theta).map_err(BuildError::of)?)
+        }
+        (Backend::Cpu, Precision::F64) => {
+            Box::new(CpuNetwork::<f64>::new(graph, lattice, &theta).map_err(BuildError::of)?)
+        }
     })
-}
-
-/// Amplitudes by native code; gradients by the interpreter.
-struct Compiled<T: Real> {
-    full: FullEvaluation<T>,
-    reference: Reference,
-}
-
-impl<T: Real> WaveFunction for Compiled<T> {
-    fn lattice(&self) -> Lattice {
-        self.reference.lattice()
-    }
-    fn param_count(&self) -> usize {
-        self.reference.param_count()
-    }
-    fn is_complex(&self) -> bool {
-        self.reference.is_complex()
-    }
-    fn set_params(&mut self, theta: &[f64]) {
-        self.reference.set_params(theta);
-        // Parameters for which a mixer does not exist leave the old code in
-        // force; the reference then gives NaN gradients, and the step is undone.
-        let _ = self.full.set_params(theta);
-    }
-    fn params(&self) -> &[f64] {
-        self.reference.params()
-    }
-    fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
-        self.full.log_psi(batch, out);
-    }
-    fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
-        self.reference.gradients(batch, row);
-    }
-    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
-        Box::new(Full::new(self, spins))
-    }
-    fn sweep(&self, _: &mut Spins, _: bool, _: &mut dyn FnMut(usize, Complex64) -> bool) -> Option<()> {
-        None
-    }
 }

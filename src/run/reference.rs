@@ -125,16 +125,18 @@ impl Background for Full<'_> {
     }
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
         let mut out = [Complex64::default()];
-        self.log_ratios(&[flips], &mut out);
+        self.log_ratios(flips, &[flips.len()], &mut out);
         out[0]
     }
-    fn log_ratios(&mut self, clusters: &[&[usize]], out: &mut [Complex64]) {
-        assert_eq!(clusters.len(), out.len(), "one result per cluster");
-        let mut batch = Vec::with_capacity(clusters.len() * self.spins.len());
-        for flips in clusters {
+    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        assert_eq!(ends.len(), out.len(), "one result per cluster");
+        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
+        let mut from = 0;
+        for &end in ends {
             let start = batch.len();
             batch.extend_from_slice(&self.spins);
-            flips.iter().for_each(|&i| batch[start + i] = -batch[start + i]);
+            sites[from..end].iter().for_each(|&i| batch[start + i] = -batch[start + i]);
+            from = end;
         }
         self.psi.log_psi(&batch, out);
         out.iter_mut().for_each(|z| *z -= self.log_psi);

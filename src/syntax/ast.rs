@@ -37,7 +37,10 @@ pub struct SourceMap {
 impl SourceMap {
     /// Registers a file and returns its id.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
-        self.files.push(Arc::new(Source { name: name.into(), text: text.into() }));
+        self.files.push(Arc::new(Source {
+            name: name.into(),
+            text: text.into(),
+        }));
         FileId(self.files.len() as u32 - 1)
     }
 
@@ -61,7 +64,11 @@ pub struct Span {
 impl Span {
     /// The smallest span covering both (of the same file).
     pub fn to(self, other: Span) -> Span {
-        Span { file: self.file, start: self.start.min(other.start), end: self.end.max(other.end) }
+        Span {
+            file: self.file,
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
     }
 }
 

@@ -8,12 +8,12 @@
 pub mod ast;
 mod build;
 mod build_expr;
-mod message;
 pub mod dump;
 pub mod format;
 mod format_expr;
 mod grammar;
 mod layout;
+mod message;
 pub mod parser;
 mod scan;
 

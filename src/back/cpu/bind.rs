@@ -7,6 +7,7 @@ use super::jit::{Compiler, JitError, KernelId};
 use super::math::Precision;
 use super::microkernel::Product;
 use super::simd::Real;
+use crate::ir::NodeId;
 use crate::kernel::{Cell, Geometry, Program, Row, Space, StaticRow, Step};
 use std::collections::HashMap;
 
@@ -94,6 +95,11 @@ pub(super) enum BoundStep {
         geometry: Geometry,
         rows: Vec<(usize, Vec<usize>)>,
     },
+    Reference {
+        node: NodeId,
+        operands: Vec<Option<Vec<usize>>>,
+        out: Vec<usize>,
+    },
     Patch {
         fine: Geometry,
         coarse: Geometry,
@@ -116,6 +122,8 @@ pub struct Bound {
     /// Configurations per run.
     pub samples: usize,
     pub(super) steps: Vec<BoundStep>,
+    /// Byte offset of every output that is a row.
+    pub(super) outputs: Vec<usize>,
     assignment: Assignment,
     lanes: HashMap<Space, usize>,
     strides: HashMap<Space, usize>,
@@ -162,6 +170,7 @@ impl Bound {
         let mut bound = Bound {
             samples,
             steps: Vec::new(),
+            outputs: Vec::new(),
             assignment,
             lanes,
             strides,
@@ -170,6 +179,17 @@ impl Bound {
             statics_size: at + margin,
             precision: working,
         };
+        bound.outputs = program
+            .outputs
+            .iter()
+            .map(|c| {
+                if let Cell::Row(r) = c {
+                    bound.offset(program, *r)
+                } else {
+                    0
+                }
+            })
+            .collect();
         let (mut w, mut w64) = (0, 0);
         bound.steps = program
             .steps
@@ -338,6 +358,18 @@ impl Bound {
                     channels: bound,
                 }
             }
+            Step::Reference {
+                node,
+                operands,
+                out,
+            } => BoundStep::Reference {
+                node: *node,
+                operands: operands
+                    .iter()
+                    .map(|o| o.as_ref().map(|rows| rows.iter().map(at).collect()))
+                    .collect(),
+                out: out.iter().map(at).collect(),
+            },
             Step::Pool { rows } => BoundStep::Pool {
                 geometry: geometry(&rows[0].0),
                 rows: rows.iter().map(|(x, o)| (at(x), at(o))).collect(),

@@ -9,6 +9,7 @@ use crate::ir::{Graph, NodeId};
 use crate::kernel::lower::dims;
 use crate::kernel::{Cell, DenseGroup, Program, Space, Step};
 use rustfft::FftPlanner;
+use std::collections::HashMap;
 
 /// A failure to compute the constants of a network.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -35,6 +36,8 @@ pub struct Constants<T: Real> {
     pub weights64: Vec<f64>,
     /// Mixers.
     pub mixers: Vec<Plan<T>>,
+    /// Whole values that reference steps read.
+    pub kept: HashMap<NodeId, Tensor>,
 }
 
 /// The parameters as tensors from one flat vector, in declaration order.
@@ -105,6 +108,7 @@ impl<T: Real> Constants<T> {
         let roots = program.scalars.iter().map(|s| s.node);
         let roots = roots.chain(program.statics.iter().map(|s| s.1.node));
         let roots = roots.chain(program.mixers.iter().flat_map(|m| m.kernel.iter().copied()));
+        let roots = roots.chain(program.kept.iter().copied());
         let mut needed = vec![false; graph.len()];
         roots.for_each(|r| needed[r.index()] = true);
         for id in graph.ids().rev() {
@@ -165,6 +169,11 @@ impl<T: Real> Constants<T> {
                 }
             }
         }
+        let kept = program
+            .kept
+            .iter()
+            .map(|&k| (k, value(k).clone()))
+            .collect();
         let pool = pool64.iter().map(|&x| T::rounded(x)).collect();
         Ok(Constants {
             pool,
@@ -173,6 +182,7 @@ impl<T: Real> Constants<T> {
             weights,
             weights64,
             mixers,
+            kept,
         })
     }
 

@@ -2,11 +2,14 @@
 
 use super::arena::Memory;
 use super::bind::{Bound, BoundStep};
-use super::constants::Constants;
+use super::constants::{Constants, param_shape};
 use super::jit::KernelCode;
 use super::math::Precision;
 use super::microkernel::{dense, dot};
 use super::simd::{Isa, Real};
+use crate::check::core::Place;
+use crate::interp::{Context, Operand, Tensor, eval_node};
+use crate::ir::{Graph, NodeId, NodeType};
 use crate::kernel::{Cell, Geometry, Program, Space};
 use rustfft::num_complex::Complex;
 
@@ -38,6 +41,8 @@ impl<T: Real> Workspace<T> {
 
 /// What a run reads and does not change.
 pub struct Executable<'a, T: Real> {
+    /// The graph it was lowered from.
+    pub graph: &'a Graph,
     /// The program.
     pub program: &'a Program,
     /// Its native code.
@@ -69,24 +74,27 @@ impl<T: Real> Executable<'_, T> {
         }
     }
 
-    /// Element `k` of the program's outputs for a sample, in f64.
-    pub fn output(&self, k: usize, sample: usize, w: &Workspace<T>) -> f64 {
-        match self.program.outputs[k] {
-            Cell::Number(x) => x,
-            Cell::Scalar(k) => self.constants.pool64[k as usize],
-            Cell::Row(r) => {
-                let offset = self.bound.offset(self.program, r);
+    /// The program's outputs for a sample, in f64.
+    pub fn read_outputs(&self, sample: usize, w: &Workspace<T>, out: &mut [f64]) {
+        for ((out, cell), &offset) in out
+            .iter_mut()
+            .zip(&self.program.outputs)
+            .zip(&self.bound.outputs)
+        {
+            *out = match *cell {
+                Cell::Number(x) => x,
+                Cell::Scalar(k) => self.constants.pool64[k as usize],
                 // SAFETY: outputs are rows of f64 with a lane per sample.
-                unsafe {
+                Cell::Row(_) => unsafe {
                     w.arena
                         .as_ptr()
                         .add(offset)
                         .cast::<f64>()
                         .add(sample)
                         .read()
-                }
-            }
-            Cell::Static(_) => f64::NAN,
+                },
+                Cell::Static(_) => f64::NAN,
+            };
         }
     }
 
@@ -111,6 +119,85 @@ impl<T: Real> Executable<'_, T> {
             std::slice::from_raw_parts(start, geometry.segment())
         };
         SiteValues { segment, geometry }
+    }
+
+    /// Evaluates one node for one sample by the reference interpreter.
+    unsafe fn reference(
+        &self,
+        node: NodeId,
+        operands: &[Option<Vec<usize>>],
+        out: &[usize],
+        sample: usize,
+        arena: *mut u8,
+    ) {
+        let site_rows = |ty: &NodeType| match ty.place {
+            Place::Site(t) => Some(*self.program.geometry(Space::Site(t))),
+            _ => None,
+        };
+        let shape = |ty: &NodeType| {
+            param_shape(self.program, ty).expect("the lattice was checked when lowering")
+        };
+        let tensors: Vec<Option<Tensor>> = operands
+            .iter()
+            .zip(self.graph.args(node))
+            .map(|(rows, &a)| {
+                let rows = rows.as_ref()?;
+                let ty = self.graph.ty(a);
+                let shape = shape(ty);
+                let data = match site_rows(ty) {
+                    Some(g) => (0..g.sites() * rows.len())
+                        .map(|k| {
+                            let lane = sample * g.segment() + g.lane(k / rows.len());
+                            unsafe {
+                                (*arena.add(rows[k % rows.len()]).cast::<T>().add(lane)).widened()
+                            }
+                        })
+                        .collect(),
+                    None => rows
+                        .iter()
+                        .map(|&r| unsafe { *arena.add(r).cast::<f64>().add(sample) })
+                        .collect(),
+                };
+                Some(Tensor { shape, data })
+            })
+            .collect();
+        let operands: Vec<Operand> = tensors
+            .iter()
+            .zip(self.graph.args(node))
+            .map(|(t, &a)| Operand {
+                ty: self.graph.ty(a),
+                value: t.as_ref().unwrap_or_else(|| &self.constants.kept[&a]),
+            })
+            .collect();
+        let spins = vec![1; self.program.lattice.sites()];
+        let value = Context::new(self.program.lattice, &[], &spins).and_then(|context| {
+            eval_node(
+                self.graph.op(node),
+                self.graph.ty(node),
+                &operands,
+                &context,
+            )
+        });
+        // an operation that fails at run time (a singular recurrence) yields NaN
+        let read = |k: usize| value.as_ref().map_or(f64::NAN, |t| t.data[k]);
+        match site_rows(self.graph.ty(node)) {
+            Some(g) => {
+                for (e, &r) in out.iter().enumerate() {
+                    for site in 0..g.sites() {
+                        let lane = sample * g.segment() + g.lane(site);
+                        unsafe {
+                            *arena.add(r).cast::<T>().add(lane) =
+                                T::rounded(read(site * out.len() + e))
+                        }
+                    }
+                }
+            }
+            None => {
+                for (k, &r) in out.iter().enumerate() {
+                    unsafe { *arena.add(r).cast::<f64>().add(sample) = read(k) }
+                }
+            }
+        }
     }
 
     unsafe fn step(&self, step: &BoundStep, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
@@ -235,6 +322,16 @@ impl<T: Real> Executable<'_, T> {
                         segment(out, sample, geometry)
                             .fill(T::rounded(unsafe { *number(x, sample) }));
                     }
+                }
+            }
+            BoundStep::Reference {
+                node,
+                operands,
+                out,
+            } => {
+                for sample in 0..samples {
+                    // SAFETY: as for every step.
+                    unsafe { self.reference(*node, operands, out, sample, arena) }
                 }
             }
             BoundStep::Gather { geometry, rows } => {

@@ -7,6 +7,7 @@
 
 pub mod arena;
 pub mod bind;
+pub mod compiled;
 pub mod constants;
 pub mod exec;
 pub mod jit;

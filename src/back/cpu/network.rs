@@ -1,239 +1,200 @@
-//! A compiled network.
+//! A network on the CPU as a [`WaveFunction`].
 
-use super::arena::Memory;
-use super::bind::{Bound, KernelPlan};
-use super::constants::{ConstantError, Constants, param_shape, tensors};
-use super::exec::{Executable, Workspace};
-use super::jit::{Compiler, JitError, KernelCode, Listing};
-use super::simd::{Isa, Real};
+pub use super::compiled::CompileError;
+use super::compiled::Compiled;
+use super::jit::Listing;
+use super::simd::Real;
 use crate::ir::{Graph, Lattice};
-use crate::kernel::lower::lower;
-use crate::kernel::{Geometry, LowerError, Program};
+use crate::kernel::Program;
+use crate::pass::reverse::parameter_gradients;
+use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
-use rayon::prelude::*;
-use rustfft::FftPlanner;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
-/// Why a network cannot be compiled for the CPU.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// The graph uses operations without kernels, or does not fit the lattice.
-    #[error(transparent)]
-    Lower(#[from] LowerError),
-    /// Code generation failed.
-    #[error(transparent)]
-    Jit(#[from] JitError),
-    /// Parameters out of range for a mixer.
-    #[error(transparent)]
-    Constants(#[from] ConstantError),
-    /// Wrong number of parameters.
-    #[error("{expected} parameters expected, {found} given")]
-    ParamCount {
-        /// Declared.
-        expected: usize,
-        /// Given.
-        found: usize,
-    },
+/// `log psi` of one network on one lattice in working precision `T`, and
+/// everything derived from it.
+pub struct CpuNetwork<T: Real> {
+    full: Compiled<T>,
+    /// Compiled when gradients are first asked for.
+    gradient: OnceLock<Compiled<T>>,
 }
 
-/// Lanes a batch should fill at least, so that vectors and loops pay.
-const TARGET_LANES: usize = 512;
-
-/// A layout for a number of samples, with its static rows and idle workspaces.
-struct Layout<T: Real> {
-    bound: Bound,
-    statics: Memory,
-    idle: Mutex<Vec<Workspace<T>>>,
-}
-
-/// `log psi` of one network on one lattice, compiled for this machine in working
-/// precision `T`.
-pub struct FullEvaluation<T: Real> {
-    graph: Graph,
-    program: Program,
-    plan: KernelPlan,
-    code: KernelCode,
-    constants: Constants<T>,
-    theta: Vec<f64>,
-    planner: (FftPlanner<T>, FftPlanner<f64>),
-    /// For one sample, and for many.
-    layouts: Vec<Layout<T>>,
-    isa: Isa,
-}
-
-impl<T: Real> FullEvaluation<T> {
+impl<T: Real> CpuNetwork<T> {
     /// Compiles a graph whose outputs are `[Re log psi]` or `[Re, Im]`.
-    /// `listing` keeps readable code.
     ///
     /// # Errors
     /// See [`CompileError`].
-    pub fn new(
-        graph: Graph,
-        lattice: Lattice,
-        theta: &[f64],
-        listing: bool,
-    ) -> Result<Self, CompileError> {
-        let program = lower(&graph, lattice, &[])?;
-        let mut compiler = Compiler::new(listing)?;
-        let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
-        let code = compiler.finish()?;
-        let mut planner = (FftPlanner::new(), FftPlanner::new());
-        check_count(&graph, &program, theta)?;
-        let params = tensors(&graph, &program, theta, &[]).map_err(ConstantError::from)?;
-        let constants = Constants::new(&graph, &program, &params, &mut planner)?;
-        let mut network = FullEvaluation {
-            graph,
-            program,
-            plan,
-            code,
-            constants,
-            theta: theta.to_vec(),
-            planner,
-            layouts: Vec::new(),
-            isa: Isa::detect(),
-        };
-        network.lay_out();
-        Ok(network)
+    pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
+        Ok(CpuNetwork {
+            full: Compiled::new(graph, lattice, theta, false)?,
+            gradient: OnceLock::new(),
+        })
     }
 
-    fn lay_out(&mut self) {
-        let segment = self
-            .program
-            .geometries
-            .iter()
-            .map(Geometry::segment)
-            .max()
-            .unwrap_or(1);
-        let many = TARGET_LANES.div_ceil(segment);
-        let mut sizes = vec![1];
-        if many > 1 {
-            sizes.push(many);
-        }
-        self.layouts = sizes
-            .into_iter()
-            .map(|samples| {
-                let bound = Bound::new(&self.program, &self.plan, samples);
-                let statics = bound.static_memory(&self.program, &self.constants);
-                Layout {
-                    bound,
-                    statics,
-                    idle: Mutex::new(Vec::new()),
-                }
-            })
-            .collect();
+    /// The loop-level program of `log psi`.
+    pub fn program(&self) -> &Program {
+        self.full.program()
     }
 
-    /// Replaces the parameters.
+    /// Readable code of `log psi`: Cranelift IR and disassembly per fused loop.
     ///
     /// # Errors
-    /// Wrong number of parameters, or mixers that do not exist for them; the old
-    /// parameters stay in force.
-    pub fn set_params(&mut self, theta: &[f64]) -> Result<(), CompileError> {
-        check_count(&self.graph, &self.program, theta)?;
-        let params =
-            tensors(&self.graph, &self.program, theta, &[]).map_err(ConstantError::from)?;
-        self.constants = Constants::new(&self.graph, &self.program, &params, &mut self.planner)?;
-        self.theta = theta.to_vec();
-        for l in &mut self.layouts {
-            l.statics = l.bound.static_memory(&self.program, &self.constants);
+    /// See [`CompileError`].
+    pub fn listing(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Listing, CompileError> {
+        let compiled = Compiled::<T>::new(graph, lattice, theta, true)?;
+        Ok(compiled.listing().cloned().unwrap_or_default())
+    }
+
+    /// Bytes of working memory per thread: (samples at a time, bytes).
+    pub fn memory(&self) -> Vec<(usize, usize)> {
+        self.full.memory()
+    }
+
+    /// As [`WaveFunction::set_params`], with the reason where the parameters
+    /// define no wave function; the old ones then stay in force.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn try_set_params(&mut self, theta: &[f64]) -> Result<(), CompileError> {
+        self.full.set_params(theta)?;
+        if let Some(g) = self.gradient.get_mut() {
+            g.set_params(theta)?;
         }
         Ok(())
     }
 
-    /// The parameters in force.
-    pub fn params(&self) -> &[f64] {
-        &self.theta
-    }
-    /// The loop-level program.
-    pub fn program(&self) -> &Program {
-        &self.program
-    }
-    /// The graph.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-    /// Native code listings, if asked for.
-    pub fn listing(&self) -> Option<&Listing> {
-        self.code.listing()
-    }
-    /// Bytes of working memory: for a single sample, and per thread in a batch.
-    pub fn memory(&self) -> Vec<(usize, usize)> {
-        self.layouts
-            .iter()
-            .map(|l| (l.bound.samples, l.bound.arena_bytes()))
-            .collect()
-    }
-
-    /// `log psi` of every configuration of a batch, in parallel.
-    ///
-    /// # Panics
-    /// If the lengths do not fit the lattice.
-    pub fn log_psi(&self, batch: &[i8], out: &mut [Complex64]) {
-        let sites = self.program.lattice.sites();
-        assert_eq!(
-            batch.len(),
-            out.len() * sites,
-            "one result per configuration"
-        );
-        let layout = if out.len() > 1 {
-            self.layouts.last()
-        } else {
-            self.layouts.first()
-        };
-        let Some(layout) = layout else { return };
-        let samples = layout.bound.samples;
-        if out.len() <= samples {
-            return self.chunk(layout, batch, out);
+    fn compile_gradient(&self) -> Result<Compiled<T>, CompileError> {
+        let graph = self.full.graph();
+        let mut extended = graph.clone();
+        let mut outputs = Vec::new();
+        for &o in &graph.outputs {
+            let reversed = parameter_gradients(&extended, o)?;
+            extended = reversed.graph;
+            outputs.extend(reversed.gradients);
         }
-        batch
-            .par_chunks(samples * sites)
-            .zip(out.par_chunks_mut(samples))
-            .for_each(|(spins, out)| self.chunk(layout, spins, out));
-    }
-
-    fn chunk(&self, layout: &Layout<T>, spins: &[i8], out: &mut [Complex64]) {
-        let executable = Executable {
-            program: &self.program,
-            code: &self.code,
-            constants: &self.constants,
-            bound: &layout.bound,
-            statics: &layout.statics,
-            isa: self.isa,
-        };
-        let idle = layout.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let mut w =
-            idle.unwrap_or_else(|| Workspace::new(&self.program, &layout.bound, &self.constants));
-        executable.run(spins, &mut w);
-        let complex = self.program.outputs.len() > 1;
-        for (sample, out) in out.iter_mut().enumerate() {
-            let im = if complex {
-                executable.output(1, sample, &w)
-            } else {
-                0.0
-            };
-            *out = Complex64::new(executable.output(0, sample, &w), im);
-        }
-        layout
-            .idle
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .push(w);
+        extended.outputs = outputs;
+        Compiled::new(extended, self.full.lattice(), self.full.params(), false)
     }
 }
 
-fn check_count(graph: &Graph, program: &Program, theta: &[f64]) -> Result<(), CompileError> {
-    let mut expected = 0;
-    for p in &graph.params {
-        expected += param_shape(program, &p.ty)
-            .map_err(ConstantError::from)?
-            .iter()
-            .product::<usize>();
+impl<T: Real> WaveFunction for CpuNetwork<T> {
+    fn lattice(&self) -> Lattice {
+        self.full.lattice()
     }
-    if expected != theta.len() {
-        return Err(CompileError::ParamCount {
-            expected,
-            found: theta.len(),
+    fn param_count(&self) -> usize {
+        self.full.params().len()
+    }
+    fn is_complex(&self) -> bool {
+        self.full.outputs() > 1
+    }
+    fn set_params(&mut self, theta: &[f64]) {
+        if let Err(e) = self.try_set_params(theta) {
+            tracing::warn!("parameters rejected: {e}");
+        }
+    }
+    fn params(&self) -> &[f64] {
+        self.full.params()
+    }
+    fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
+        assert_eq!(
+            batch.len(),
+            out.len() * self.lattice().sites(),
+            "one result per configuration"
+        );
+        let slots: Vec<Mutex<Complex64>> =
+            out.iter().map(|_| Mutex::new(Complex64::ZERO)).collect();
+        self.full.evaluate(batch, &|sample, value| {
+            let z = Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0));
+            *slots[sample].lock().unwrap_or_else(|e| e.into_inner()) = z;
+        });
+        for (out, slot) in out.iter_mut().zip(slots) {
+            *out = slot.into_inner().unwrap_or_else(|e| e.into_inner());
+        }
+    }
+    fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
+        let count = self.param_count();
+        if self.gradient.get().is_none() {
+            match self.compile_gradient() {
+                Ok(g) => drop(self.gradient.set(g)),
+                Err(e) => panic!("every graph that evaluates has gradients: {e}"),
+            }
+        }
+        let Some(gradient) = self.gradient.get() else {
+            return;
+        };
+        gradient.evaluate(batch, &|sample, values| {
+            let (re, im) = values.split_at(count);
+            row(sample, re, im);
         });
     }
-    Ok(())
+    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
+        let mut background = Reevaluation {
+            network: self,
+            spins: spins.to_vec(),
+            log_psi: Complex64::ZERO,
+        };
+        background.log_psi = background.at(&[]);
+        Box::new(background)
+    }
+    fn sweep(
+        &self,
+        _spins: &mut Spins,
+        _reverse: bool,
+        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        None
+    }
+}
+
+/// Local changes by full evaluation.
+struct Reevaluation<'a, T: Real> {
+    network: &'a CpuNetwork<T>,
+    spins: Vec<i8>,
+    log_psi: Complex64,
+}
+
+impl<T: Real> Reevaluation<'_, T> {
+    fn flip(&mut self, flips: &[usize]) {
+        for &f in flips {
+            self.spins[f] = -self.spins[f];
+        }
+    }
+    fn at(&mut self, flips: &[usize]) -> Complex64 {
+        self.flip(flips);
+        let mut out = [Complex64::ZERO];
+        self.network.log_psi(&self.spins, &mut out);
+        self.flip(flips);
+        out[0]
+    }
+}
+
+impl<T: Real> Background for Reevaluation<'_, T> {
+    fn log_psi(&self) -> Complex64 {
+        self.log_psi
+    }
+    fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
+        self.at(flips) - self.log_psi
+    }
+    fn log_ratios(&mut self, clusters: &[&[usize]], out: &mut [Complex64]) {
+        assert_eq!(clusters.len(), out.len(), "one result per cluster");
+        let mut batch = Vec::with_capacity(clusters.len() * self.spins.len());
+        for flips in clusters {
+            let first = batch.len();
+            batch.extend_from_slice(&self.spins);
+            for &f in *flips {
+                batch[first + f] = -batch[first + f];
+            }
+        }
+        self.network.log_psi(&batch, out);
+        out.iter_mut().for_each(|z| *z -= self.log_psi);
+    }
+    fn single_flips(&mut self, out: &mut [Complex64]) {
+        let sites: Vec<[usize; 1]> = (0..self.spins.len()).map(|k| [k]).collect();
+        let clusters: Vec<&[usize]> = sites.iter().map(|s| s.as_slice()).collect();
+        self.log_ratios(&clusters, out);
+    }
+    fn accept(&mut self, flips: &[usize]) {
+        self.log_psi = self.at(flips);
+        self.flip(flips);
+    }
 }

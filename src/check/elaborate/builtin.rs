@@ -16,9 +16,13 @@ impl Elaborator<'_> {
         if name == "scan" {
             return self.scan(args).map(Val::Tensor);
         }
-        if let Some((key, _, at)) = args.named.first() {
-            let _ = at;
-            return self.err(Code::E0105, key.span, format!("`{name}` has no argument `{}`", key.name), "not an argument");
+        if let Some((key, ..)) = args.named.first() {
+            return self.err(
+                Code::E0105,
+                key.span,
+                format!("`{name}` has no argument `{}`", key.name),
+                "not an argument",
+            );
         }
         let a = &args.positional;
         if let Some(f) = builtins::unary(name) {
@@ -29,7 +33,12 @@ impl Elaborator<'_> {
             {
                 let y = g(v);
                 if !y.is_finite() {
-                    return self.err(Code::E0207, span, format!("`{name}({v})` is not a finite number"), "evaluated here");
+                    return self.err(
+                        Code::E0207,
+                        span,
+                        format!("`{name}({v})` is not a finite number"),
+                        "evaluated here",
+                    );
                 }
                 return Ok(Val::Static(Static::Real(y)));
             }
@@ -42,7 +51,11 @@ impl Elaborator<'_> {
                 if let (Val::Static(Static::Int(p)), Val::Static(Static::Int(q))) = (&x, &y)
                     && (name == "max" || name == "min")
                 {
-                    return Ok(Val::Static(Static::Int(if name == "max" { *p.max(q) } else { *p.min(q) })));
+                    return Ok(Val::Static(Static::Int(if name == "max" {
+                        *p.max(q)
+                    } else {
+                        *p.min(q)
+                    })));
                 }
                 let (x, y) = (self.tensor(x, sx)?, self.tensor(y, sy)?);
                 let f = match name {
@@ -51,7 +64,8 @@ impl Elaborator<'_> {
                     "atan2" => Binary::Atan2,
                     _ => Binary::Mod,
                 };
-                self.elementwise(f, x, y, &format!("`{name}`"), span).map(Val::Tensor)
+                self.elementwise(f, x, y, &format!("`{name}`"), span)
+                    .map(Val::Tensor)
             }
             "div" => {
                 let [(x, sx), (y, sy)] = self.exactly::<2>(name, &args, "two integers")?;
@@ -59,11 +73,23 @@ impl Elaborator<'_> {
                     (Val::Static(Static::Int(_)), Val::Static(Static::Int(0))) => {
                         self.err(Code::E0207, sy, "division by zero", "this is 0")
                     }
-                    (Val::Static(Static::Int(p)), Val::Static(Static::Int(q))) => match p.checked_div_euclid(q) {
-                        Some(k) => Ok(Val::Static(Static::Int(k))),
-                        None => self.err(Code::E0204, span, "arithmetic overflow", "the result does not fit in 64 bits"),
-                    },
-                    _ => self.err(Code::E0203, sx.to(sy), "`div` divides integers known at compile time", "not integers"),
+                    (Val::Static(Static::Int(p)), Val::Static(Static::Int(q))) => {
+                        match p.checked_div_euclid(q) {
+                            Some(k) => Ok(Val::Static(Static::Int(k))),
+                            None => self.err(
+                                Code::E0204,
+                                span,
+                                "arithmetic overflow",
+                                "the result does not fit in 64 bits",
+                            ),
+                        }
+                    }
+                    _ => self.err(
+                        Code::E0203,
+                        sx.to(sy),
+                        "`div` divides integers known at compile time",
+                        "not integers",
+                    ),
                 }
             }
             "fail" => {
@@ -75,14 +101,26 @@ impl Elaborator<'_> {
             }
             "dim" => {
                 if a.is_empty() || a.len() > 2 {
-                    return self.err(Code::E0105, span, "`dim` takes a value and optionally an axis", "in this call");
+                    return self.err(
+                        Code::E0105,
+                        span,
+                        "`dim` takes a value and optionally an axis",
+                        "in this call",
+                    );
                 }
                 let x = self.tensor(a[0].0.clone(), a[0].1)?;
                 let shape = self.value(x).ty.shape.clone();
                 let axis = match a.get(1) {
                     None => shape.len() as i64 - 1,
                     Some((Val::Static(Static::Int(k)), _)) => *k,
-                    Some((_, at)) => return self.err(Code::E0203, *at, "an axis must be an integer", "not an integer"),
+                    Some((_, at)) => {
+                        return self.err(
+                            Code::E0203,
+                            *at,
+                            "an axis must be an integer",
+                            "not an integer",
+                        );
+                    }
                 };
                 match usize::try_from(axis).ok().and_then(|k| shape.get(k)) {
                     Some(Dim::Static(n)) => Ok(Val::Static(Static::Int(*n as i64))),
@@ -91,12 +129,16 @@ impl Elaborator<'_> {
                             Place::Site(t) if t.volume() == *per => t,
                             _ => Token([*per, 1]),
                         };
-                        Ok(Val::Sites { scale: *scale, token })
+                        Ok(Val::Sites {
+                            scale: *scale,
+                            token,
+                        })
                     }
                     None => {
                         let label = format!("this is {}", self.describe(x));
-                        let d = Diagnostic::new(Code::E0201, format!("no axis {axis}"), a[0].1, label)
-                            .help("`patch(spins, 1)` gives spins an axis");
+                        let d =
+                            Diagnostic::new(Code::E0201, format!("no axis {axis}"), a[0].1, label)
+                                .help("`patch(spins, 1)` gives spins an axis");
                         Err(self.report(d))
                     }
                 }
@@ -116,7 +158,12 @@ impl Elaborator<'_> {
                 let [(x, sx), (s, ss)] = self.exactly::<2>(name, &args, "a value and a shape")?;
                 let x = self.tensor(x, sx)?;
                 let Val::List(shape) = s else {
-                    return self.err(Code::E0105, ss, "expected a shape such as `[2, 7]`", "not a shape");
+                    return self.err(
+                        Code::E0105,
+                        ss,
+                        "expected a shape such as `[2, 7]`",
+                        "not a shape",
+                    );
                 };
                 let old = self.value(x).ty.clone();
                 if volume(&old.shape) != volume(&shape) {
@@ -124,36 +171,67 @@ impl Elaborator<'_> {
                     return self.err(
                         Code::E0201,
                         sx,
-                        format!("cannot reshape {} to {}: different numbers of elements", show_shape(&old.shape), show_shape(&shape)),
+                        format!(
+                            "cannot reshape {} to {}: different numbers of elements",
+                            show_shape(&old.shape),
+                            show_shape(&shape)
+                        ),
                         label,
                     );
                 }
                 let kind = self.value(x).kind;
-                self.push(CoreOp::Reshape, vec![x], Type { shape, ..old }, kind, span).map(Val::Tensor)
+                self.push(CoreOp::Reshape, vec![x], Type { shape, ..old }, kind, span)
+                    .map(Val::Tensor)
             }
             "slice" => {
-                let [(x, sx), (lo, _), (hi, sh)] = self.exactly::<3>(name, &args, "a value and two bounds")?;
+                let [(x, sx), (lo, _), (hi, sh)] =
+                    self.exactly::<3>(name, &args, "a value and two bounds")?;
                 let x = self.tensor(x, sx)?;
                 let (Val::Static(Static::Int(lo)), Val::Static(Static::Int(hi))) = (lo, hi) else {
-                    return self.err(Code::E0203, sh, "bounds of `slice` must be integers known at compile time", "not integers");
+                    return self.err(
+                        Code::E0203,
+                        sh,
+                        "bounds of `slice` must be integers known at compile time",
+                        "not integers",
+                    );
                 };
                 self.slice(x, lo, hi, span).map(Val::Tensor)
             }
             "split" => {
-                let [(x, sx), (n, sn)] = self.exactly::<2>(name, &args, "a value and a number of parts")?;
+                let [(x, sx), (n, sn)] =
+                    self.exactly::<2>(name, &args, "a value and a number of parts")?;
                 let x = self.tensor(x, sx)?;
                 let Val::Static(Static::Int(n)) = n else {
-                    return self.err(Code::E0203, sn, "the number of parts must be an integer known at compile time", "not an integer");
+                    return self.err(
+                        Code::E0203,
+                        sn,
+                        "the number of parts must be an integer known at compile time",
+                        "not an integer",
+                    );
                 };
                 match self.value(x).ty.shape.last() {
                     Some(Dim::Static(len)) if n > 0 && *len as i64 % n == 0 => {
                         let part = *len as i64 / n;
-                        let parts = (0..n).map(|k| self.slice(x, k * part, (k + 1) * part, span).map(Val::Tensor)).collect::<R<Vec<_>>>()?;
-                        Ok(if n == 1 { parts[0].clone() } else { Val::Tuple(parts) })
+                        let parts = (0..n)
+                            .map(|k| {
+                                self.slice(x, k * part, (k + 1) * part, span)
+                                    .map(Val::Tensor)
+                            })
+                            .collect::<R<Vec<_>>>()?;
+                        Ok(if n == 1 {
+                            parts[0].clone()
+                        } else {
+                            Val::Tuple(parts)
+                        })
                     }
                     _ => {
                         let label = format!("this is {}", self.describe(x));
-                        self.err(Code::E0201, span, format!("the last axis cannot be split into {n} equal parts"), label)
+                        self.err(
+                            Code::E0201,
+                            span,
+                            format!("the last axis cannot be split into {n} equal parts"),
+                            label,
+                        )
                     }
                 }
             }
@@ -166,8 +244,13 @@ impl Elaborator<'_> {
                 let v = self.value(x).clone();
                 let Place::Site(token) = v.ty.place else {
                     let label = format!("this is {}", self.describe(x));
-                    let d = Diagnostic::new(Code::E0206, format!("`{name}` pools a per-site value"), sx, label)
-                        .help("for a sum over components use `channel_sum`");
+                    let d = Diagnostic::new(
+                        Code::E0206,
+                        format!("`{name}` pools a per-site value"),
+                        sx,
+                        label,
+                    )
+                    .help("for a sum over components use `channel_sum`");
                     return Err(self.report(d));
                 };
                 let kind = match v.kind {
@@ -178,10 +261,27 @@ impl Elaborator<'_> {
                 let op = if name == "sum" {
                     CoreOp::Sum
                 } else {
-                    shape.insert(0, Dim::Sites { scale: 1, per: token.volume() });
+                    shape.insert(
+                        0,
+                        Dim::Sites {
+                            scale: 1,
+                            per: token.volume(),
+                        },
+                    );
                     CoreOp::Gather
                 };
-                self.push(op, vec![x], Type { place: Place::Whole, shape, dtype: v.ty.dtype }, kind, span).map(Val::Tensor)
+                self.push(
+                    op,
+                    vec![x],
+                    Type {
+                        place: Place::Whole,
+                        shape,
+                        dtype: v.ty.dtype,
+                    },
+                    kind,
+                    span,
+                )
+                .map(Val::Tensor)
             }
             "sites" => {
                 let [(x, sx)] = self.exactly::<1>(name, &args, "one per-site value")?;
@@ -190,16 +290,36 @@ impl Elaborator<'_> {
                 Ok(Val::Sites { scale: 1, token })
             }
             "extent" => {
-                let [(x, sx), (axis, sa)] = self.exactly::<2>(name, &args, "a per-site value and an axis")?;
+                let [(x, sx), (axis, sa)] =
+                    self.exactly::<2>(name, &args, "a per-site value and an axis")?;
                 let x = self.tensor(x, sx)?;
                 let token = self.site_token(x, sx)?;
                 let axes = self.axes();
                 match axis {
                     Val::Static(Static::Int(k)) if (0..axes as i64).contains(&k) => {
-                        let ty = Type { place: Place::Whole, shape: vec![], dtype: DType::Real };
-                        self.push(CoreOp::Extent { axis: k as usize, token }, vec![], ty, Kind::Const, span).map(Val::Tensor)
+                        let ty = Type {
+                            place: Place::Whole,
+                            shape: vec![],
+                            dtype: DType::Real,
+                        };
+                        self.push(
+                            CoreOp::Extent {
+                                axis: k as usize,
+                                token,
+                            },
+                            vec![],
+                            ty,
+                            Kind::Const,
+                            span,
+                        )
+                        .map(Val::Tensor)
                     }
-                    _ => self.err(Code::E0207, sa, format!("this lattice has {axes} axes"), "not one of them"),
+                    _ => self.err(
+                        Code::E0207,
+                        sa,
+                        format!("this lattice has {axes} axes"),
+                        "not one of them",
+                    ),
                 }
             }
             "index" | "displacement" | "momentum" | "pair_index" => {
@@ -215,22 +335,50 @@ impl Elaborator<'_> {
                 let v = self.value(x).clone();
                 let Place::Pair(token) = v.ty.place else {
                     let label = format!("this is {}", self.describe(x));
-                    return self.err(Code::E0206, sx, "`row_sum` needs a value per pair of sites", label);
+                    return self.err(
+                        Code::E0206,
+                        sx,
+                        "`row_sum` needs a value per pair of sites",
+                        label,
+                    );
                 };
-                self.push(CoreOp::RowSum, vec![x], Type { place: Place::Site(token), ..v.ty }, v.kind, span).map(Val::Tensor)
+                self.push(
+                    CoreOp::RowSum,
+                    vec![x],
+                    Type {
+                        place: Place::Site(token),
+                        ..v.ty
+                    },
+                    v.kind,
+                    span,
+                )
+                .map(Val::Tensor)
             }
-            _ => self.err(Code::E0106, span, format!("`{name}` cannot be called here"), "in this call"),
+            _ => self.err(
+                Code::E0106,
+                span,
+                format!("`{name}` cannot be called here"),
+                "in this call",
+            ),
         }
     }
 
     /// Exactly `N` positional arguments.
-    pub(super) fn exactly<const K: usize>(&mut self, name: &str, args: &Args, what: &str) -> R<[(Val, Span); K]> {
+    pub(super) fn exactly<const K: usize>(
+        &mut self,
+        name: &str,
+        args: &Args,
+        what: &str,
+    ) -> R<[(Val, Span); K]> {
         match <[(Val, Span); K]>::try_from(args.positional.clone()) {
             Ok(a) => Ok(a),
             Err(_) => self.err(
                 Code::E0105,
                 args.span,
-                format!("`{name}` takes {what}, {} arguments were given", args.positional.len()),
+                format!(
+                    "`{name}` takes {what}, {} arguments were given",
+                    args.positional.len()
+                ),
                 "in this call",
             ),
         }
@@ -261,7 +409,11 @@ impl Elaborator<'_> {
             "momentum" => Place::Momentum(token),
             _ => Place::Pair(token),
         };
-        let ty = Type { place, shape: vec![], dtype: DType::Real };
+        let ty = Type {
+            place,
+            shape: vec![],
+            dtype: DType::Real,
+        };
         let axes = self.axes();
         let mut ops = Vec::new();
         for source in [false, true] {
@@ -270,7 +422,11 @@ impl Elaborator<'_> {
                     "index" => ops.push(CoreOp::SiteIndex { axis, token }),
                     "displacement" => ops.push(CoreOp::Displacement { axis, token }),
                     "momentum" => ops.push(CoreOp::Momentum { axis, token }),
-                    _ => ops.push(CoreOp::PairIndex { axis, source, token }),
+                    _ => ops.push(CoreOp::PairIndex {
+                        axis,
+                        source,
+                        token,
+                    }),
                 }
             }
             if name != "pair_index" {
@@ -279,19 +435,39 @@ impl Elaborator<'_> {
         }
         let mut parts = Vec::new();
         for op in ops {
-            parts.push(Val::Tensor(self.push(op, vec![], ty.clone(), Kind::Const, span)?));
+            parts.push(Val::Tensor(self.push(
+                op,
+                vec![],
+                ty.clone(),
+                Kind::Const,
+                span,
+            )?));
         }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Val::Tuple(parts) })
+        Ok(if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            Val::Tuple(parts)
+        })
     }
 
     fn slice(&mut self, x: ValueId, lo: i64, hi: i64, span: Span) -> R<ValueId> {
         let v = self.value(x).clone();
         let Some(Dim::Static(len)) = v.ty.shape.last().copied() else {
             let label = format!("this is {}", self.describe(x));
-            return self.err(Code::E0201, span, "only an axis of static length can be sliced", label);
+            return self.err(
+                Code::E0201,
+                span,
+                "only an axis of static length can be sliced",
+                label,
+            );
         };
         if lo < 0 || hi <= lo || hi > len as i64 {
-            return self.err(Code::E0201, span, format!("slice {lo}..{hi} of an axis of length {len}"), "out of bounds or empty");
+            return self.err(
+                Code::E0201,
+                span,
+                format!("slice {lo}..{hi} of an axis of length {len}"),
+                "out of bounds or empty",
+            );
         }
         if lo == 0 && hi == len as i64 {
             return Ok(x);
@@ -299,13 +475,28 @@ impl Elaborator<'_> {
         let axis = v.ty.shape.len() - 1;
         let mut ty = v.ty.clone();
         ty.shape[axis] = Dim::Static((hi - lo) as usize);
-        self.push(CoreOp::Slice { axis, start: lo as usize, len: (hi - lo) as usize }, vec![x], ty, v.kind, span)
+        self.push(
+            CoreOp::Slice {
+                axis,
+                start: lo as usize,
+                len: (hi - lo) as usize,
+            },
+            vec![x],
+            ty,
+            v.kind,
+            span,
+        )
     }
 
     fn concat(&mut self, args: &Args) -> R<ValueId> {
         let span = args.span;
         if args.positional.is_empty() {
-            return self.err(Code::E0105, span, "`concat` needs at least one value", "in this call");
+            return self.err(
+                Code::E0105,
+                span,
+                "`concat` needs at least one value",
+                "in this call",
+            );
         }
         let mut ids = Vec::new();
         for (v, at) in &args.positional {
@@ -313,14 +504,20 @@ impl Elaborator<'_> {
         }
         let first = self.value(ids[0]).ty.clone();
         let Some(axis) = first.shape.len().checked_sub(1) else {
-            return self.err(Code::E0201, span, "`concat` joins along the last axis, but there is none", "in this call");
+            return self.err(
+                Code::E0201,
+                span,
+                "`concat` joins along the last axis, but there is none",
+                "in this call",
+            );
         };
         let mut total = 0usize;
         let mut place = first.place;
         let mut dtype = DType::Real;
         for &id in &ids {
             let ty = self.value(id).ty.clone();
-            let fits = ty.shape.len() == first.shape.len() && ty.shape[..axis] == first.shape[..axis];
+            let fits =
+                ty.shape.len() == first.shape.len() && ty.shape[..axis] == first.shape[..axis];
             let (Some(Dim::Static(n)), true) = (ty.shape.last().copied(), fits) else {
                 let label = format!("this is {}", self.describe(id));
                 let d = Diagnostic::new(
@@ -329,7 +526,7 @@ impl Elaborator<'_> {
                     span,
                     format!("the first is {}", self.describe(ids[0])),
                 )
-                .also(self.user_span(self.value(id).span), label);
+                .also(self.place_of(id), label);
                 return Err(self.report(d));
             };
             total += n;
@@ -341,13 +538,28 @@ impl Elaborator<'_> {
             }
             if ty.place != place && ty.place != Place::Whole {
                 let label = format!("this is {}", self.describe(id));
-                return self.err(Code::E0206, span, "parts of `concat` live on different lattices", label);
+                return self.err(
+                    Code::E0206,
+                    span,
+                    "parts of `concat` live on different lattices",
+                    label,
+                );
             }
         }
         let kind = self.joined(&ids, span)?;
         let mut shape = first.shape;
         shape[axis] = Dim::Static(total);
-        self.push(CoreOp::Concat { axis }, ids, Type { place, shape, dtype }, kind, span)
+        self.push(
+            CoreOp::Concat { axis },
+            ids,
+            Type {
+                place,
+                shape,
+                dtype,
+            },
+            kind,
+            span,
+        )
     }
 
     /// An integer per axis: `3` on a chain, `(1, 2)` on a square.
@@ -363,26 +575,42 @@ impl Elaborator<'_> {
         };
         match got {
             Some(o) if o.iter().all(|k| k.abs() <= MAX_OFFSET) => Ok(o),
-            Some(_) => self.err(Code::E0204, span, format!("offsets beyond {MAX_OFFSET} are not supported"), "too large"),
+            Some(_) => self.err(
+                Code::E0204,
+                span,
+                format!("offsets beyond {MAX_OFFSET} are not supported"),
+                "too large",
+            ),
             None if axes == 2 => self.err(
                 Code::E0105,
                 span,
                 "on a square lattice offsets are pairs of integers",
                 "expected `(a, b)`, known at compile time",
             ),
-            None => self.err(Code::E0203, span, "an offset must be an integer known at compile time", "not an integer"),
+            None => self.err(
+                Code::E0203,
+                span,
+                "an offset must be an integer known at compile time",
+                "not an integer",
+            ),
         }
     }
 
     fn window(&mut self, args: &Args) -> R<ValueId> {
         let span = args.span;
-        let [(x, sx), (lo, sl), (hi, sh)] = self.exactly::<3>("window", args, "a per-site value and two offsets")?;
+        let [(x, sx), (lo, sl), (hi, sh)] =
+            self.exactly::<3>("window", args, "a per-site value and two offsets")?;
         let x = self.tensor(x, sx)?;
         let token = self.site_token(x, sx)?;
         let lo = self.offsets(&lo, sl)?;
         let hi = self.offsets(&hi, sh)?;
         if lo[0] > hi[0] || lo[1] > hi[1] {
-            return self.err(Code::E0207, sl.to(sh), "the window is empty", "the first offset is larger than the second");
+            return self.err(
+                Code::E0207,
+                sl.to(sh),
+                "the window is empty",
+                "the first offset is larger than the second",
+            );
         }
         let v = self.value(x).clone();
         let kind = match v.kind {
@@ -392,12 +620,19 @@ impl Elaborator<'_> {
         let count = ((hi[0] - lo[0] + 1) * (hi[1] - lo[1] + 1)) as usize;
         let mut shape = v.ty.shape.clone();
         shape.insert(0, Dim::Static(count));
-        self.push(CoreOp::Window { lo, hi }, vec![x], Type { shape, ..v.ty }, kind, span)
+        self.push(
+            CoreOp::Window { lo, hi },
+            vec![x],
+            Type { shape, ..v.ty },
+            kind,
+            span,
+        )
     }
 
     fn patch(&mut self, args: &Args) -> R<ValueId> {
         let span = args.span;
-        let [(x, sx), (t, st)] = self.exactly::<2>("patch", args, "a per-site value and a token size")?;
+        let [(x, sx), (t, st)] =
+            self.exactly::<2>("patch", args, "a per-site value and a token size")?;
         let x = self.tensor(x, sx)?;
         let token = self.site_token(x, sx)?;
         let mut ratio = self.offsets(&t, st)?;
@@ -405,7 +640,12 @@ impl Elaborator<'_> {
             ratio[1] = 1;
         }
         if ratio.iter().any(|r| *r < 1) {
-            return self.err(Code::E0207, st, "a token has at least one site", "not positive");
+            return self.err(
+                Code::E0207,
+                st,
+                "a token has at least one site",
+                "not positive",
+            );
         }
         let ratio = [ratio[0] as usize, ratio[1] as usize];
         let v = self.value(x).clone();
@@ -413,12 +653,19 @@ impl Elaborator<'_> {
             Kind::Local(w) => Kind::Local(w.patch(token, ratio)),
             other => other,
         };
-        let (Some(a), Some(b)) = (token.0[0].checked_mul(ratio[0]), token.0[1].checked_mul(ratio[1])) else {
+        let (Some(a), Some(b)) = (
+            token.0[0].checked_mul(ratio[0]),
+            token.0[1].checked_mul(ratio[1]),
+        ) else {
             return self.err(Code::E0204, st, "token too large", "arithmetic overflow");
         };
         let mut shape = v.ty.shape.clone();
         shape.insert(0, Dim::Static(ratio[0] * ratio[1]));
-        let ty = Type { place: Place::Site(Token([a, b])), shape, dtype: v.ty.dtype };
+        let ty = Type {
+            place: Place::Site(Token([a, b])),
+            shape,
+            dtype: v.ty.dtype,
+        };
         self.push(CoreOp::Patch { ratio }, vec![x], ty, kind, span)
     }
 
@@ -427,21 +674,36 @@ impl Elaborator<'_> {
         let text = match args.positional.first() {
             Some((Val::Str(s), at)) => (s.clone(), *at),
             _ => {
-                return self.err(Code::E0105, span, "`einsum` starts with a text such as \"hd,de->he\"", "in this call");
+                return self.err(
+                    Code::E0105,
+                    span,
+                    "`einsum` starts with a text such as \"hd,de->he\"",
+                    "in this call",
+                );
             }
         };
         let operands = &args.positional[1..];
         let parsed = parse_einsum(&text.0);
         let Some(einsum) = parsed else {
-            let d = Diagnostic::new(Code::E0105, format!("cannot read the contraction \"{}\"", text.0), text.1, "here")
-                .help("write letters per operand, `->`, letters of the result: \"ab,bc->ac\"");
+            let d = Diagnostic::new(
+                Code::E0105,
+                format!("cannot read the contraction \"{}\"", text.0),
+                text.1,
+                "here",
+            )
+            .help("write letters per operand, `->`, letters of the result: \"ab,bc->ac\"");
             return Err(self.report(d));
         };
         if einsum.inputs.len() != operands.len() || operands.len() > 2 || operands.is_empty() {
             return self.err(
                 Code::E0105,
                 span,
-                format!("\"{}\" names {} operands, {} were given", text.0, einsum.inputs.len(), operands.len()),
+                format!(
+                    "\"{}\" names {} operands, {} were given",
+                    text.0,
+                    einsum.inputs.len(),
+                    operands.len()
+                ),
                 "one or two operands are possible",
             );
         }
@@ -473,7 +735,9 @@ fn parse_einsum(text: &str) -> Option<Einsum> {
     let (inputs, output) = text.split_once("->")?;
     let letters = |s: &str| -> Option<Vec<char>> {
         let s = s.trim();
-        s.chars().all(|c| c.is_ascii_lowercase()).then(|| s.chars().collect())
+        s.chars()
+            .all(|c| c.is_ascii_lowercase())
+            .then(|| s.chars().collect())
     };
     let inputs: Vec<Vec<char>> = inputs.split(',').map(letters).collect::<Option<_>>()?;
     let output = letters(output)?;

@@ -20,16 +20,32 @@ impl Elaborator<'_> {
         let single = (call.function.len() == 1).then(|| call.function[0].name.as_str());
         let module = self.frame().module;
         let local = single.is_some_and(|n| self.lookup(n).is_some());
-        let def = if local { None } else { self.modules.resolve(module, &call.function) };
-        let primitive = single.filter(|n| !local && def.is_none() && (builtins::unary(n).is_some() || builtins::FUNCTIONS.contains(n)));
+        let def = if local {
+            None
+        } else {
+            self.modules.resolve(module, &call.function)
+        };
+        let primitive = single.filter(|n| {
+            !local
+                && def.is_none()
+                && (builtins::unary(n).is_some() || builtins::FUNCTIONS.contains(n))
+        });
         if def.is_none() && primitive.is_none() {
-            let at = call.function[0].span.to(call.function[call.function.len() - 1].span);
+            let at = call.function[0]
+                .span
+                .to(call.function[call.function.len() - 1].span);
             if local {
                 let name = path_text(&call.function);
-                return self.err(Code::E0106, at, format!("`{name}` is a value, not a function"), "called here");
+                return self.err(
+                    Code::E0106,
+                    at,
+                    format!("`{name}` is a value, not a function"),
+                    "called here",
+                );
             }
             if let Some(name) = single
-                && (builtins::INIT_FUNCTIONS.contains(&name) || builtins::INIT_VALUES.contains(&name))
+                && (builtins::INIT_FUNCTIONS.contains(&name)
+                    || builtins::INIT_VALUES.contains(&name))
             {
                 return self.err(
                     Code::E0106,
@@ -40,7 +56,11 @@ impl Elaborator<'_> {
             }
             return Err(self.unknown(&call.function, at));
         }
-        let mut args = Args { positional: first.into_iter().collect(), named: Vec::new(), span };
+        let mut args = Args {
+            positional: first.into_iter().collect(),
+            named: Vec::new(),
+            span,
+        };
         let mut failed = false;
         for (name, value) in &call.args {
             let val = self.expr(value).unwrap_or_else(|Reported| {
@@ -67,7 +87,12 @@ impl Elaborator<'_> {
             return self.primitive(name, args);
         }
         let Some(Def::Item(m, index)) = def else {
-            return self.err(Code::E0106, call.span, format!("`{}` is a module", path_text(&call.function)), "called here");
+            return self.err(
+                Code::E0106,
+                call.span,
+                format!("`{}` is a module", path_text(&call.function)),
+                "called here",
+            );
         };
         let item = &self.modules.get(m).ast.items[index];
         match &item.kind {
@@ -82,14 +107,32 @@ impl Elaborator<'_> {
                         "only usable after `param ... =`",
                     );
                 }
-                self.inline(m, index, &f.name, &f.params, role, &f.body, args, call.label.as_ref())
+                self.inline(
+                    m,
+                    index,
+                    &f.name,
+                    &f.params,
+                    role,
+                    &f.body,
+                    args,
+                    call.label.as_ref(),
+                )
             }
             ItemKind::Mixer(x) => {
                 let first_arg = args.positional.first().map(|p| p.0.clone());
                 let start = self.values.len();
                 let number = self.mixers.iter().filter(|u| u.name == x.name.name).count() as u32;
                 self.mixer_stack.push((x.name.name.clone(), number));
-                let out = self.inline(m, index, &x.name, &x.params, None, &x.body, args, call.label.as_ref());
+                let out = self.inline(
+                    m,
+                    index,
+                    &x.name,
+                    &x.params,
+                    None,
+                    &x.body,
+                    args,
+                    call.label.as_ref(),
+                );
                 self.mixer_stack.pop();
                 let out = out?;
                 if let (Some(Val::Tensor(input)), Val::Tensor(output)) = (first_arg, &out) {
@@ -97,9 +140,17 @@ impl Elaborator<'_> {
                 }
                 Ok(out)
             }
-            ItemKind::Network(_) | ItemKind::Operator(_) | ItemKind::Const(_) | ItemKind::Use(_) => {
+            ItemKind::Network(_)
+            | ItemKind::Operator(_)
+            | ItemKind::Const(_)
+            | ItemKind::Use(_) => {
                 let name = path_text(&call.function);
-                self.err(Code::E0106, call.span, format!("`{name}` cannot be called"), "not a function or mixer")
+                self.err(
+                    Code::E0106,
+                    call.span,
+                    format!("`{name}` cannot be called"),
+                    "not a function or mixer",
+                )
             }
         }
     }
@@ -143,9 +194,20 @@ impl Elaborator<'_> {
         }
         let mut scope = HashMap::new();
         for (p, val) in params.iter().zip(&bound) {
-            scope.insert(p.name.name.clone(), Binding { val: val.clone(), mutable: false, span: p.name.span });
+            scope.insert(
+                p.name.name.clone(),
+                Binding {
+                    val: val.clone(),
+                    mutable: false,
+                    span: p.name.span,
+                },
+            );
         }
-        self.frames.push(Frame { module, scopes: vec![scope], returned: None });
+        self.frames.push(Frame {
+            module,
+            scopes: vec![scope],
+            returned: None,
+        });
         self.via.push((name.name.clone(), call_span, role));
         let mut failed = false;
         for (p, val) in params.iter().zip(&bound) {
@@ -153,7 +215,14 @@ impl Elaborator<'_> {
                 match self.check_static(p, ty, *v, p.name.span) {
                     Ok(v) => {
                         let scope = self.frame().scopes.last_mut().expect("a frame has a scope");
-                        scope.insert(p.name.name.clone(), Binding { val: Val::Static(v), mutable: false, span: p.name.span });
+                        scope.insert(
+                            p.name.name.clone(),
+                            Binding {
+                                val: Val::Static(v),
+                                mutable: false,
+                                span: p.name.span,
+                            },
+                        );
                     }
                     Err(Reported) => failed = true,
                 }
@@ -169,9 +238,12 @@ impl Elaborator<'_> {
                     match (self.frame().returned.take(), r) {
                         (Some(Val::Poison), _) | (_, Err(Reported)) => Err(Reported),
                         (Some(val), Ok(())) => Ok(val),
-                        (None, Ok(())) => {
-                            self.err(Code::E0105, block.span, format!("`{}` returns nothing", name.name), "no `return` at the end")
-                        }
+                        (None, Ok(())) => self.err(
+                            Code::E0105,
+                            block.span,
+                            format!("`{}` returns nothing", name.name),
+                            "no `return` at the end",
+                        ),
                     }
                 }
             }
@@ -191,7 +263,9 @@ impl Elaborator<'_> {
             let parts: Vec<String> = params
                 .iter()
                 .map(|p| match p.ty {
-                    Some((ty, _)) => format!("{}: {}", p.name.name, super::expr::static_type_name(ty)),
+                    Some((ty, _)) => {
+                        format!("{}: {}", p.name.name, super::expr::static_type_name(ty))
+                    }
                     None => p.name.name.clone(),
                 })
                 .collect();
@@ -202,7 +276,11 @@ impl Elaborator<'_> {
             if k >= params.len() {
                 let d = Diagnostic::new(
                     Code::E0105,
-                    format!("`{}` takes {} arguments, {count} were given", name.name, params.len()),
+                    format!(
+                        "`{}` takes {} arguments, {count} were given",
+                        name.name,
+                        params.len()
+                    ),
                     span,
                     "one too many",
                 )
@@ -223,7 +301,12 @@ impl Elaborator<'_> {
                 return Err(self.report(d));
             };
             if slots[k].is_some() {
-                return self.err(Code::E0105, key.span, format!("argument `{}` is given twice", key.name), "again here");
+                return self.err(
+                    Code::E0105,
+                    key.span,
+                    format!("argument `{}` is given twice", key.name),
+                    "again here",
+                );
             }
             slots[k] = Some((val, span));
         }
@@ -239,14 +322,20 @@ impl Elaborator<'_> {
                         };
                         let d = Diagnostic::new(
                             Code::E0203,
-                            format!("argument `{}` must be a `{}` known at compile time", p.name.name, super::expr::static_type_name(ty)),
+                            format!(
+                                "argument `{}` must be a `{}` known at compile time",
+                                p.name.name,
+                                super::expr::static_type_name(ty)
+                            ),
                             span,
                             format!("this is {what}"),
                         )
                         .also(p.name.span, "declared here");
                         return Err(self.report(d));
                     }
-                    (Some((ty, _)), Val::Static(v)) => Val::Static(self.check_static(p, ty, v, span)?),
+                    (Some((ty, _)), Val::Static(v)) => {
+                        Val::Static(self.check_static(p, ty, v, span)?)
+                    }
                     (_, val) => val,
                 },
                 (None, Some(default)) => self.expr(default)?,
@@ -288,7 +377,11 @@ impl Elaborator<'_> {
         let base = self.scope_path(function);
         let count = self.used_scopes.entry(base).or_insert(0);
         *count += 1;
-        Ok(if *count == 1 { function.to_owned() } else { format!("{function}_{}", *count - 1) })
+        Ok(if *count == 1 {
+            function.to_owned()
+        } else {
+            format!("{function}_{}", *count - 1)
+        })
     }
 
     /// Whether a function declares parameters, itself or through calls.

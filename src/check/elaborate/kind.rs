@@ -38,8 +38,15 @@ impl Elaborator<'_> {
         if kind != Kind::Pooled {
             return Ok(kind);
         }
-        let Some(&pooled) = ids.iter().find(|&&i| self.value(i).kind == Kind::Pooled) else { return Ok(kind) };
-        let Some(&site) = ids.iter().find(|&&i| self.value(i).ty.place != Place::Whole) else { return Ok(kind) };
+        let Some(&pooled) = ids.iter().find(|&&i| self.value(i).kind == Kind::Pooled) else {
+            return Ok(kind);
+        };
+        let Some(&site) = ids
+            .iter()
+            .find(|&&i| self.value(i).ty.place != Place::Whole)
+        else {
+            return Ok(kind);
+        };
         self.global(
             span,
             |s| {
@@ -57,7 +64,7 @@ impl Elaborator<'_> {
                         "gate with local values only, move this after the pooling, or write `full network`",
                     )
                 };
-                let at = s.value(pooled).span;
+                let at = s.place_of(pooled);
                 Diagnostic::new(code, what, span, format!("put back on the sites here ({})", s.describe(site)))
                     .also(at, format!("this is {}", s.describe(pooled)))
                     .help(help)
@@ -72,21 +79,41 @@ impl Elaborator<'_> {
         if let (Kind::Linear { .. }, Kind::Linear { .. }) = (ka, kb) {
             return self.violation(&[a, b], Use::Product, span);
         }
-        let linear = [(a, ka), (b, kb)].into_iter().find(|(_, k)| matches!(k, Kind::Linear { .. }));
+        let linear = [(a, ka), (b, kb)]
+            .into_iter()
+            .find(|(_, k)| matches!(k, Kind::Linear { .. }));
         for kind in [ka, kb] {
             if let (Kind::Global { since }, Some((gated, _))) = (kind, linear) {
                 self.gated_by_pending(since, gated, span)?;
             }
         }
-        let other = [(a, ka), (b, kb)].into_iter().find(|(_, k)| matches!(k, Kind::Pooled | Kind::Global { .. }));
+        let other = [(a, ka), (b, kb)]
+            .into_iter()
+            .find(|(_, k)| matches!(k, Kind::Pooled | Kind::Global { .. }));
         if let (Some((lin, _)), Some((gate, Kind::Pooled))) = (linear, other) {
-            let gathered = self.value(gate).ty.shape.iter().any(|d| matches!(d, Dim::Sites { .. }));
+            let gathered = self
+                .value(gate)
+                .ty
+                .shape
+                .iter()
+                .any(|d| matches!(d, Dim::Sites { .. }));
             if !gathered {
                 return self.global(span, |s| {
-                    Diagnostic::new(Code::E0303, "the gate depends on all spins", span, "this product")
-                        .also(s.value(gate).span, format!("the gate is {}", s.describe(gate)))
-                        .also(s.value(lin).span, format!("the gated value is {}", s.describe(lin)))
-                        .help("a gate may depend on local values only; or write `full network`")
+                    Diagnostic::new(
+                        Code::E0303,
+                        "the gate depends on all spins",
+                        span,
+                        "this product",
+                    )
+                    .also(
+                        s.place_of(gate),
+                        format!("the gate is {}", s.describe(gate)),
+                    )
+                    .also(
+                        s.place_of(lin),
+                        format!("the gated value is {}", s.describe(lin)),
+                    )
+                    .help("a gate may depend on local values only; or write `full network`")
                 });
             }
         }
@@ -97,23 +124,45 @@ impl Elaborator<'_> {
     /// instead of the pending E0301, unless both happen inside one function of
     /// the library (`silu(h)` is `h * sigmoid(h)`).
     fn gated_by_pending(&mut self, since: ValueId, gated: ValueId, span: Span) -> R<()> {
-        let Some(at) = self.pending.iter().position(|(id, _)| *id == since) else { return Ok(()) };
+        let Some(at) = self.pending.iter().position(|(id, _)| *id == since) else {
+            return Ok(());
+        };
         let outer = self.user_span(span);
         if self.pending[at].1.primary.span == outer {
             return Ok(());
         }
         let (_, first) = self.pending.remove(at);
-        let mut d = Diagnostic::new(Code::E0303, "the gate depends on a linear value", span, "this product")
-            .also(first.primary.span, "the gate is a nonlinear function of a linear value")
-            .also(self.user_span(self.value(gated).span), format!("the gated value is {}", self.describe(gated)));
-        d.secondary.extend(first.secondary.into_iter().filter(|l| l.message.starts_with("linear since")));
-        let d = d.help("compute the gate from local values (before any mixer), or write `full network`");
+        let mut d = Diagnostic::new(
+            Code::E0303,
+            "the gate depends on a linear value",
+            span,
+            "this product",
+        )
+        .also(
+            first.primary.span,
+            "the gate is a nonlinear function of a linear value",
+        )
+        .also(
+            self.place_of(gated),
+            format!("the gated value is {}", self.describe(gated)),
+        );
+        d.secondary.extend(
+            first
+                .secondary
+                .into_iter()
+                .filter(|l| l.message.starts_with("linear since")),
+        );
+        let d = d
+            .help("compute the gate from local values (before any mixer), or write `full network`");
         Err(self.report(d))
     }
 
     /// Kind of a nonlinear function of these values.
     pub(super) fn nonlinear(&mut self, ids: &[ValueId], span: Span) -> R<Kind> {
-        if ids.iter().any(|&i| matches!(self.value(i).kind, Kind::Linear { .. })) {
+        if ids
+            .iter()
+            .any(|&i| matches!(self.value(i).kind, Kind::Linear { .. }))
+        {
             return self.violation(ids, Use::Nonlinear, span);
         }
         self.joined(ids, span)
@@ -123,25 +172,36 @@ impl Elaborator<'_> {
     /// a `full network`.
     fn violation(&mut self, ids: &[ValueId], how: Use, span: Span) -> R<Kind> {
         let in_norm = self.via.iter().any(|v| v.2.as_deref() == Some("norm"));
-        let callee = self.via.last().map(|v| v.0.clone());
+        // What the user called, not what the library calls inside.
+        let callee = self
+            .via
+            .iter()
+            .rev()
+            .find(|v| !self.modules.in_std(v.1))
+            .map(|v| v.0.clone());
         let diagnostic = |s: &Self| {
-            let linear: Vec<ValueId> =
-                ids.iter().copied().filter(|&i| matches!(s.value(i).kind, Kind::Linear { .. })).collect();
+            let linear: Vec<ValueId> = ids
+                .iter()
+                .copied()
+                .filter(|&i| matches!(s.value(i).kind, Kind::Linear { .. }))
+                .collect();
             let first = linear[0];
-            let Kind::Linear { since } = s.value(first).kind else { unreachable!("filtered above") };
-            let origin = s.user_span(s.value(since).span);
-            let origin = if s.modules.in_std(origin) {
-                s.value(since).via.iter().rev().map(|v| v.1).find(|p| !s.modules.in_std(*p)).unwrap_or(origin)
-            } else {
-                origin
+            let Kind::Linear { since } = s.value(first).kind else {
+                unreachable!("filtered above")
             };
+            let origin = s.place_of(since);
             let mixer = match &s.value(since).mixer {
                 Some((name, _)) => format!("`{name}`"),
                 None => "a mixer".to_owned(),
             };
-            let since_text = format!("linear since this mixer: {mixer} made it depend on all spins");
+            let since_text =
+                format!("linear since this mixer: {mixer} made it depend on all spins");
             if in_norm {
-                let name = s.via.iter().find(|v| v.2.as_deref() == Some("norm")).map_or("norm".to_owned(), |v| v.0.clone());
+                let name = s
+                    .via
+                    .iter()
+                    .find(|v| v.2.as_deref() == Some("norm"))
+                    .map_or("norm".to_owned(), |v| v.0.clone());
                 return Diagnostic::new(
                     Code::E0304,
                     format!("`{name}` normalises a linear value by itself"),
@@ -156,12 +216,18 @@ impl Elaborator<'_> {
                     Code::E0302,
                     "product of two linear values",
                     span,
-                    format!("{} times {}", s.describe(linear[0]), s.describe(*linear.get(1).unwrap_or(&linear[0]))),
+                    format!(
+                        "{} times {}",
+                        s.describe(linear[0]),
+                        s.describe(*linear.get(1).unwrap_or(&linear[0]))
+                    ),
                 )
                 .also(origin, since_text)
                 .help("multiply by a local or constant value instead, or write `full network`"),
                 Use::Nonlinear => {
-                    let what = callee.filter(|_| s.modules.in_std(span)).map_or("nonlinearity".to_owned(), |c| format!("`{c}`"));
+                    let what = callee
+                        .filter(|_| s.modules.in_std(span))
+                        .map_or("nonlinearity".to_owned(), |c| format!("`{c}`"));
                     Diagnostic::new(
                         Code::E0301,
                         format!("{what} applied to a linear value"),
@@ -186,9 +252,15 @@ impl Elaborator<'_> {
     }
 
     /// `Global` in a full network, else the diagnostic.
-    pub(super) fn global(&mut self, _span: Span, diagnostic: impl FnOnce(&Self) -> Diagnostic) -> R<Kind> {
+    pub(super) fn global(
+        &mut self,
+        _span: Span,
+        diagnostic: impl FnOnce(&Self) -> Diagnostic,
+    ) -> R<Kind> {
         if self.full {
-            return Ok(Kind::Global { since: ValueId(self.values.len() as u32) });
+            return Ok(Kind::Global {
+                since: ValueId(self.values.len() as u32),
+            });
         }
         let d = diagnostic(self);
         Err(self.report(d))
@@ -197,7 +269,11 @@ impl Elaborator<'_> {
     /// Kind, shape and dtype in words: `linear real[14]`.
     pub(super) fn describe(&self, id: ValueId) -> String {
         let v = self.value(id);
-        format!("{} {}", show_kind(v.kind, v.ty.place, self.lattice), show_type(&v.ty))
+        format!(
+            "{} {}",
+            show_kind(v.kind, v.ty.place, self.lattice),
+            show_type(&v.ty)
+        )
     }
 }
 
@@ -256,7 +332,14 @@ pub fn show_shape(shape: &[Dim]) -> String {
     if shape.is_empty() {
         return String::new();
     }
-    format!("[{}]", shape.iter().map(|d| show_dim(*d)).collect::<Vec<_>>().join(", "))
+    format!(
+        "[{}]",
+        shape
+            .iter()
+            .map(|d| show_dim(*d))
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
 }
 
 /// `14`, `2 * N / 3`

@@ -9,17 +9,22 @@ use crate::check::core::Dim;
 impl Elaborator<'_> {
     /// The kind a mixer gives: constants stay constant.
     fn mixed(&mut self, x: ValueId, coefficients: &[ValueId], span: Span) -> R<Kind> {
-        if let Some(&c) = coefficients.iter().find(|&&c| self.value(c).kind != Kind::Const) {
+        if let Some(&c) = coefficients
+            .iter()
+            .find(|&&c| self.value(c).kind != Kind::Const)
+        {
             return self.global(span, |s| {
                 Diagnostic::new(Code::E0305, "mixing coefficients depend on the configuration", span, "this mixer")
-                    .also(s.user_span(s.value(c).span), format!("this coefficient is {}", s.describe(c)))
+                    .also(s.place_of(c), format!("this coefficient is {}", s.describe(c)))
                     .help("mixers need constant coefficients; gate their input or output instead, or write `full network`")
             });
         }
         Ok(match self.value(x).kind {
             Kind::Const => Kind::Const,
             global @ Kind::Global { .. } => global,
-            _ => Kind::Linear { since: ValueId(self.values.len() as u32) },
+            _ => Kind::Linear {
+                since: ValueId(self.values.len() as u32),
+            },
         })
     }
 
@@ -31,7 +36,11 @@ impl Elaborator<'_> {
         let k = self.tensor(k, sk)?;
         let token = self.site_token(x, sx)?;
         let (op, want, source) = match name {
-            "convolve" => (CoreOp::Convolve, Place::Displacement(token), "displacement(x)"),
+            "convolve" => (
+                CoreOp::Convolve,
+                Place::Displacement(token),
+                "displacement(x)",
+            ),
             "modes" => (CoreOp::Modes, Place::Momentum(token), "momentum(x)"),
             _ => (CoreOp::Mix, Place::Pair(token), "pair_index(x)"),
         };
@@ -43,7 +52,10 @@ impl Elaborator<'_> {
                 sk,
                 format!("this is {}", self.describe(k)),
             )
-            .also(self.user_span(self.value(x).span), format!("the mixed value is {}", self.describe(x)));
+            .also(
+                self.place_of(x),
+                format!("the mixed value is {}", self.describe(x)),
+            );
             return Err(self.report(d));
         }
         match super::ops::broadcast(&tx.shape, &tk.shape) {
@@ -59,7 +71,7 @@ impl Elaborator<'_> {
                     sk,
                     format!("this is {}", show_type(&tk)),
                 )
-                .also(self.user_span(self.value(x).span), format!("this is {}", show_type(&tx)))
+                .also(self.place_of(x), format!("this is {}", show_type(&tx)))
                 .help("a mixer acts on each channel by itself; mix channels with `dense` before or after");
                 return Err(self.report(d));
             }
@@ -75,8 +87,13 @@ impl Elaborator<'_> {
         let x = self.tensor(x, sx)?;
         self.site_token(x, sx)?;
         if self.lattice == LatticeKind::Square {
-            let d = Diagnostic::new(Code::E0503, "recurrences run along a chain", span, "on a square lattice here")
-                .help("use `convolve` or `modes` on a square lattice");
+            let d = Diagnostic::new(
+                Code::E0503,
+                "recurrences run along a chain",
+                span,
+                "on a square lattice here",
+            )
+            .help("use `convolve` or `modes` on a square lattice");
             return Err(self.report(d));
         }
         let mut tensors: HashMap<&str, (ValueId, Span)> = HashMap::new();
@@ -85,7 +102,12 @@ impl Elaborator<'_> {
             match key.name.as_str() {
                 name @ ("mirror" | "leftward") => {
                     let Val::Static(Static::Bool(b)) = val else {
-                        return self.err(Code::E0203, *at, format!("`{name}` must be `true` or `false`"), "not a truth value");
+                        return self.err(
+                            Code::E0203,
+                            *at,
+                            format!("`{name}` must be `true` or `false`"),
+                            "not a truth value",
+                        );
                     };
                     if name == "mirror" {
                         mirror = *b;
@@ -100,7 +122,12 @@ impl Elaborator<'_> {
                         .expect("matched above");
                     let id = self.tensor(val.clone(), *at)?;
                     if tensors.insert(name, (id, *at)).is_some() {
-                        return self.err(Code::E0105, key.span, format!("`{name}` is given twice"), "again here");
+                        return self.err(
+                            Code::E0105,
+                            key.span,
+                            format!("`{name}` is given twice"),
+                            "again here",
+                        );
                     }
                 }
                 other => {
@@ -115,7 +142,12 @@ impl Elaborator<'_> {
         let skip = tensors.contains_key("skip");
         let first = if dense { "transition" } else { "decay" };
         if dense && (tensors.contains_key("decay") || low_rank) {
-            return self.err(Code::E0105, span, "give either `transition` or `decay` (with p and q), not both", "in this call");
+            return self.err(
+                Code::E0105,
+                span,
+                "give either `transition` or `decay` (with p and q), not both",
+                "in this call",
+            );
         }
         let mut order = vec![first];
         if low_rank {
@@ -128,15 +160,24 @@ impl Elaborator<'_> {
         let channels = self.value(x).ty.shape.clone();
         let mut states: Option<Dim> = None;
         let mut ids = Vec::new();
-        let mut complex = false;
         for name in order {
             let Some(&(id, at)) = tensors.get(name) else {
-                return self.err(Code::E0105, span, format!("`scan` needs `{name}`"), "missing in this call");
+                return self.err(
+                    Code::E0105,
+                    span,
+                    format!("`scan` needs `{name}`"),
+                    "missing in this call",
+                );
             };
             let ty = self.value(id).ty.clone();
             if self.value(id).kind == Kind::Const && ty.place != Place::Whole {
                 let label = format!("this is {}", self.describe(id));
-                return self.err(Code::E0206, at, format!("`{name}` must not depend on the site"), label);
+                return self.err(
+                    Code::E0206,
+                    at,
+                    format!("`{name}` must not depend on the site"),
+                    label,
+                );
             }
             let lead = match name {
                 "skip" => 0,
@@ -144,7 +185,9 @@ impl Elaborator<'_> {
                 _ => 1,
             };
             let n = *states.get_or_insert(ty.shape.first().copied().unwrap_or(Dim::Static(1)));
-            let want: Vec<Dim> = std::iter::repeat_n(n, lead).chain(channels.iter().copied()).collect();
+            let want: Vec<Dim> = std::iter::repeat_n(n, lead)
+                .chain(channels.iter().copied())
+                .collect();
             if ty.shape != want && ty.place == Place::Whole {
                 let d = Diagnostic::new(
                     Code::E0201,
@@ -152,32 +195,58 @@ impl Elaborator<'_> {
                     at,
                     format!("this is {}", show_type(&ty)),
                 )
-                .also(self.user_span(self.value(x).span), format!("the channels are {}", show_shape(&channels)))
+                .also(self.place_of(x), format!("the channels are {}", show_shape(&channels)))
                 .help("coefficients are `[states, channels]`, `skip` is `[channels]`, `transition` is `[states, states, channels]`");
                 return Err(self.report(d));
             }
-            complex |= ty.dtype == DType::Complex;
             ids.push(id);
         }
         if !matches!(states, Some(Dim::Static(_))) {
-            return self.err(Code::E0203, span, "the number of states must be static", "depends on N");
+            return self.err(
+                Code::E0203,
+                span,
+                "the number of states must be static",
+                "depends on N",
+            );
         }
-        let _ = complex;
         let kind = self.mixed(x, &ids, span)?;
         let ty = self.value(x).ty.clone();
         let mut operands = vec![x];
         operands.extend(ids);
-        self.push(CoreOp::Scan(ScanShape { dense, low_rank, skip, mirror, leftward }), operands, ty, kind, span)
+        self.push(
+            CoreOp::Scan(ScanShape {
+                dense,
+                low_rank,
+                skip,
+                mirror,
+                leftward,
+            }),
+            operands,
+            ty,
+            kind,
+            span,
+        )
     }
 
     /// A declared mixer just inlined as values `start..`: linear in its input,
     /// and made of the primitives of its class.
-    pub(super) fn check_mixer(&mut self, item: &MixerItem, input: ValueId, output: ValueId, start: usize, span: Span) -> R<()> {
+    pub(super) fn check_mixer(
+        &mut self,
+        item: &MixerItem,
+        input: ValueId,
+        output: ValueId,
+        start: usize,
+        span: Span,
+    ) -> R<()> {
         let mut degree: HashMap<ValueId, bool> = HashMap::from([(input, true)]);
         for k in start..self.values.len() {
             let id = ValueId(k as u32);
             let v = self.value(id).clone();
-            let dependent: Vec<bool> = v.args.iter().map(|a| degree.get(a).copied().unwrap_or(false)).collect();
+            let dependent: Vec<bool> = v
+                .args
+                .iter()
+                .map(|a| degree.get(a).copied().unwrap_or(false))
+                .collect();
             if !dependent.iter().any(|d| *d) {
                 continue;
             }
@@ -190,13 +259,19 @@ impl Elaborator<'_> {
                 CoreOp::Binary(Binary::Div) => !dependent[1],
                 CoreOp::Binary(_) => false,
                 CoreOp::Sum | CoreOp::Gather | CoreOp::RowSum => false,
-                CoreOp::Scan(_) | CoreOp::Convolve | CoreOp::Modes | CoreOp::Mix => !dependent[1..].iter().any(|d| *d),
+                CoreOp::Scan(_) | CoreOp::Convolve | CoreOp::Modes | CoreOp::Mix => {
+                    !dependent[1..].iter().any(|d| *d)
+                }
                 _ => true,
             };
             if !linear {
                 let d = Diagnostic::new(
                     Code::E0307,
-                    format!("mixer `{}` is not linear in `{}`", item.name.name, item.params.first().map_or("x", |p| &p.name.name)),
+                    format!(
+                        "mixer `{}` is not linear in `{}`",
+                        item.name.name,
+                        item.params.first().map_or("x", |p| &p.name.name)
+                    ),
                     v.span,
                     "this is not a linear function of the mixed value",
                 )
@@ -215,7 +290,11 @@ impl Elaborator<'_> {
             {
                 let d = Diagnostic::new(
                     Code::E0307,
-                    format!("mixer `{}` is declared `{}`", item.name.name, class_name(item.class.0)),
+                    format!(
+                        "mixer `{}` is declared `{}`",
+                        item.name.name,
+                        class_name(item.class.0)
+                    ),
                     v.span,
                     format!("this primitive is of class `{}`", class_name(class)),
                 )
@@ -225,16 +304,32 @@ impl Elaborator<'_> {
             }
         }
         if !degree.contains_key(&output) {
-            let d = Diagnostic::new(Code::E0307, format!("mixer `{}` ignores its input", item.name.name), span, "in this call")
-                .also(item.name.span, "declared as a mixer here");
+            let d = Diagnostic::new(
+                Code::E0307,
+                format!("mixer `{}` ignores its input", item.name.name),
+                span,
+                "in this call",
+            )
+            .also(item.name.span, "declared as a mixer here");
             return Err(self.report(d));
         }
         if let Place::Site(_) = self.value(output).ty.place {
-            self.mixers.push(MixerUse { name: item.name.name.clone(), class: item.class.0, input, output, span });
+            self.mixers.push(MixerUse {
+                name: item.name.name.clone(),
+                class: item.class.0,
+                input,
+                output,
+                span,
+            });
             Ok(())
         } else {
             let label = format!("it returns {}", self.describe(output));
-            self.err(Code::E0307, span, format!("mixer `{}` must return a per-site value", item.name.name), label)
+            self.err(
+                Code::E0307,
+                span,
+                format!("mixer `{}` must return a per-site value", item.name.name),
+                label,
+            )
         }
     }
 }
@@ -242,7 +337,14 @@ impl Elaborator<'_> {
 fn result_type(name: &str, x: Type, kernel: &Type) -> Type {
     // Real input gives real output with `modes` (the real part is taken);
     // a complex kernel makes `convolve` and `mix` complex.
-    if name == "modes" || kernel.dtype == DType::Real { x } else { Type { dtype: DType::Complex, ..x } }
+    if name == "modes" || kernel.dtype == DType::Real {
+        x
+    } else {
+        Type {
+            dtype: DType::Complex,
+            ..x
+        }
+    }
 }
 
 /// The keyword of a class.

@@ -14,10 +14,10 @@ mod stmt;
 
 use super::core::*;
 use super::modules::{ModuleId, Modules};
-pub use kind::{show_dim, show_kind, show_shape, show_type};
-pub use mixing::class_name;
 use crate::diag::{Code, Diagnostic};
 use crate::syntax::ast::*;
+pub use kind::{show_dim, show_kind, show_shape, show_type};
+pub use mixing::class_name;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// More values than this is a mistake (a `repeat` bound, say), not a network.
@@ -131,7 +131,23 @@ impl<'a> Elaborator<'a> {
         if !self.modules.in_std(span) {
             return span;
         }
-        self.via.iter().rev().map(|v| v.1).find(|s| !self.modules.in_std(*s)).unwrap_or(span)
+        self.via
+            .iter()
+            .rev()
+            .map(|v| v.1)
+            .find(|s| !self.modules.in_std(*s))
+            .unwrap_or(span)
+    }
+
+    /// Where a value comes from: its expression, or the user's call that led
+    /// into the library.
+    fn place_of(&self, id: ValueId) -> Span {
+        let v = self.value(id);
+        let calls = v.via.iter().rev().map(|c| c.1);
+        std::iter::once(v.span)
+            .chain(calls)
+            .find(|s| !self.modules.in_std(*s))
+            .unwrap_or(v.span)
     }
 
     /// Reports a problem once.
@@ -149,17 +165,41 @@ impl<'a> Elaborator<'a> {
         let inner = d.primary.span;
         let outer = self.user_span(inner);
         if outer != inner {
-            let callee = self.via.iter().rev().find(|v| v.1 == outer).map(|v| v.0.clone()).unwrap_or_default();
-            let text = std::mem::replace(&mut d.primary.message, format!("in this call of `{callee}`"));
+            let callee = self
+                .via
+                .iter()
+                .rev()
+                .find(|v| v.1 == outer)
+                .map(|v| v.0.clone())
+                .unwrap_or_default();
+            let text = std::mem::replace(
+                &mut d.primary.message,
+                format!("in this call of `{callee}`"),
+            );
             d.primary.span = outer;
-            d.secondary.insert(0, crate::diag::Label { span: inner, message: text });
+            d.secondary.insert(
+                0,
+                crate::diag::Label {
+                    span: inner,
+                    message: text,
+                },
+            );
         } else if let Some(v) = self.via.last().filter(|v| !self.modules.in_std(v.1)) {
-            d.secondary.push(crate::diag::Label { span: v.1, message: format!("in this call of `{}`", v.0) });
+            d.secondary.push(crate::diag::Label {
+                span: v.1,
+                message: format!("in this call of `{}`", v.0),
+            });
         }
         d
     }
 
-    fn err<T>(&mut self, code: Code, span: Span, message: impl Into<String>, label: impl Into<String>) -> R<T> {
+    fn err<T>(
+        &mut self,
+        code: Code,
+        span: Span,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) -> R<T> {
         Err(self.report(Diagnostic::new(code, message, span, label)))
     }
 
@@ -168,11 +208,20 @@ impl<'a> Elaborator<'a> {
     }
 
     fn frame(&mut self) -> &mut Frame {
-        self.frames.last_mut().expect("elaboration runs inside a frame")
+        self.frames
+            .last_mut()
+            .expect("elaboration runs inside a frame")
     }
 
     /// Adds a value of known type and kind.
-    fn push(&mut self, op: CoreOp, args: Vec<ValueId>, ty: Type, kind: Kind, span: Span) -> R<ValueId> {
+    fn push(
+        &mut self,
+        op: CoreOp,
+        args: Vec<ValueId>,
+        ty: Type,
+        kind: Kind,
+        span: Span,
+    ) -> R<ValueId> {
         if self.values.len() >= MAX_VALUES {
             return self.err(
                 Code::E0002,
@@ -186,49 +235,111 @@ impl<'a> Elaborator<'a> {
             Dim::Sites { scale, .. } => n.checked_mul((*scale).max(1)),
         });
         if elements.is_none_or(|n| n > 1 << 32) {
-            return self.err(Code::E0204, span, "a tensor of this shape is too large", "more than 2^32 elements");
+            return self.err(
+                Code::E0204,
+                span,
+                "a tensor of this shape is too large",
+                "more than 2^32 elements",
+            );
         }
         let id = ValueId(self.values.len() as u32);
         let via = self.via.iter().map(|v| (v.0.clone(), v.1)).collect();
         let mixer = self.mixer_stack.last().cloned();
-        self.values.push(Value { op, args, ty, kind, span, via, name: None, mixer });
+        self.values.push(Value {
+            op,
+            args,
+            ty,
+            kind,
+            span,
+            via,
+            name: None,
+            mixer,
+        });
         Ok(id)
     }
 
     fn number(&mut self, x: f64, span: Span) -> R<ValueId> {
-        let ty = Type { place: Place::Whole, shape: vec![], dtype: DType::Real };
+        let ty = Type {
+            place: Place::Whole,
+            shape: vec![],
+            dtype: DType::Real,
+        };
         self.push(CoreOp::Number(x), vec![], ty, Kind::Const, span)
     }
 
     /// The value as a tensor; numbers become constants.
     fn tensor(&mut self, val: Val, span: Span) -> R<ValueId> {
-        let scalar = |dtype| Type { place: Place::Whole, shape: vec![], dtype };
+        let scalar = |dtype| Type {
+            place: Place::Whole,
+            shape: vec![],
+            dtype,
+        };
         match val {
             Val::Tensor(id) => Ok(id),
             Val::Static(Static::Int(k)) => self.number(k as f64, span),
             Val::Static(Static::Real(x)) => self.number(x, span),
-            Val::Imaginary(x) => self.push(CoreOp::Imaginary(x), vec![], scalar(DType::Complex), Kind::Const, span),
+            Val::Imaginary(x) => self.push(
+                CoreOp::Imaginary(x),
+                vec![],
+                scalar(DType::Complex),
+                Kind::Const,
+                span,
+            ),
             Val::Sites { scale, token } => {
-                let n = self.push(CoreOp::SiteCount(token), vec![], scalar(DType::Real), Kind::Const, span)?;
+                let n = self.push(
+                    CoreOp::SiteCount(token),
+                    vec![],
+                    scalar(DType::Real),
+                    Kind::Const,
+                    span,
+                )?;
                 if scale == 1 {
                     return Ok(n);
                 }
                 let s = self.number(scale as f64, span)?;
-                self.push(CoreOp::Binary(Binary::Mul), vec![s, n], scalar(DType::Real), Kind::Const, span)
+                self.push(
+                    CoreOp::Binary(Binary::Mul),
+                    vec![s, n],
+                    scalar(DType::Real),
+                    Kind::Const,
+                    span,
+                )
             }
             Val::Poison => Err(Reported),
-            Val::Static(Static::Bool(_)) => {
-                self.err(Code::E0106, span, "a truth value is not a tensor", "expected a tensor or a number")
-            }
-            Val::Tuple(_) => self
-                .err(Code::E0106, span, "a tuple is not a tensor", "expected one tensor; take it apart with `let (a, b) =`"),
-            Val::List(_) => self.err(Code::E0106, span, "a shape is not a tensor", "expected a tensor or a number"),
-            Val::Str(_) => self.err(Code::E0106, span, "a text is not a tensor", "expected a tensor or a number"),
+            Val::Static(Static::Bool(_)) => self.err(
+                Code::E0106,
+                span,
+                "a truth value is not a tensor",
+                "expected a tensor or a number",
+            ),
+            Val::Tuple(_) => self.err(
+                Code::E0106,
+                span,
+                "a tuple is not a tensor",
+                "expected one tensor; take it apart with `let (a, b) =`",
+            ),
+            Val::List(_) => self.err(
+                Code::E0106,
+                span,
+                "a shape is not a tensor",
+                "expected a tensor or a number",
+            ),
+            Val::Str(_) => self.err(
+                Code::E0106,
+                span,
+                "a text is not a tensor",
+                "expected a tensor or a number",
+            ),
         }
     }
 
     fn lookup(&self, name: &str) -> Option<&Binding> {
-        self.frames.last()?.scopes.iter().rev().find_map(|s| s.get(name))
+        self.frames
+            .last()?
+            .scopes
+            .iter()
+            .rev()
+            .find_map(|s| s.get(name))
     }
 
     fn scope_path(&self, name: &str) -> String {
@@ -248,7 +359,11 @@ pub(super) fn network(
     overrides: &Overrides,
 ) -> (Option<NetworkInfo>, Vec<Diagnostic>) {
     let mut e = Elaborator::new(modules, item.full.is_some(), item.lattice);
-    e.frames.push(Frame { module, scopes: vec![HashMap::new()], returned: None });
+    e.frames.push(Frame {
+        module,
+        scopes: vec![HashMap::new()],
+        returned: None,
+    });
     let hyper = e.hyperparameters(&item.params, overrides, &item.name);
     if let Ok(hyper) = hyper {
         let _ = e.block_in_scope(&item.body);
@@ -258,7 +373,11 @@ pub(super) fn network(
             }
         }
         if let Some((log_psi, _)) = e.log_psi {
-            if !e.diags.iter().any(|d| d.severity() == crate::diag::Severity::Error) {
+            if !e
+                .diags
+                .iter()
+                .any(|d| d.severity() == crate::diag::Severity::Error)
+            {
                 let mut info = NetworkInfo {
                     name: item.name.name.clone(),
                     file: item.name.span.file,
@@ -310,11 +429,19 @@ impl Elaborator<'_> {
                         if params.is_empty() {
                             "none".to_owned()
                         } else {
-                            params.iter().map(|p| format!("`{}`", p.name.name)).collect::<Vec<_>>().join(", ")
+                            params
+                                .iter()
+                                .map(|p| format!("`{}`", p.name.name))
+                                .collect::<Vec<_>>()
+                                .join(", ")
                         }
                     ),
                 );
-                let d = super::modules::with_suggestion(d, name, params.iter().map(|p| p.name.name.as_str()));
+                let d = super::modules::with_suggestion(
+                    d,
+                    name,
+                    params.iter().map(|p| p.name.name.as_str()),
+                );
                 self.report(d);
                 failed = true;
             }
@@ -340,7 +467,10 @@ impl Elaborator<'_> {
                         p.name.span,
                         "no value given",
                     )
-                    .help(format!("write `{0}: ... = VALUE`, or pass `-D {0}=VALUE`", p.name.name));
+                    .help(format!(
+                        "write `{0}: ... = VALUE`, or pass `-D {0}=VALUE`",
+                        p.name.name
+                    ));
                     Err(self.report(d))
                 }
             };
@@ -359,7 +489,15 @@ impl Elaborator<'_> {
     }
 
     fn bind(&mut self, name: &Ident, val: Val, mutable: bool) {
-        let binding = Binding { val, mutable, span: name.span };
-        self.frame().scopes.last_mut().expect("a frame has a scope").insert(name.name.clone(), binding);
+        let binding = Binding {
+            val,
+            mutable,
+            span: name.span,
+        };
+        self.frame()
+            .scopes
+            .last_mut()
+            .expect("a frame has a scope")
+            .insert(name.name.clone(), binding);
     }
 }

@@ -17,7 +17,12 @@ impl Elaborator<'_> {
         let mut result = Ok(());
         for stmt in &block.stmts {
             if self.frame().returned.is_some() {
-                return self.err(Code::E0105, stmt.span, "nothing is executed after `return`", "unreachable");
+                return self.err(
+                    Code::E0105,
+                    stmt.span,
+                    "nothing is executed after `return`",
+                    "unreachable",
+                );
             }
             if self.values.len() >= MAX_VALUES {
                 return Err(Reported);
@@ -31,7 +36,12 @@ impl Elaborator<'_> {
 
     fn statement(&mut self, stmt: &Stmt) -> R<()> {
         match &stmt.kind {
-            StmtKind::Let { pattern, tuple, annotation, value } => {
+            StmtKind::Let {
+                pattern,
+                tuple,
+                annotation,
+                value,
+            } => {
                 let val = self.expr(value).unwrap_or(Val::Poison);
                 if !tuple {
                     return self.define(&pattern[0], annotation.as_ref(), val, value.span, false);
@@ -58,7 +68,11 @@ impl Elaborator<'_> {
                 }
                 Ok(())
             }
-            StmtKind::Var { name, annotation, value } => {
+            StmtKind::Var {
+                name,
+                annotation,
+                value,
+            } => {
                 let val = self.expr(value).unwrap_or(Val::Poison);
                 self.define(name, annotation.as_ref(), val, value.span, true)
             }
@@ -83,7 +97,14 @@ impl Elaborator<'_> {
                 }
                 declared
             }
-            StmtKind::Repeat { var, from, to, label, shared, body } => {
+            StmtKind::Repeat {
+                var,
+                from,
+                to,
+                label,
+                shared,
+                body,
+            } => {
                 let from = match from {
                     Some(e) => self.static_int(e, "a `repeat` bound")?,
                     None => 0,
@@ -97,14 +118,26 @@ impl Elaborator<'_> {
                         "this bound",
                     );
                 }
-                let label = label.as_ref().map_or("block", |l| l.name.as_str()).to_owned();
+                let label = label
+                    .as_ref()
+                    .map_or("block", |l| l.name.as_str())
+                    .to_owned();
                 let base = self.scope_path(&label);
                 let mut result = Ok(());
                 // Numbering goes on when a label recurs, so that paths stay unique.
-                let start = if *shared { 0 } else { *self.used_scopes.get(&base).unwrap_or(&0) };
+                let start = *self.used_scopes.get(&base).unwrap_or(&0);
+                let common = if start == 0 {
+                    label.clone()
+                } else {
+                    format!("{label}_{start}")
+                };
                 for turn in from..bound {
                     let offset = (turn - from) as usize;
-                    self.path.push(if *shared { label.clone() } else { format!("{label}_{}", start + offset) });
+                    self.path.push(if *shared {
+                        common.clone()
+                    } else {
+                        format!("{label}_{}", start + offset)
+                    });
                     let share = *shared && turn > from;
                     let scopes_before = share.then(|| self.reset_scopes());
                     self.sharing += usize::from(share);
@@ -126,12 +159,16 @@ impl Elaborator<'_> {
                         }
                     }
                 }
-                if !*shared {
-                    self.used_scopes.insert(base, start + (bound - from).max(0) as usize);
-                }
+                let turns = bound.saturating_sub(from).max(0) as usize;
+                let used = if *shared { 1 } else { turns };
+                self.used_scopes.insert(base, start + used);
                 result
             }
-            StmtKind::If { cond, then, otherwise } => {
+            StmtKind::If {
+                cond,
+                then,
+                otherwise,
+            } => {
                 if self.static_bool(cond)? {
                     self.block(then)
                 } else if let Some(block) = otherwise {
@@ -142,7 +179,12 @@ impl Elaborator<'_> {
             }
             StmtKind::Return(value) => {
                 if self.frames.len() == 1 {
-                    return self.err(Code::E0105, stmt.span, "`return` outside a function", "a network assigns `log_psi`");
+                    return self.err(
+                        Code::E0105,
+                        stmt.span,
+                        "`return` outside a function",
+                        "a network assigns `log_psi`",
+                    );
                 }
                 let val = self.expr(value).unwrap_or(Val::Poison);
                 self.frame().returned = Some(val);
@@ -155,11 +197,26 @@ impl Elaborator<'_> {
     /// next turn of a shared `repeat` gets the same ones.
     fn reset_scopes(&mut self) -> HashMap<String, usize> {
         let prefix = self.scope_path("");
-        let below: Vec<String> = self.used_scopes.keys().filter(|k| k.starts_with(&prefix)).cloned().collect();
-        below.into_iter().filter_map(|k| self.used_scopes.remove_entry(&k)).collect()
+        let below: Vec<String> = self
+            .used_scopes
+            .keys()
+            .filter(|k| k.starts_with(&prefix))
+            .cloned()
+            .collect();
+        below
+            .into_iter()
+            .filter_map(|k| self.used_scopes.remove_entry(&k))
+            .collect()
     }
 
-    fn define(&mut self, name: &Ident, annotation: Option<&Annotation>, val: Val, span: Span, mutable: bool) -> R<()> {
+    fn define(
+        &mut self,
+        name: &Ident,
+        annotation: Option<&Annotation>,
+        val: Val,
+        span: Span,
+        mutable: bool,
+    ) -> R<()> {
         if crate::check::builtins::is_reserved_function(&name.name) {
             let d = Diagnostic::new(
                 Code::E0102,
@@ -169,8 +226,12 @@ impl Elaborator<'_> {
             )
             .help("choose another name");
             self.report(d);
-        } else if let Some(first) =
-            self.frames.last().and_then(|f| f.scopes.last()).and_then(|s| s.get(&name.name)).map(|b| b.span)
+        } else if let Some(first) = self
+            .frames
+            .last()
+            .and_then(|f| f.scopes.last())
+            .and_then(|s| s.get(&name.name))
+            .map(|b| b.span)
         {
             let d = Diagnostic::new(
                 Code::E0102,
@@ -179,7 +240,10 @@ impl Elaborator<'_> {
                 "defined again here",
             )
             .also(first, "first defined here")
-            .help(format!("choose another name, or declare `var {0}` and assign `{0} = ...`", name.name));
+            .help(format!(
+                "choose another name, or declare `var {0}` and assign `{0} = ...`",
+                name.name
+            ));
             self.report(d);
         }
         if let Val::Tensor(id) = val {
@@ -199,8 +263,16 @@ impl Elaborator<'_> {
     }
 
     fn assign(&mut self, name: &Ident, val: Val) -> R<()> {
-        let frame = self.frames.last_mut().expect("elaboration runs inside a frame");
-        match frame.scopes.iter_mut().rev().find_map(|s| s.get_mut(&name.name)) {
+        let frame = self
+            .frames
+            .last_mut()
+            .expect("elaboration runs inside a frame");
+        match frame
+            .scopes
+            .iter_mut()
+            .rev()
+            .find_map(|s| s.get_mut(&name.name))
+        {
             Some(binding) if binding.mutable => {
                 binding.val = val;
                 Ok(())
@@ -222,8 +294,13 @@ impl Elaborator<'_> {
     }
 
     fn unknown_variable(&mut self, name: &Ident) -> R<()> {
-        let d = Diagnostic::new(Code::E0101, format!("unknown name `{}`", name.name), name.span, "not defined")
-            .help(format!("declare it first: `var {} = ...`", name.name));
+        let d = Diagnostic::new(
+            Code::E0101,
+            format!("unknown name `{}`", name.name),
+            name.span,
+            "not defined",
+        )
+        .help(format!("declare it first: `var {} = ...`", name.name));
         Err(self.report(d))
     }
 
@@ -231,19 +308,33 @@ impl Elaborator<'_> {
         let val = self.expr(value)?;
         let id = self.tensor(val, value.span)?;
         if let Some((_, first)) = self.log_psi {
-            let d = Diagnostic::new(Code::E0102, "`log_psi` is assigned twice", name.span, "assigned again here")
-                .also(first, "first assigned here")
-                .help("a network has one readout");
+            let d = Diagnostic::new(
+                Code::E0102,
+                "`log_psi` is assigned twice",
+                name.span,
+                "assigned again here",
+            )
+            .also(first, "first assigned here")
+            .help("a network has one readout");
             return Err(self.report(d));
         }
         let v = self.value(id).clone();
         let ones = v.ty.shape.iter().all(|d| *d == Dim::Static(1));
         let problem = if v.ty.place != Place::Whole {
-            Some(("it has one value per site", "pool over sites first: `mean(...)` or `sum(...)`"))
+            Some((
+                "it has one value per site",
+                "pool over sites first: `mean(...)` or `sum(...)`",
+            ))
         } else if !ones {
-            Some(("it has several components", "reduce them: `channel_sum(...)`, or a readout head"))
+            Some((
+                "it has several components",
+                "reduce them: `channel_sum(...)`, or a readout head",
+            ))
         } else if v.kind == Kind::Const {
-            Some(("it does not depend on the configuration", "use `spins` somewhere"))
+            Some((
+                "it does not depend on the configuration",
+                "use `spins` somewhere",
+            ))
         } else {
             None
         };
@@ -260,7 +351,10 @@ impl Elaborator<'_> {
         let id = if v.ty.shape.is_empty() {
             id
         } else {
-            let ty = Type { shape: vec![], ..v.ty };
+            let ty = Type {
+                shape: vec![],
+                ..v.ty
+            };
             self.push(CoreOp::Reshape, vec![id], ty, v.kind, value.span)?
         };
         self.log_psi = Some((id, name.span));
@@ -279,20 +373,37 @@ impl Elaborator<'_> {
             ParamPer::Momentum(x) => Place::Momentum(self.token_of(x)?),
             ParamPer::Pair(x) => Place::Pair(self.token_of(x)?),
         };
-        let dtype = if p.complex { DType::Complex } else { DType::Real };
-        let ty = Type { place, shape, dtype };
+        let dtype = if p.complex {
+            DType::Complex
+        } else {
+            DType::Real
+        };
+        let ty = Type {
+            place,
+            shape,
+            dtype,
+        };
         let path = self.scope_path(&p.name.name);
         if let Some(&(id, value)) = self.param_index.get(&path) {
             let first = &self.params[id.0 as usize];
             if self.sharing == 0 {
                 let first = first.span;
-                let d = Diagnostic::new(Code::E0102, format!("parameter `{path}` is declared twice"), p.name.span, "again here")
-                    .also(first, "first declared here")
-                    .help("give one of the calls a label: `f(...) as name`");
+                let d = Diagnostic::new(
+                    Code::E0102,
+                    format!("parameter `{path}` is declared twice"),
+                    p.name.span,
+                    "again here",
+                )
+                .also(first, "first declared here")
+                .help("give one of the calls a label: `f(...) as name`");
                 return Err(self.report(d));
             }
             if first.ty != ty {
-                let text = format!("{} here, {} on an earlier turn", show_type(&ty), show_type(&first.ty));
+                let text = format!(
+                    "{} here, {} on an earlier turn",
+                    show_type(&ty),
+                    show_type(&first.ty)
+                );
                 return self.err(
                     Code::E0201,
                     p.name.span,
@@ -306,7 +417,13 @@ impl Elaborator<'_> {
         let (init, init_text) = self.param_init(p, &ty)?;
         let id = ParamId(self.params.len() as u32);
         let value = self.push(CoreOp::Param(id), vec![], ty.clone(), Kind::Const, span)?;
-        self.params.push(ParamInfo { path: path.clone(), ty, init, init_text, span: p.name.span });
+        self.params.push(ParamInfo {
+            path: path.clone(),
+            ty,
+            init,
+            init_text,
+            span: p.name.span,
+        });
         self.param_index.insert(path.clone(), (id, value));
         self.values[value.0 as usize].name = Some(path);
         self.bind(&p.name, Val::Tensor(value), false);
@@ -331,7 +448,12 @@ impl Elaborator<'_> {
             if matches!(val, Val::Poison) {
                 return Ok(());
             }
-            return self.err(Code::E0205, a.span, "only tensors can be annotated", "not a tensor");
+            return self.err(
+                Code::E0205,
+                a.span,
+                "only tensors can be annotated",
+                "not a tensor",
+            );
         };
         let v = self.value(id).clone();
         let mut wrong: Option<String> = None;
@@ -365,7 +487,11 @@ impl Elaborator<'_> {
             for d in dims {
                 shape.push(self.dim_expr(d)?);
             }
-            let dtype = if *complex { DType::Complex } else { DType::Real };
+            let dtype = if *complex {
+                DType::Complex
+            } else {
+                DType::Real
+            };
             if v.ty.dtype != dtype {
                 wrong = Some("dtype".to_owned());
             } else if v.ty.shape != shape {
@@ -374,9 +500,14 @@ impl Elaborator<'_> {
         }
         if let Some(what) = wrong {
             let label = format!("this is {}", self.describe(id));
-            let d = Diagnostic::new(Code::E0205, format!("the annotated {what} does not hold"), span, label)
-                .also(a.span, "annotated here")
-                .help("correct the annotation, or leave it out: kinds and shapes are inferred");
+            let d = Diagnostic::new(
+                Code::E0205,
+                format!("the annotated {what} does not hold"),
+                span,
+                label,
+            )
+            .also(a.span, "annotated here")
+            .help("correct the annotation, or leave it out: kinds and shapes are inferred");
             return Err(self.report(d));
         }
         Ok(())

@@ -133,12 +133,23 @@ impl Elaborator<'_> {
                 Diagnostic::new(Code::E0106, "a site is not a number", span, "a site")
                     .help("write `x(i)` for its coordinate"),
             ),
-            Value::Operator(_) => self.fail(Diagnostic::new(
-                Code::E0202,
-                "expected a real number",
-                span,
-                "an operator or a complex number",
-            )),
+            Value::Operator(products) if products.iter().all(|p| p.factors.is_empty()) => {
+                self.fail(Diagnostic::new(
+                    Code::E0202,
+                    "expected a real number",
+                    span,
+                    "a complex number",
+                ))
+            }
+            Value::Operator(_) => self.fail(
+                Diagnostic::new(
+                    Code::E0402,
+                    "expected a number, found Pauli matrices",
+                    span,
+                    "an operator",
+                )
+                .help("only sums, products and powers of X, Y and Z are terms; multiply out functions of them by hand"),
+            ),
         }
     }
 

@@ -228,7 +228,7 @@ fn errors_name_the_place() {
         ("for i: i", E0106, "i"),
         ("for i: h * Z(i)", E0106, "h"),
         ("for i where J: Z(i)", E0202, "J"),
-        ("for i: exp(Z(i))", E0202, "Z(i)"),
+        ("for i: exp(Z(i))", E0402, "Z(i)"),
         ("for i: Z(i + 0.5)", E0202, "0.5"),
         ("for i: Z(i + N)", E0203, "N"),
         ("for (i, j) in bonds(N): Z(i)", E0203, "N"),
@@ -291,7 +291,7 @@ fn functions_are_inlined_and_checked() {
     assert_eq!(code("for i: swap(i, i + 1, 2, 3)"), Code::E0105);
     assert_eq!(code("for i: swap(i, i + 1, t: 3)"), Code::E0105);
     assert_eq!(code("for i: swap(i, i + 1, s: 10)"), Code::E0103);
-    assert_eq!(code("for i: swap(i, i + 1, s: Z(i))"), Code::E0202);
+    assert_eq!(code("for i: swap(i, i + 1, s: Z(i))"), Code::E0402);
     let (_, endless) = with("fn f(i) = g(i) fn g(i) = f(i)", "for i: f(i)");
     assert_eq!(endless.unwrap_err()[0].code, Code::E0104);
     let factors: Vec<String> = (0..13).map(|k| format!("(1 + Z({k}))")).collect();

@@ -42,7 +42,7 @@ pub enum AbacusError {
     NoNormalForm(#[from] NoNormalForm),
     /// The inputs do not fit the graph.
     #[error(transparent)]
-    Eval(#[from] EvalError),
+    Eval(Box<EvalError>),
     /// A link strategy that cannot represent this network.
     #[error("{strategy} does not apply: {reason}")]
     Strategy {
@@ -62,6 +62,12 @@ pub enum AbacusError {
     /// A derivation contradicts itself: never a wrong number.
     #[error("internal error in the derivation: {0}")]
     Internal(String),
+}
+
+impl From<EvalError> for AbacusError {
+    fn from(e: EvalError) -> AbacusError {
+        AbacusError::Eval(Box::new(e))
+    }
 }
 
 impl AbacusError {

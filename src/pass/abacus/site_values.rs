@@ -188,8 +188,8 @@ impl<'a> SiteValues<'a> {
         let shape = ty
             .shape
             .iter()
-            .map(|&d| self.context.dim(d))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|&d| Ok(self.context.dim(d)?))
+            .collect::<Result<Vec<_>, AbacusError>>()?;
         let mut out = Tensor::zeros(&shape);
         for (to, from_site, from) in moves(self.net, node, site)? {
             let x = self.at(operand, from_site)?;

@@ -465,8 +465,9 @@ fn close([a1, a2, a3]: [&Matrix; 3], b: Vec<f64>) -> Result<Vec<f64>, AbacusErro
         for i in c + 1..n {
             let factor = rows[i][c] / rows[c][c];
             if factor != 0.0 {
-                for j in c..=n {
-                    rows[i][j] -= factor * rows[c][j];
+                let (done, below) = rows.split_at_mut(i);
+                for (x, p) in below[0].iter_mut().zip(&done[c]).skip(c) {
+                    *x -= factor * p;
                 }
             }
         }
