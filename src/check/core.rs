@@ -443,8 +443,8 @@ impl NetworkInfo {
 }
 
 /// The value of a hyperparameter or constant.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged, expecting = "expected a number, `true` or `false`")]
 pub enum Static {
     /// Integer (nat, int).
     Int(i64),

@@ -5,6 +5,7 @@ use crate::check::{CheckError, Program};
 use crate::diag::{Diagnostic, Severity, render};
 use crate::ir::{Boundary, Lattice};
 use crate::syntax::ast::{LatticeKind, SourceMap};
+use crate::train::TrainError;
 use clap::ValueEnum;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,13 @@ pub enum CliError {
         /// What to do about it.
         help: Option<String>,
     },
+    /// Stopped by the user; the files are complete.
+    Interrupted {
+        /// One sentence.
+        what: String,
+        /// How to go on.
+        help: String,
+    },
     /// Everything has been said already.
     Silent,
 }
@@ -49,6 +57,14 @@ impl CliError {
             help: None,
         }
     }
+    /// The exit code: 130 after an interruption, as shells have it.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, CliError::Interrupted { .. }) {
+            130
+        } else {
+            1
+        }
+    }
     /// A failure to read or write a file.
     pub fn io(doing: &str, path: &Path, error: &std::io::Error) -> Self {
         let help = match error.kind() {
@@ -61,6 +77,15 @@ impl CliError {
             format!("cannot {doing} `{}`: {error}", path.display()),
             help,
         )
+    }
+}
+
+impl From<TrainError> for CliError {
+    fn from(e: TrainError) -> Self {
+        match e {
+            TrainError::Check(e) => CliError::Check(e),
+            TrainError::Message { what, help } => CliError::new(what, help),
+        }
     }
 }
 
@@ -130,8 +155,14 @@ impl Ui {
                 }
                 let _ = write!(std::io::stderr(), "{text}");
             }
+            CliError::Interrupted { what, help } => self.note(&format!("{what}\n  {help}")),
             CliError::Silent => {}
         }
+    }
+
+    /// Prints a remark to stderr.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     /// Whether messages are machine-readable.
@@ -323,20 +354,7 @@ pub fn metadata(
     info: &NetworkInfo,
     lattice: Lattice,
 ) -> crate::params::Metadata {
-    let boundary = match lattice.boundary {
-        Boundary::Periodic => "periodic",
-        Boundary::Open => "open",
-    };
-    let extent = match info.lattice {
-        LatticeKind::Chain => lattice.extent[0].to_string(),
-        LatticeKind::Square => format!("{},{}", lattice.extent[0], lattice.extent[1]),
-    };
-    crate::params::Metadata {
-        network: info.name.clone(),
-        source: program.sources().files[info.file.0 as usize].text.clone(),
-        hyperparameters: serde_json::to_string(&info.hyper).unwrap_or_default(),
-        lattice: format!("{extent} {boundary}"),
-    }
+    crate::params::Metadata::new(program, info, lattice)
 }
 
 /// Where parameters come from: a file, or the initialisers.

@@ -16,7 +16,9 @@ mod model;
 mod new;
 mod observe;
 mod operator;
+mod train;
 mod trained;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -71,12 +73,16 @@ enum Verb {
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
     Eval(eval::Args),
+    /// Train a network to the ground state of an operator
+    Train(Box<train::Args>),
     /// Exact diagonalisation of up to 24 spins
     Ed(ed::Args),
     /// Observables of a trained network: correlations, moments, energies
     Observe(observe::Args),
     /// Critical point and exponents from the scaling collapse of several sizes
     Collapse(collapse::Args),
+    /// Check updates, links and gradients derived for a network against full evaluation
+    Verify(verify::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -89,7 +95,7 @@ enum Verb {
 }
 
 /// Runs the command line; the exit code is 0 on success, 1 on an error in the
-/// input, 2 on wrong usage.
+/// input, 2 on wrong usage, 130 after an interruption.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(
@@ -107,9 +113,11 @@ pub fn main() -> ExitCode {
         Verb::Derive(args) => derive::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Train(args) => train::run(&args, &ui),
         Verb::Ed(args) => ed::run(&args, &ui),
         Verb::Observe(args) => observe::run(&args, &ui),
         Verb::Collapse(args) => collapse::run(&args, &ui),
+        Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {
@@ -122,7 +130,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             ui.error(&error);
-            ExitCode::from(1)
+            ExitCode::from(error.exit_code())
         }
     }
 }

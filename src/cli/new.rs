@@ -39,7 +39,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     print(&format!(
         "created {0}/network.dnet and {0}/model.dnet\n\
          check them:   dnetc check {0}/*.dnet\n\
-         look inside:  dnetc inspect {0}/network.dnet --sites 100\n",
+         look inside:  dnetc inspect {0}/network.dnet --sites 100\n\
+         train it:     dnetc train {0}/network.dnet --operator-file {0}/model.dnet --sites 32\n",
         dir.display()
     ))
 }

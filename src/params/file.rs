@@ -1,7 +1,11 @@
 //! Parameter files: safetensors whose metadata says what they belong to.
 
 use super::Params;
+use crate::check::Program;
+use crate::check::core::NetworkInfo;
 use crate::interp::Tensor;
+use crate::ir::{Boundary, Lattice};
+use crate::syntax::ast::LatticeKind;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +26,24 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// What parameters of this network on this lattice belong to.
+    pub fn new(program: &Program, info: &NetworkInfo, lattice: Lattice) -> Metadata {
+        let boundary = match lattice.boundary {
+            Boundary::Periodic => "periodic",
+            Boundary::Open => "open",
+        };
+        let extent = match info.lattice {
+            LatticeKind::Chain => lattice.extent[0].to_string(),
+            LatticeKind::Square => format!("{},{}", lattice.extent[0], lattice.extent[1]),
+        };
+        Metadata {
+            network: info.name.clone(),
+            source: program.sources().files[info.file.0 as usize].text.clone(),
+            hyperparameters: serde_json::to_string(&info.hyper).unwrap_or_default(),
+            lattice: format!("{extent} {boundary}"),
+        }
+    }
+
     /// SHA-256 of source, network and hyperparameters, in hexadecimal.
     pub fn hash(&self) -> String {
         let mut h = Sha256::new();
@@ -140,8 +162,15 @@ pub fn save(path: &Path, params: &Params, metadata: &Metadata) -> Result<(), Fil
 /// A file that cannot be read or is no safetensors file.
 pub fn metadata(path: &Path) -> Result<Option<Metadata>, FileError> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| FileError::Io { doing: "read", path: shown.clone(), error })?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| FileError::Format { path: shown, why: e.to_string() })?;
+    let bytes = std::fs::read(path).map_err(|error| FileError::Io {
+        doing: "read",
+        path: shown.clone(),
+        error,
+    })?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| FileError::Format {
+        path: shown,
+        why: e.to_string(),
+    })?;
     let header = header.metadata().clone().unwrap_or_default();
     let get = |key: &str| header.get(key).cloned();
     Ok((|| {

@@ -3,7 +3,7 @@
 use super::operator::Operator;
 use super::sampler::Samples;
 use super::stats::{Summary, summarize, summarize_exact};
-use crate::run::{Spins, WaveFunction};
+use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
 use rayon::prelude::*;
 
@@ -26,7 +26,42 @@ impl LocalOperator for Operator {
     }
 }
 
-/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of one configuration.
+/// Connected configurations whose ratios are asked for at once.
+const BATCH: usize = 256;
+
+/// Connected configurations waiting for their ratios.
+#[derive(Default)]
+struct Pending {
+    flips: Vec<usize>,
+    ends: Vec<usize>,
+    elements: Vec<Complex64>,
+}
+
+impl Pending {
+    fn push(&mut self, flips: &[usize], element: Complex64) {
+        self.flips.extend_from_slice(flips);
+        self.ends.push(self.flips.len());
+        self.elements.push(element);
+    }
+
+    /// `sum element * psi(s') / psi(s)` over what waits, which is then gone.
+    fn flush(&mut self, background: &mut dyn Background) -> Complex64 {
+        let mut ratios = vec![Complex64::default(); self.ends.len()];
+        background.log_ratios(&self.flips, &self.ends, &mut ratios);
+        let energy = ratios
+            .iter()
+            .zip(&self.elements)
+            .map(|(ratio, element)| element * ratio.exp())
+            .sum();
+        self.flips.clear();
+        self.ends.clear();
+        self.elements.clear();
+        energy
+    }
+}
+
+/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of one configuration. Ratios
+/// are evaluated in batches of bounded size, whatever the number of terms.
 pub fn local_energy(
     psi: &dyn WaveFunction,
     operator: &dyn LocalOperator,
@@ -34,10 +69,18 @@ pub fn local_energy(
 ) -> Complex64 {
     let mut energy = Complex64::from(operator.diagonal(spins));
     let mut background = None;
+    let mut pending = Pending::default();
     operator.connected(spins, &mut |flips, element| {
-        let background = background.get_or_insert_with(|| psi.background(spins));
-        energy += element * background.log_ratio(flips).exp();
+        pending.push(flips, element);
+        if pending.ends.len() == BATCH {
+            let background = background.get_or_insert_with(|| psi.background(spins));
+            energy += pending.flush(background.as_mut());
+        }
     });
+    if !pending.ends.is_empty() {
+        let background = background.get_or_insert_with(|| psi.background(spins));
+        energy += pending.flush(background.as_mut());
+    }
     energy
 }
 

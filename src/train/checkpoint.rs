@@ -1,0 +1,176 @@
+//! Checkpoints: one JSON file that is complete by itself.
+
+use super::{RunFile, Setup, TrainError};
+use crate::vmc::driver::Checkpoint;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Version of the format written; others are refused.
+pub const VERSION: u32 = 1;
+
+const FORMAT: &str = "dnet checkpoint";
+
+/// What is on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    format: String,
+    version: u32,
+    /// Version of the tool that wrote it.
+    tool: String,
+    /// [`crate::params::Metadata::hash`] of the network.
+    hash: String,
+    /// Name of the network.
+    network: String,
+    /// Hyperparameters as JSON.
+    hyperparameters: String,
+    /// The network's `.dnet` source.
+    source: String,
+    /// Sites and boundary.
+    lattice: String,
+    /// The operator as compiled: name, couplings, size.
+    operator: String,
+    /// The run file as TOML, which keeps every bit of its numbers.
+    run: String,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// The state of the driver.
+    pub state: Checkpoint,
+}
+
+/// The part that says whether the rest can be understood.
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+}
+
+/// Distinguishes operators that give different numbers.
+fn fingerprint(setup: &Setup) -> String {
+    let o = &setup.operator;
+    let couplings = serde_json::to_string(&setup.operator_info.couplings).unwrap_or_default();
+    format!(
+        "{} {couplings}, {} strings, {} clusters",
+        setup.operator_info.name,
+        o.string_count(),
+        o.cluster_count()
+    )
+}
+
+impl Saved {
+    /// The state of a run of `setup`.
+    pub fn new(setup: &Setup, state: Checkpoint, seconds: f64) -> Saved {
+        let m = &setup.metadata;
+        Saved {
+            format: FORMAT.into(),
+            version: VERSION,
+            tool: env!("CARGO_PKG_VERSION").into(),
+            hash: m.hash(),
+            network: m.network.clone(),
+            hyperparameters: m.hyperparameters.clone(),
+            source: m.source.clone(),
+            lattice: m.lattice.clone(),
+            operator: fingerprint(setup),
+            run: setup.run.to_toml(),
+            seconds,
+            state,
+        }
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// None is expected: nothing in it depends on the outside.
+    pub fn json(&self) -> Result<String, TrainError> {
+        serde_json::to_string(self).map_err(|e| {
+            TrainError::new(
+                format!("the checkpoint cannot be written as JSON: {e}"),
+                "this is a mistake in dnetc; the previous checkpoint is intact",
+            )
+        })
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is damaged or of another version, or holds
+    /// parameters that are not finite.
+    pub fn load(path: &Path) -> Result<Saved, TrainError> {
+        let text = std::fs::read(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => TrainError::new(
+                format!("there is no checkpoint `{}`", path.display()),
+                "--resume takes the output directory of a run",
+            ),
+            _ => TrainError::io("read", path, &e),
+        })?;
+        let bad = |why: String| {
+            TrainError::new(
+                format!("`{}` is not a usable checkpoint: {why}", path.display()),
+                "the parameters may still be usable: start a new run with --from params.safetensors",
+            )
+        };
+        let header: Header = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        if header.format != FORMAT {
+            return Err(bad(format!("its format is `{}`", header.format)));
+        }
+        if header.version != VERSION {
+            return Err(bad(format!(
+                "it has version {}, this dnetc reads version {VERSION}",
+                header.version
+            )));
+        }
+        let saved: Saved = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        if saved.state.params.iter().any(|x| !x.is_finite()) {
+            return Err(bad("some parameters are NaN or infinite".into()));
+        }
+        Ok(saved)
+    }
+
+    /// The run file it was made with.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub fn run_file(&self) -> Result<RunFile, TrainError> {
+        RunFile::parse(&self.run).map_err(|e| {
+            TrainError::new(
+                format!("the run file in the checkpoint is damaged: {e}"),
+                "start a new run with --from",
+            )
+        })
+    }
+
+    /// Whether it belongs to this network, lattice and operator.
+    ///
+    /// # Errors
+    /// Everything that differs.
+    pub fn check(&self, setup: &Setup) -> Result<(), TrainError> {
+        let m = &setup.metadata;
+        let mut differences = Vec::new();
+        let operator = fingerprint(setup);
+        for (what, have, want) in [
+            ("network", &self.network, &m.network),
+            ("hyperparameters", &self.hyperparameters, &m.hyperparameters),
+            ("lattice", &self.lattice, &m.lattice),
+            ("operator", &self.operator, &operator),
+        ] {
+            if have != want {
+                differences.push(format!(
+                    "  {what}: the checkpoint has {have}, now it is {want}"
+                ));
+            }
+        }
+        if self.source != m.source {
+            differences.push("  the .dnet source has changed since".into());
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(TrainError::new(
+            format!(
+                "the checkpoint belongs to another run:\n{}",
+                differences.join("\n")
+            ),
+            "restore what has changed, or start a new run from its parameters with --from",
+        ))
+    }
+}
