@@ -8,7 +8,9 @@
 //! 3. [`ir`]: the checked program as a graph of real tensors.
 //! 4. [`pass`]: simplification, scattering normal form, ABACUS updates,
 //!    environments, gradients, cost model.
-//! 5. [`interp`]: the slow reference evaluator, oracle of everything else.
+//!    [`pipeline`] lists them in order.
+//! 5. [`interp`]: the slow reference evaluator, oracle of everything else;
+//!    [`mod@verify`] checks all derivations of a network against it.
 //! 6. [`params`]: parameters by name: initialisation, files.
 //! 7. [`kernel`] and [`back`]: loop-level code and the machines it runs on.
 //! 8. [`run`]: networks at run time: parameters, batches, log ratios.
@@ -28,8 +30,10 @@ pub mod ir;
 pub mod kernel;
 pub mod params;
 pub mod pass;
+pub mod pipeline;
 pub mod rng;
 pub mod run;
 pub mod syntax;
 pub mod train;
+pub mod verify;
 pub mod vmc;

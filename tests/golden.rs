@@ -6,12 +6,16 @@
 
 mod dysonnet_files;
 
-use dnet::interp::evaluate;
-use dnet::ir::{Boundary, Lattice, lower};
+use dnet::interp::{Tensor, evaluate};
+use dnet::ir::{Boundary, Graph, Lattice};
+use dnet::pass::abacus::{Background, Network};
+use dnet::pass::link::environment::Environments;
+use dnet::pipeline;
 use dysonnet_files::{complexes, golden_dir, network, numbers, params};
 use num_complex::Complex64;
+use rayon::prelude::*;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn close(got: Complex64, want: Complex64, what: &str) {
     // Phases are compared through exp: they are defined modulo 2 pi.
@@ -24,8 +28,60 @@ fn close(got: Complex64, want: Complex64, what: &str) {
     );
 }
 
-#[test]
-fn golden_log_amplitudes() {
+/// One file of reference data, as numbers.
+struct Golden {
+    name: String,
+    graph: Graph,
+    lattice: Lattice,
+    params: Vec<Tensor>,
+    /// Configurations and their log psi.
+    states: Vec<(Vec<i8>, Complex64)>,
+    /// Flipped sites and log ratio, by configuration.
+    flips: Vec<Vec<(Vec<usize>, Complex64)>>,
+}
+
+impl Golden {
+    fn read(file: &Path) -> Golden {
+        let text = std::fs::read_to_string(file).expect("readable");
+        let g: Value = serde_json::from_str(&text).expect("valid JSON");
+        let graph = pipeline::amplitude(&pipeline::graph(&network(&g)));
+        let sites = g["N"].as_u64().expect("N") as usize;
+        let entries = |key: &str| g[key].as_array().unwrap_or_else(|| panic!("{key} missing"));
+        let spins = entries("spins")
+            .iter()
+            .map(|c| numbers(c).iter().map(|x| *x as i8).collect());
+        let states: Vec<(Vec<i8>, Complex64)> = spins.zip(complexes(&g["log_psi"])).collect();
+        let single = complexes(&g["log_ratio_single_flip"]);
+        assert_eq!(single.len(), states.len() * sites);
+        let mut flips: Vec<Vec<(Vec<usize>, Complex64)>> = single
+            .chunks(sites)
+            .map(|c| c.iter().enumerate().map(|(i, &r)| (vec![i], r)).collect())
+            .collect();
+        let pairs = entries("double_flips_of_conf0").iter();
+        let pairs = pairs.map(|p| numbers(p).iter().map(|&i| i as usize).collect());
+        flips[0].extend(pairs.zip(complexes(&g["log_ratio_double_flip"])));
+        Golden {
+            name: file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            params: params(&g, &graph),
+            lattice: Lattice::chain(sites, Boundary::Periodic),
+            graph,
+            states,
+            flips,
+        }
+    }
+
+    fn full(&self, spins: &[i8]) -> Complex64 {
+        let e = evaluate(&self.graph, self.lattice, &self.params, spins);
+        e.unwrap_or_else(|e| panic!("{}: {e}", self.name)).log_psi()
+    }
+}
+
+/// Applies `test` to every file, on all cores.
+fn every_file(test: impl Fn(&Golden) + Sync) {
     let dir = golden_dir();
     let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
@@ -33,66 +89,57 @@ fn golden_log_amplitudes() {
         .filter(|p| {
             p.file_name()
                 .is_some_and(|n| n.to_string_lossy().starts_with('g'))
-                && p.extension().is_some_and(|e| e == "json")
         })
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
         .collect();
     files.sort();
     assert!(!files.is_empty(), "no g*.json in {}", dir.display());
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("readable");
-        let g: Value = serde_json::from_str(&text).expect("valid JSON");
-        let name = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let info = network(&g);
-        let graph = lower(&info).graph;
-        let params = params(&g, &graph);
-        let lattice = Lattice::chain(g["N"].as_u64().expect("N") as usize, Boundary::Periodic);
-        let log_psi = |s: &[i8]| {
-            evaluate(&graph, lattice, &params, s)
-                .unwrap_or_else(|e| panic!("{name}: {e}"))
-                .log_psi()
-        };
-        let spins: Vec<Vec<i8>> = g["spins"]
-            .as_array()
-            .expect("spins")
-            .iter()
-            .map(|c| numbers(c).iter().map(|x| *x as i8).collect())
-            .collect();
-        let want = complexes(&g["log_psi"]);
-        let single = complexes(&g["log_ratio_single_flip"]);
-        assert_eq!(
-            (want.len(), single.len()),
-            (spins.len(), spins.len() * lattice.sites())
-        );
-        for (k, s) in spins.iter().enumerate() {
-            let base = log_psi(s);
-            close(base, want[k], &format!("{name} configuration {k}"));
-            let ratios = &single[k * lattice.sites()..(k + 1) * lattice.sites()];
-            for (i, r) in ratios.iter().enumerate() {
-                let mut t = s.clone();
-                t[i] = -t[i];
-                close(
-                    log_psi(&t) - base,
-                    *r,
-                    &format!("{name} configuration {k} flip {i}"),
-                );
+    files.par_iter().for_each(|file| test(&Golden::read(file)));
+}
+
+#[test]
+fn full_evaluation() {
+    every_file(|g| {
+        for (k, ((spins, log_psi), flips)) in g.states.iter().zip(&g.flips).enumerate() {
+            let base = g.full(spins);
+            close(base, *log_psi, &format!("{} configuration {k}", g.name));
+            for (sites, ratio) in flips {
+                let mut new = spins.clone();
+                sites.iter().for_each(|&i| new[i] = -new[i]);
+                let what = format!("{} configuration {k} flipping {sites:?}", g.name);
+                close(g.full(&new) - base, *ratio, &what);
             }
         }
-        let doubles = g["double_flips_of_conf0"].as_array().expect("double flips");
-        let want = complexes(&g["log_ratio_double_flip"]);
-        for (pair, want) in doubles.iter().zip(want) {
-            let mut t = spins[0].clone();
-            for i in numbers(pair) {
-                t[i as usize] = -t[i as usize];
+    });
+}
+
+#[test]
+fn updates_with_links() {
+    every_file(|g| {
+        let net = Network::new(&g.graph, g.lattice, g.params.clone()).expect("has a normal form");
+        for (k, ((spins, _), flips)) in g.states.iter().zip(&g.flips).enumerate() {
+            let background = Background::new(&net, spins).expect("evaluates");
+            let mut links = background.links(None);
+            for (sites, ratio) in flips {
+                let update = background.update(&mut links, sites).expect("an update");
+                let what = format!("{} configuration {k} flipping {sites:?}", g.name);
+                close(update.log_psi - background.log_psi(), *ratio, &what);
             }
-            close(
-                log_psi(&t) - log_psi(&spins[0]),
-                want,
-                &format!("{name} double flip {pair}"),
-            );
         }
-    }
+    });
+}
+
+/// Of the first configuration, the one with double flips.
+#[test]
+fn updates_with_environments() {
+    every_file(|g| {
+        let net = Network::new(&g.graph, g.lattice, g.params.clone()).expect("has a normal form");
+        let background = Background::new(&net, &g.states[0].0).expect("evaluates");
+        let environments = Environments::new(&background).expect("all mixers are recurrences");
+        for (sites, ratio) in &g.flips[0] {
+            let log_psi = environments.log_psi(sites).expect("an update");
+            let what = format!("{} flipping {sites:?}", g.name);
+            close(log_psi - background.log_psi(), *ratio, &what);
+        }
+    });
 }

@@ -3,7 +3,7 @@
 use super::arrays::{read_spins, write_npz};
 use super::common::{CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print};
 use crate::interp::evaluate;
-use crate::ir::lower;
+use crate::pipeline;
 use num_complex::Complex64;
 use std::path::PathBuf;
 
@@ -52,12 +52,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         ));
     }
     check_lattice(&program, &info, lattice)?;
-    let lowered = lower(&info);
+    let lowered = pipeline::graph(&info);
     let params = args.params.load(&program, &info, &lowered, lattice)?;
+    let graph = pipeline::amplitude(&lowered);
     let log_psi = |s: &[i8]| -> Result<Complex64, CliError> {
-        let z = evaluate(&lowered.graph, lattice, &params.tensors, s)
-            .map_err(|e| CliError::plain(e.to_string()))?
-            .log_psi();
+        let z = evaluate(&graph, lattice, &params.tensors, s).map_err(|e| CliError::plain(e.to_string()))?.log_psi();
         if z.re.is_nan() || z.im.is_nan() {
             return Err(CliError::new(
                 "log psi is not a number",

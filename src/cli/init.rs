@@ -1,7 +1,6 @@
 //! `dnetc init`
 
 use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, metadata, print};
-use crate::ir::lower;
 use crate::params::{initialise, perturb, save};
 use std::path::PathBuf;
 
@@ -31,9 +30,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         .lattice(info.lattice)?
         .ok_or_else(|| CliError::new("the number of sites is missing", "add `--sites N`"))?;
     check_lattice(&program, &info, lattice)?;
-    let lowered = lower(&info);
-    let mut params = initialise(&info, &lowered, lattice, args.seed)
-        .map_err(|e| CliError::plain(e.to_string()))?;
+    let lowered = crate::pipeline::graph(&info);
+    let mut params = initialise(&info, &lowered, lattice, args.seed).map_err(|e| CliError::plain(e.to_string()))?;
     if let Some(size) = args.noise {
         if !(size.is_finite() && size >= 0.0) {
             return Err(CliError::new(

@@ -18,6 +18,7 @@ mod observe;
 mod operator;
 mod train;
 mod trained;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ enum Verb {
     Observe(observe::Args),
     /// Critical point and exponents from the scaling collapse of several sizes
     Collapse(collapse::Args),
+    /// Check updates, links and gradients derived for a network against full evaluation
+    Verify(verify::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Verb::Ed(args) => ed::run(&args, &ui),
         Verb::Observe(args) => observe::run(&args, &ui),
         Verb::Collapse(args) => collapse::run(&args, &ui),
+        Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

@@ -20,19 +20,31 @@ pub struct NodeType {
 /// Real elementwise functions of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MapFn {
+    /// -x
     Neg,
+    /// e^x
     Exp,
+    /// Natural logarithm
     Log,
+    /// log(1 + x)
     Log1p,
+    /// Square root
     Sqrt,
+    /// Sine
     Sin,
+    /// Cosine
     Cos,
+    /// Hyperbolic tangent
     Tanh,
     /// log cosh x = |x| + log1p(exp(-2|x|)) - log 2
     LogCosh,
+    /// |x|
     Abs,
+    /// -1, 0 or 1
     Sign,
+    /// Error function
     Erf,
+    /// Largest integer not above x
     Floor,
     /// 1 / x
     Recip,
@@ -42,14 +54,21 @@ pub enum MapFn {
 /// shapes, and `Whole` into any place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ZipFn {
+    /// a + b
     Add,
+    /// a - b
     Sub,
+    /// a b
     Mul,
+    /// a / b
     Div,
     /// a^b for a > 0
     Pow,
+    /// The larger one
     Max,
+    /// The smaller one
     Min,
+    /// Angle of (b, a)
     Atan2,
     /// a - b floor(a / b)
     Mod,
@@ -67,10 +86,15 @@ pub enum ZipFn {
 /// `mirror` adds the other direction. No skip term: lowered to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scan {
+    /// x and the coefficients are complex.
     pub complex: bool,
+    /// A is a dense matrix.
     pub dense: bool,
+    /// A has the rank-one part - p q^T.
     pub low_rank: bool,
+    /// The other direction is added.
     pub mirror: bool,
+    /// From high to low sites.
     pub leftward: bool,
 }
 
@@ -84,17 +108,36 @@ pub enum Op {
     /// The configuration, `Site(SPIN)`, shape `[]`.
     Spins,
     /// Token coordinate along an axis, per site.
-    SiteIndex { axis: usize },
+    SiteIndex {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+    },
     /// Displacement target - source along an axis; ring: in (-T/2, T/2].
-    Displacement { axis: usize },
+    Displacement {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+    },
     /// Momentum along an axis, in (-pi, pi]; ring only.
-    Momentum { axis: usize },
+    Momentum {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+    },
     /// Coordinate of the target or the source of a pair.
-    PairIndex { axis: usize, source: bool },
+    PairIndex {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+        /// Of the source; otherwise of the target.
+        source: bool,
+    },
     /// Number of tokens.
     SiteCount(Token),
     /// Tokens along an axis.
-    Extent { axis: usize, token: Token },
+    Extent {
+        /// Of the lattice, 0 or 1.
+        axis: usize,
+        /// What is counted.
+        token: Token,
+    },
     /// Elementwise.
     Map(MapFn),
     /// Elementwise with broadcasting.
@@ -106,28 +149,53 @@ pub enum Op {
     Reshape,
     /// Part of one axis.
     Slice {
+        /// Of the shape.
         axis: usize,
+        /// First element.
         start: usize,
+        /// Elements.
         len: usize,
     },
     /// Zeros around the operand along one axis (adjoint of `Slice`): result length `len`.
     Pad {
+        /// Of the shape.
         axis: usize,
+        /// Where the operand starts.
         start: usize,
+        /// Elements of the result.
         len: usize,
     },
     /// Join along an axis.
-    Concat { axis: usize },
+    Concat {
+        /// Of the shape.
+        axis: usize,
+    },
     /// Explicit broadcast to the node's place and shape (NumPy alignment).
     Broadcast,
     /// Neighbours at offsets lo..=hi as leading axis; zero outside an open lattice.
-    Window { lo: [i64; 2], hi: [i64; 2] },
+    Window {
+        /// First offset per lattice axis.
+        lo: [i64; 2],
+        /// Last offset per lattice axis, included.
+        hi: [i64; 2],
+    },
     /// Adjoint of `Window`: `y_i = sum_r x_{i-r}[r]`, leading axis removed.
-    WindowAdjoint { lo: [i64; 2], hi: [i64; 2] },
+    WindowAdjoint {
+        /// First offset per lattice axis.
+        lo: [i64; 2],
+        /// Last offset per lattice axis, included.
+        hi: [i64; 2],
+    },
     /// `ratio` fine tokens as leading axis of a coarse token.
-    Patch { ratio: [usize; 2] },
+    Patch {
+        /// Fine tokens per coarse token along each lattice axis.
+        ratio: [usize; 2],
+    },
     /// Adjoint of `Patch`.
-    Unpatch { ratio: [usize; 2] },
+    Unpatch {
+        /// Fine tokens per coarse token along each lattice axis.
+        ratio: [usize; 2],
+    },
     /// Sum over the place; result `Whole`. Operand on any place.
     Sum,
     /// All sites as a leading axis; result `Whole`.
@@ -138,24 +206,53 @@ pub enum Op {
     Scan(Scan),
     /// Gradient of `sum(g * scan(x, ..))` with respect to coefficient operand
     /// `wrt` (1-based as in `Scan`). Operands: g, x, then the coefficients.
-    ScanGrad { scan: Scan, wrt: usize },
+    ScanGrad {
+        /// The recurrence.
+        scan: Scan,
+        /// Which operand of it.
+        wrt: usize,
+    },
     /// `y_i = sum_j k(i-j) x_j`; operands x, k. `transposed`: k(j-i).
     /// `complex`: leading axis 2 on both; transposed does not conjugate.
-    Convolve { complex: bool, transposed: bool },
+    Convolve {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+        /// The adjoint (transposed) operation.
+        transposed: bool,
+    },
     /// Gradient with respect to the kernel: `k(n) = sum_i g_i x_{i-n}`;
     /// operands g, x; result on `Displacement`. `complex`: `Re`-adjoint pairing,
     /// i.e. `conj` on x.
-    Correlate { complex: bool },
+    Correlate {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+    },
     /// Multiplication in momentum space; operands x, symbol (leading axis 2:
     /// always complex). x and y real if not `complex` (real part taken), else
     /// leading axis 2. `transposed`: symbol conjugated (adjoint).
-    Modes { complex: bool, transposed: bool },
+    Modes {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+        /// The adjoint (transposed) operation.
+        transposed: bool,
+    },
     /// Gradient with respect to the symbol; operands g, x; leading axis 2.
-    ModesGrad { complex: bool },
+    ModesGrad {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+    },
     /// `y_i = sum_j k(i,j) x_j`; operands x, k on `Pair`.
-    Mix { complex: bool, transposed: bool },
+    Mix {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+        /// The adjoint (transposed) operation.
+        transposed: bool,
+    },
     /// Gradient with respect to the pair kernel: `g_i x_j`.
-    MixGrad { complex: bool },
+    MixGrad {
+        /// Leading axis 2: real and imaginary parts.
+        complex: bool,
+    },
     /// Sum over sources of a `Pair` value: per site.
     RowSum,
     /// Adjoint of `RowSum`: per-site value copied to every source.

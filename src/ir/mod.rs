@@ -32,6 +32,7 @@
 pub mod graph;
 pub mod kinds;
 pub mod lower;
+pub mod text;
 pub mod valid;
 
 pub use graph::{Graph, GraphParam, MapFn, Node, NodeId, NodeType, Op, Scan, ZipFn};

@@ -535,7 +535,7 @@ impl<'g> Lowering<'g> {
             source.push(if exact {
                 t.clone()
             } else {
-                self.materialise(&[t.clone()], at, &name)?[0].clone()
+                self.materialise(std::slice::from_ref(t), at, &name)?[0].clone()
             });
         }
         let mut value = Vec::new();

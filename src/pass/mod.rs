@@ -7,3 +7,4 @@ pub mod reverse;
 pub mod cluster;
 pub mod cost;
 pub mod derive;
+pub mod simplify;

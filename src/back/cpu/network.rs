@@ -175,23 +175,25 @@ impl<T: Real> Background for Reevaluation<'_, T> {
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
         self.at(flips) - self.log_psi
     }
-    fn log_ratios(&mut self, clusters: &[&[usize]], out: &mut [Complex64]) {
-        assert_eq!(clusters.len(), out.len(), "one result per cluster");
-        let mut batch = Vec::with_capacity(clusters.len() * self.spins.len());
-        for flips in clusters {
+    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        assert_eq!(ends.len(), out.len(), "one result per cluster");
+        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
+        let mut from = 0;
+        for &end in ends {
             let first = batch.len();
             batch.extend_from_slice(&self.spins);
-            for &f in *flips {
+            for &f in &sites[from..end] {
                 batch[first + f] = -batch[first + f];
             }
+            from = end;
         }
         self.network.log_psi(&batch, out);
         out.iter_mut().for_each(|z| *z -= self.log_psi);
     }
     fn single_flips(&mut self, out: &mut [Complex64]) {
-        let sites: Vec<[usize; 1]> = (0..self.spins.len()).map(|k| [k]).collect();
-        let clusters: Vec<&[usize]> = sites.iter().map(|s| s.as_slice()).collect();
-        self.log_ratios(&clusters, out);
+        let sites: Vec<usize> = (0..self.spins.len()).collect();
+        let ends: Vec<usize> = (1..=self.spins.len()).collect();
+        self.log_ratios(&sites, &ends, out);
     }
     fn accept(&mut self, flips: &[usize]) {
         self.log_psi = self.at(flips);

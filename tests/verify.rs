@@ -1,0 +1,271 @@
+//! The self-check passes for every example, and finds what is broken on purpose.
+
+use dnet::check::Program;
+use dnet::check::core::{NetworkInfo, Window};
+use dnet::check::lattice::{Sites, check as lattice_check};
+use dnet::interp::arbitrary::network;
+use dnet::ir::{Boundary, Lattice};
+use dnet::params::{initialise, perturb};
+use dnet::pass::abacus::{Background, Network};
+use dnet::pass::normal_form::Coefficient;
+use dnet::pipeline;
+use dnet::rng::{ChainRng, Stream};
+use dnet::verify::{Case, Check, Options, Report, Subject, cases, check, updates, verify};
+use std::path::Path;
+
+/// Sizes at which every example is verified: structure as in the file, tensors small.
+const SMALL: [(&str, i64); 5] = [
+    ("dim", 4),
+    ("states", 2),
+    ("hidden", 2),
+    ("features", 1),
+    ("kernel", 3),
+];
+
+fn examples() -> Vec<(String, Program)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut all: Vec<(String, Program)> = std::fs::read_dir(dir)
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "dnet"))
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (name.into_owned(), Program::load(&path))
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// Every network of a file, made small.
+fn small_networks(program: &Program) -> Vec<NetworkInfo> {
+    let names = program.networks().into_iter().map(|n| n.name.name.clone());
+    names
+        .map(|name| {
+            let plain = program.network(&name).check();
+            let hyper = plain.unwrap_or_else(|e| panic!("{e}")).hyper;
+            let mut request = program.network(&name);
+            for (key, value) in SMALL.iter().filter(|(key, _)| hyper.contains_key(*key)) {
+                request = request.with(key, *value);
+            }
+            request.check().unwrap_or_else(|e| panic!("{e}"))
+        })
+        .collect()
+}
+
+fn lattices(program: &Program, info: &NetworkInfo) -> Vec<Lattice> {
+    cases::lattices(info, &|l| {
+        let sites = Sites {
+            extent: l.extent,
+            periodic: l.boundary == Boundary::Periodic,
+        };
+        lattice_check(program.modules(), info, sites).is_empty()
+    })
+}
+
+fn verified(half: usize) {
+    let mut networks = 0;
+    for (k, (file, program)) in examples().into_iter().enumerate() {
+        if k % 2 != half {
+            continue;
+        }
+        for info in small_networks(&program) {
+            networks += 1;
+            let lattices = lattices(&program, &info);
+            assert!(!lattices.is_empty(), "{file}: no lattice");
+            let options = Options {
+                seed: 3,
+                samples: 1,
+            };
+            let report = verify(&info, &lattices, &options).unwrap_or_else(|e| panic!("{e}"));
+            assert!(report.passed(), "{file}, network {}\n{report}", info.name);
+            let gradient = report.row(Check::GradientRe).map_or(0, |r| r.comparisons);
+            let tensors = dnet::ir::lower(&info).graph.params.len();
+            assert_eq!(gradient, tensors * lattices.len(), "{file}");
+            let updates = report.row(Check::Update(None)).map_or(0, |r| r.comparisons);
+            assert_eq!(updates == 0, info.full, "{file}\n{report}");
+        }
+    }
+    assert!(networks >= 10);
+}
+
+#[test]
+fn examples_verify() {
+    verified(0);
+}
+
+#[test]
+fn other_examples_verify() {
+    verified(1);
+}
+
+#[test]
+fn random_graphs_verify() {
+    for seed in 0..60 {
+        let s = network(seed, 6, true);
+        let gradients = pipeline::gradients(&s.graph).expect("differentiable");
+        let subject = Subject {
+            graph: &s.graph,
+            gradients: &gradients,
+            lattice: s.lattice,
+            params: &s.params,
+        };
+        let mut report = Report::default();
+        let case = Case::new(s.lattice, seed, 0, &s.spins);
+        let mut rng = cases::random(s.lattice, seed, 0);
+        check(&mut report, &case, &subject, true, &s.spins, &mut rng).expect("a valid sample");
+        assert!(report.passed(), "seed {seed}\n{report}");
+    }
+}
+
+/// A small DysonNet with parameters of order one and what `break_it` makes of
+/// its derivation; the report of all checks on it.
+fn tampered(
+    derivation: impl Fn(&mut Network),
+    cache: impl Fn(&mut Background),
+    boundary: Boundary,
+) -> Report {
+    let (_, program) = examples()
+        .into_iter()
+        .find(|e| e.0 == "dysonnet.dnet")
+        .expect("the example");
+    let info = &small_networks(&program)[0];
+    let lowered = pipeline::graph(info);
+    let graph = pipeline::amplitude(&lowered);
+    let lattice = Lattice::chain(18, boundary);
+    let mut params = initialise(info, &lowered, lattice, 5).expect("fits");
+    perturb(&mut params, 0.4, 5);
+    let mut network = Network::new(&graph, lattice, params.tensors).expect("has a normal form");
+    derivation(&mut network);
+    let mut rng = ChainRng::new(5, 0, 0, Stream::Init);
+    let spins = cases::configuration(lattice, &mut rng);
+    let mut background = Background::new(&network, &spins).expect("evaluates");
+    cache(&mut background);
+    let mut report = Report::default();
+    let case = Case::new(lattice, 5, 0, &spins);
+    let clusters = cases::clusters(lattice, &mut rng);
+    updates::check(&mut report, &case, &background, &clusters, &mut rng).expect("evaluates");
+    report
+}
+
+fn failed(report: &Report, check: Check) -> bool {
+    report.row(check).is_some_and(|r| !r.passed())
+}
+
+const BOUNDARIES: [Boundary; 2] = [Boundary::Periodic, Boundary::Open];
+
+#[test]
+fn nothing_is_found_where_nothing_is_broken() {
+    for boundary in BOUNDARIES {
+        let report = tampered(|_| (), |_| (), boundary);
+        assert!(report.passed(), "{report}");
+    }
+}
+
+/// One token less on the left, as a hand-written update might have it.
+fn narrower(c: &mut Coefficient) {
+    if let Coefficient::Local(Window { lo, .. }) = c {
+        lo[0] += 2;
+    }
+}
+
+#[test]
+fn a_window_too_narrow_is_found() {
+    for boundary in BOUNDARIES {
+        let source = tampered(
+            |n| narrower(&mut n.form.mixers[1].affine.source),
+            |_| (),
+            boundary,
+        );
+        let vertex = tampered(
+            |n| {
+                let vertices = n.form.mixers[1].affine.vertices.values_mut();
+                vertices.for_each(|v| narrower(&mut v.coefficient));
+            },
+            |_| (),
+            boundary,
+        );
+        let readout = tampered(
+            |n| {
+                let vertices = n.form.pools[0].affine.vertices.values_mut();
+                vertices.for_each(|v| narrower(&mut v.coefficient));
+            },
+            |_| (),
+            boundary,
+        );
+        for report in [source, vertex, readout] {
+            assert!(!report.contradictions.is_empty(), "{report}");
+            assert!(failed(&report, Check::Update(None)), "{report}");
+            let text = report.contradictions[0].message.clone();
+            assert!(text.contains("internal error in the derivation"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn wrong_links_are_found() {
+    for boundary in BOUNDARIES {
+        // One vertex of the background, seen by all links from mixer 0 to mixer 1.
+        let report = tampered(
+            |_| (),
+            |b| {
+                let site = &mut b.coefficients.mixers[1][4];
+                let vertex = site.vertices.get_mut(&0).expect("a vertex");
+                vertex.iter_mut().for_each(|a| *a += 1e-6);
+            },
+            boundary,
+        );
+        assert!(failed(&report, Check::Update(None)), "{report}");
+        for check in report.rows().filter(|r| r.check.starts_with("links")) {
+            assert_eq!(check.passed(), check.check.ends_with("direct"), "{report}");
+        }
+        // A mixer forgotten in one direction.
+        let report = tampered(|_| (), |b| b.kernels.swap(0, 1), boundary);
+        assert!(failed(&report, Check::Update(None)), "{report}");
+        // The kernel of a source that is linked nowhere else.
+        let report = tampered(
+            |_| (),
+            |b| {
+                let rows = &mut b.coefficients.pools[0];
+                rows[3].vertices.values_mut().for_each(|r| r[0] += 1e-6);
+                let (kernels, coefficients) = (b.kernels.clone(), b.coefficients.clone());
+                b.final_links = dnet::pass::link::FinalLinks::new(b.net, &kernels, &coefficients);
+            },
+            boundary,
+        );
+        assert!(failed(&report, Check::FinalLink), "{report}");
+    }
+}
+
+#[test]
+fn wrong_gradients_are_found() {
+    let s = network(7, 6, false);
+    let mut gradients = pipeline::gradients(&s.graph).expect("differentiable");
+    let largest = s
+        .params
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, p)| p.data.len());
+    let p = largest.expect("parameters").0;
+    let node = gradients.nodes[0][p];
+    let graph = &mut gradients.graph;
+    let factor = graph
+        .add(dnet::ir::Op::Number(1.0 + 1e-4), &[])
+        .expect("a number");
+    gradients.nodes[0][p] = graph
+        .add(dnet::ir::Op::Zip(dnet::ir::ZipFn::Mul), &[node, factor])
+        .expect("broadcasts");
+    let subject = Subject {
+        graph: &s.graph,
+        gradients: &gradients,
+        lattice: s.lattice,
+        params: &s.params,
+    };
+    let mut report = Report::default();
+    let case = Case::new(s.lattice, 7, 0, &s.spins);
+    let mut rng = cases::random(s.lattice, 7, 0);
+    check(&mut report, &case, &subject, false, &s.spins, &mut rng).expect("a valid sample");
+    assert!(failed(&report, Check::GradientRe), "{report}");
+    let at = report.row(Check::GradientRe).and_then(|r| r.at.clone());
+    assert_eq!(at.expect("a case").quantity, s.graph.params[p].path);
+}
