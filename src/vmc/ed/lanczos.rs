@@ -279,23 +279,16 @@ impl Lanczos {
             basis.push(&v);
             apply(&v, &mut w);
             steps += 1;
-            // the large part first: one projection then keeps its accuracy
-            let along = dot(&v, &w).re();
-            w.par_iter_mut()
-                .zip(&v)
-                .for_each(|(w, &v)| *w = *w - v * along);
-            let before = norm(&w);
             locked.project_out(&mut w);
-            let mut column: Vec<f64> = basis.project_out(&mut w).iter().map(|c| c.re()).collect();
-            if let Some(last) = column.last_mut() {
-                *last += along;
-            }
-            if norm(&w) < 0.3 * before {
-                // much was removed, and the rest is contaminated: twice is enough
-                locked.project_out(&mut w);
-                let again = basis.project_out(&mut w);
-                column.iter_mut().zip(again).for_each(|(c, a)| *c += a.re());
-            }
+            let first = basis.project_out(&mut w);
+            // twice is enough
+            locked.project_out(&mut w);
+            let second = basis.project_out(&mut w);
+            let column: Vec<f64> = first
+                .iter()
+                .zip(&second)
+                .map(|(a, b)| a.re() + b.re())
+                .collect();
             let m = basis.used;
             for (row, value) in projected.iter_mut().zip(&column) {
                 row.push(*value);
