@@ -55,7 +55,10 @@ pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
 }
 
 /// Writes real or complex arrays as a `.npz`.
-pub fn write_npz<T: npyz::AutoSerialize>(path: &Path, arrays: &[(&str, Vec<usize>, Vec<T>)]) -> Result<(), CliError> {
+pub fn write_npz<T: npyz::AutoSerialize>(
+    path: &Path,
+    arrays: &[(&str, Vec<usize>, Vec<T>)],
+) -> Result<(), CliError> {
     let mut bytes = Cursor::new(Vec::new());
     let pack = |bytes: &mut Cursor<Vec<u8>>| -> io::Result<()> {
         let mut npz = npyz::npz::NpzWriter::new(bytes);

@@ -5,9 +5,9 @@ use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
 use crate::ir::{Lattice, lower};
+use crate::params::count::ParamCount;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
-use crate::params::count::ParamCount;
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
@@ -232,7 +232,10 @@ impl<'a> View<'a> {
             let line = format!("  {name:width$}  {kind:16}  {:32}  {s}", show_type(&v.ty));
             let _ = writeln!(t, "{}", line.trim_end());
         }
-        let _ = writeln!(t, "\ncost of one configuration or single-spin update (N spins, 32 bit):");
+        let _ = writeln!(
+            t,
+            "\ncost of one configuration or single-spin update (N spins, 32 bit):"
+        );
         for line in self.cost.to_string().lines() {
             let _ = writeln!(t, "  {line}");
         }
