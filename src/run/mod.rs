@@ -72,18 +72,6 @@ pub trait Background: Send {
     fn single_flips(&mut self, out: &mut [Complex64]) {
         for (site, out) in out.iter_mut().enumerate() {
             *out = self.log_ratio(&[site]);
-    /// As [`Background::log_ratio`] for many clusters at once; `out` has one
-    /// entry per cluster.
-    fn log_ratios(&mut self, clusters: &[&[usize]], out: &mut [Complex64]) {
-        for (flips, out) in clusters.iter().zip(out) {
-            *out = self.log_ratio(flips);
-        }
-    }
-    /// `log_ratio` of every single-spin flip, in site order: the connected
-    /// elements of a transverse field. `out` has one entry per site.
-    fn single_flips(&mut self, out: &mut [Complex64]) {
-        for (site, out) in out.iter_mut().enumerate() {
-            *out = self.log_ratio(&[site]);
         }
     }
     /// Makes the background with `flips` applied the new background.
