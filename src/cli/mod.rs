@@ -2,9 +2,11 @@
 //! and printing belongs to the library.
 
 mod arrays;
+mod bench;
 mod check;
 mod common;
 mod derive;
+mod emit;
 mod eval;
 mod explain;
 mod fmt;
@@ -66,6 +68,10 @@ enum Verb {
     Init(init::Args),
     /// Amplitudes and ratios of given configurations
     Eval(eval::Args),
+    /// Measure amplitudes, gradients and local updates
+    Bench(bench::Args),
+    /// Print the code a network is compiled to
+    Emit(emit::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -96,6 +102,8 @@ pub fn main() -> ExitCode {
         Verb::Derive(args) => derive::run(&args, &ui),
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
+        Verb::Bench(args) => bench::run(&args, &ui),
+        Verb::Emit(args) => emit::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

@@ -153,14 +153,16 @@ impl Lowering<'_> {
                     wrt: vec![wrt],
                 };
                 let value = self.push_correlation(args, at, complex, kind, width, out)?;
-                self.scan_gradients.insert(key, self.program.steps.len() - 1);
+                self.scan_gradients
+                    .insert(key, self.program.steps.len() - 1);
                 return Ok(Some(value));
             }
             Op::ModesGrad { .. } => CorrelationKind::Momentum,
             _ => CorrelationKind::Displacement,
         };
         let out = self.buffer(self.name(id), Space::Batch, rows);
-        self.push_correlation(args, at, complex, kind, width, out).map(Some)
+        self.push_correlation(args, at, complex, kind, width, out)
+            .map(Some)
     }
 
     fn push_correlation(

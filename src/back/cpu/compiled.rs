@@ -29,7 +29,9 @@ pub enum CompileError {
     #[error(transparent)]
     Reverse(#[from] crate::pass::reverse::ReverseError),
     /// One configuration needs more memory than the generated code can address.
-    #[error("a single configuration needs more than 2 GB of working memory; use a smaller lattice or network")]
+    #[error(
+        "a single configuration needs more than 2 GB of working memory; use a smaller lattice or network"
+    )]
     TooLarge,
     /// Wrong number of parameters.
     #[error("{expected} parameters expected, {found} given")]
@@ -156,7 +158,13 @@ impl<T: Real> Compiled<T> {
     pub fn prepare(&self, theta: &[f64]) -> Result<Prepared<T>, CompileError> {
         let mut planner = self.planner.lock().unwrap_or_else(|e| e.into_inner());
         Ok(Prepared {
-            constants: constants(&self.graph, &self.program, theta, &self.inputs, &mut planner)?,
+            constants: constants(
+                &self.graph,
+                &self.program,
+                theta,
+                &self.inputs,
+                &mut planner,
+            )?,
             theta: theta.to_vec(),
         })
     }
@@ -227,7 +235,11 @@ impl<T: Real> Compiled<T> {
         result: &(dyn Fn(&[f64]) -> R + Sync),
     ) {
         let sites = self.program.lattice.sites();
-        assert_eq!(batch.len(), out.len() * sites, "one result per configuration");
+        assert_eq!(
+            batch.len(),
+            out.len() * sites,
+            "one result per configuration"
+        );
         let samples = self.layout(out.len()).bound.samples;
         let run = |(spins, out): (&[i8], &mut [R])| {
             self.evaluate_here(spins, &mut |k, values| out[k] = result(values));

@@ -166,7 +166,12 @@ impl<T: Real> Constants<T> {
         for c in &program.correlations {
             let nodes = kernels(&c.kind);
             let kernel: Vec<&Tensor> = nodes.iter().map(|&k| value(k)).collect();
-            correlators.push(Correlator::new(c, program.geometry(c.space), &kernel, planner)?);
+            correlators.push(Correlator::new(
+                c,
+                program.geometry(c.space),
+                &kernel,
+                planner,
+            )?);
         }
         let (mut weights, mut weights64) = (Vec::new(), Vec::new());
         for step in &program.steps {

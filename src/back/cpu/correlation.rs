@@ -95,7 +95,9 @@ impl<T: Real> Correlator<T> {
                 let width: usize = channels.iter().product();
                 for channel in 0..width {
                     let d = Derivatives::new(&response, channel, nx, open, size[0], planner)?;
-                    let rows = wrt.iter().flat_map(|&w| d.rows(&response, channel, w, planner));
+                    let rows = wrt
+                        .iter()
+                        .flat_map(|&w| d.rows(&response, channel, w, planner));
                     let mut matrix = Vec::new();
                     for row in rows {
                         matrix.extend(row.iter().map(|z| T::rounded(z.re)));
@@ -362,9 +364,7 @@ impl Derivatives {
                 let back = |row| {
                     let mut kernel = transform2(&plans, [self.momenta, 1], row);
                     kernel.truncate(sites);
-                    kernel
-                        .iter_mut()
-                        .for_each(|z| *z /= self.momenta as f64);
+                    kernel.iter_mut().for_each(|z| *z /= self.momenta as f64);
                     kernel
                 };
                 rows.into_iter().map(back).collect()

@@ -109,18 +109,20 @@ impl<T: Real> GradientCode<T> {
         };
         let mut im = vec![0.0; if self.outputs > 1 { count * params } else { 0 }];
         if self.outputs > 1 {
-            self.below.map_here(count, &|s| part(1, s), &mut |s, values| {
-                im[s * params..(s + 1) * params].copy_from_slice(values);
-            });
+            self.below
+                .map_here(count, &|s| part(1, s), &mut |s, values| {
+                    im[s * params..(s + 1) * params].copy_from_slice(values);
+                });
         }
-        self.below.map_here(count, &|s| part(0, s), &mut |s, values| {
-            let im = if im.is_empty() {
-                &[]
-            } else {
-                &im[s * params..(s + 1) * params]
-            };
-            row(first + s, values, im);
-        });
+        self.below
+            .map_here(count, &|s| part(0, s), &mut |s, values| {
+                let im = if im.is_empty() {
+                    &[]
+                } else {
+                    &im[s * params..(s + 1) * params]
+                };
+                row(first + s, values, im);
+            });
     }
 }
 
@@ -236,16 +238,24 @@ fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
     let mut outputs = Vec::with_capacity(graph.params.len());
     for (k, p) in graph.params.iter().enumerate() {
         let mut sum: Option<NodeId> = None;
-        for (_, &g) in uses.iter().zip(&reversed.gradients).filter(|(u, _)| u.0 == k) {
+        for (_, &g) in uses
+            .iter()
+            .zip(&reversed.gradients)
+            .filter(|(u, _)| u.0 == k)
+        {
             sum = Some(match sum {
                 None => g,
-                Some(s) => bottom.add(Op::Zip(ZipFn::Add), &[s, g]).map_err(ReverseError::from)?,
+                Some(s) => bottom
+                    .add(Op::Zip(ZipFn::Add), &[s, g])
+                    .map_err(ReverseError::from)?,
             });
         }
         outputs.push(match sum {
             Some(g) => g,
             None => {
-                let zero = bottom.add(Op::Number(0.0), &[]).map_err(ReverseError::from)?;
+                let zero = bottom
+                    .add(Op::Number(0.0), &[])
+                    .map_err(ReverseError::from)?;
                 bottom.push(Op::Broadcast, &[zero], p.ty.clone())
             }
         });

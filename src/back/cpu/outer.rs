@@ -112,7 +112,13 @@ unsafe fn strip<V: Vector, const R: usize>(
     V::Element: Real,
 {
     let lane = sample * g.segment();
-    let row = |offset: usize| unsafe { arena.add(offset).cast::<V::Element>().add(lane).cast_const() };
+    let row = |offset: usize| unsafe {
+        arena
+            .add(offset)
+            .cast::<V::Element>()
+            .add(lane)
+            .cast_const()
+    };
     let a = std::array::from_fn(|r| row(o.a[first + r]));
     let put = |r: usize, c: usize, x: f64| unsafe {
         let out = o.out[(first + r) * o.b.len() + c];
@@ -168,7 +174,11 @@ pub struct Split<'a, T> {
 
 /// `conj(m) . x` as (real part, imaginary part); all four of one length.
 #[inline(always)]
-unsafe fn conjugate_dot<V: Vector>(m: &Split<V::Element>, x: &Split<V::Element>, zero: V) -> [f64; 2]
+unsafe fn conjugate_dot<V: Vector>(
+    m: &Split<V::Element>,
+    x: &Split<V::Element>,
+    zero: V,
+) -> [f64; 2]
 where
     V::Element: Real,
 {
@@ -263,11 +273,18 @@ mod tests {
     #[test]
     fn outer_products_leave_out_the_halo() {
         for (extent, halo) in [([37, 1], [2, 0]), ([5, 19], [1, 3])] {
-            let g = Geometry { token: Token::SPIN, extent, halo, boundary: Boundary::Periodic };
+            let g = Geometry {
+                token: Token::SPIN,
+                extent,
+                halo,
+                boundary: Boundary::Periodic,
+            };
             let (rows, samples) = (11, 2);
             let lanes = samples * g.segment();
             let value = |r: usize, lane: usize| ((r * lanes + lane) as f64 * 0.37).sin();
-            let mut arena: Vec<f64> = (0..rows * lanes).map(|k| value(k / lanes, k % lanes)).collect();
+            let mut arena: Vec<f64> = (0..rows * lanes)
+                .map(|k| value(k / lanes, k % lanes))
+                .collect();
             let first = arena.len();
             arena.resize(first + 30 * samples, 0.0);
             let o = Outer {
@@ -294,11 +311,21 @@ mod tests {
         let x: Vec<f32> = (0..83).map(|k| (k as f32 * 0.3).sin()).collect();
         let [mr, mi, xr, xi] = [&x[..43], &x[10..53], &x[20..63], &x[40..83]];
         let want = (0..43).fold([0.0, 0.0], |[re, im], k| {
-            [re + mr[k] * xr[k] + mi[k] * xi[k], im + mr[k] * xi[k] - mi[k] * xr[k]]
+            [
+                re + mr[k] * xr[k] + mi[k] * xi[k],
+                im + mr[k] * xi[k] - mi[k] * xr[k],
+            ]
         });
         let got = unsafe {
-            conjugate_product(Isa::detect(), &Split { re: mr, im: mi }, &Split { re: xr, im: xi })
+            conjugate_product(
+                Isa::detect(),
+                &Split { re: mr, im: mi },
+                &Split { re: xr, im: xi },
+            )
         };
-        assert!((got[0] - f64::from(want[0])).abs() < 1e-5 && (got[1] - f64::from(want[1])).abs() < 1e-5);
+        assert!(
+            (got[0] - f64::from(want[0])).abs() < 1e-5
+                && (got[1] - f64::from(want[1])).abs() < 1e-5
+        );
     }
 }

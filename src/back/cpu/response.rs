@@ -13,7 +13,12 @@ pub(super) struct Coefficients {
 
 impl Coefficients {
     /// Reads a tensor `[lead.., (2,) own..]` where `lead` entries come first.
-    pub(super) fn read(t: &Tensor, lead: usize, complex: Layout, channels: &[usize]) -> Coefficients {
+    pub(super) fn read(
+        t: &Tensor,
+        lead: usize,
+        complex: Layout,
+        channels: &[usize],
+    ) -> Coefficients {
         let width: usize = channels.iter().product();
         let (before, after) = match complex {
             Layout::Real => (lead, 0),
