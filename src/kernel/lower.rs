@@ -54,6 +54,8 @@ pub(super) struct Lowering<'g> {
     pub(super) program: Program,
     scalars: HashMap<NodeId, u32>,
     statics: HashMap<(Space, Source), u32>,
+    /// Steps that correlate the operands of a recurrence's derivatives.
+    pub(super) scan_gradients: HashMap<(crate::ir::Scan, Vec<NodeId>), usize>,
 }
 
 pub(super) type Value = Vec<Rc<Tree>>;
@@ -117,7 +119,7 @@ fn is_elementwise(graph: &Graph, id: NodeId) -> bool {
 
 /// Values on displacements, momenta or pairs that depend on the configuration
 /// are rows per configuration, one per entry and element.
-fn space(place: Place) -> Space {
+pub(super) fn space(place: Place) -> Space {
     match place {
         Place::Site(token) => Space::Site(token),
         _ => Space::Batch,
@@ -178,6 +180,9 @@ impl Facts {
                 } else if is_elementwise(graph, id) {
                     uses[a.index()] += copies.max(1.0);
                     memory[a.index()] |= moved;
+                } else if matches!(graph.op(id), Op::Sum) {
+                    // products are summed without being stored
+                    uses[a.index()] += 1.0;
                 } else {
                     memory[a.index()] = true;
                 }
@@ -240,6 +245,7 @@ impl<'g> Lowering<'g> {
             scalars: Vec::new(),
             statics: Vec::new(),
             mixers: Vec::new(),
+            correlations: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
             kept: Vec::new(),
@@ -253,6 +259,7 @@ impl<'g> Lowering<'g> {
             program,
             scalars: HashMap::new(),
             statics: HashMap::new(),
+            scan_gradients: HashMap::new(),
         })
     }
 
@@ -276,6 +283,11 @@ impl<'g> Lowering<'g> {
             }
         }
         Ok(shape)
+    }
+
+    /// Whether a node depends on the configuration.
+    pub(super) fn dynamic(&self, id: NodeId) -> bool {
+        self.facts.dynamic[id.index()]
     }
 
     pub(super) fn graph(&self) -> &'g Graph {
@@ -473,12 +485,7 @@ impl<'g> Lowering<'g> {
                     return self.reference(id, at);
                 }
                 let x = self.operand(args[0], from)?;
-                let x = self.rows(&x, from, id)?;
-                let out = self.buffer(self.name(id), at, x.len());
-                self.program.steps.push(Step::Pool {
-                    rows: x.into_iter().zip(out.iter().copied()).collect(),
-                });
-                cells(&out)
+                self.pool(id, &x, from)?
             }
             Op::Gather => {
                 let from = space(graph.ty(args[0]).place);
@@ -491,6 +498,12 @@ impl<'g> Lowering<'g> {
             }
             Op::Convolve { .. } | Op::Modes { .. } | Op::Scan(_) | Op::Mix { .. } => {
                 self.mixer(id, at)?
+            }
+            Op::ScanGrad { .. } | Op::Correlate { .. } | Op::ModesGrad { .. } => {
+                match self.correlate(id)? {
+                    Some(value) => value,
+                    None => self.reference(id, at)?,
+                }
             }
             _ => self.reference(id, at)?,
         };

@@ -1,5 +1,6 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
+pub mod clock;
 pub mod network;
 pub mod reference;
 

@@ -71,6 +71,7 @@ pub fn build(
     precision: Precision,
     backend: Backend,
 ) -> Result<Box<dyn WaveFunction>, BuildError> {
+    fit(graph, lattice, params)?;
     let theta = params.flat();
     let graph = graph.clone();
     Ok(match (backend, precision) {
@@ -84,4 +85,25 @@ pub fn build(
             Box::new(CpuNetwork::<f64>::new(graph, lattice, &theta).map_err(BuildError::of)?)
         }
     })
+}
+
+/// Whether the network exists on the lattice and the parameters are its own.
+fn fit(graph: &Graph, lattice: Lattice, params: &Params) -> Result<(), BuildError> {
+    let like = Params::zeros(graph, lattice).map_err(BuildError::of)?;
+    if like.tensors.len() != params.tensors.len() {
+        return Err(BuildError(format!(
+            "the network has {} parameter tensors, {} were given",
+            like.tensors.len(),
+            params.tensors.len()
+        )));
+    }
+    for ((path, own), given) in like.paths.iter().zip(&like.tensors).zip(&params.tensors) {
+        if own.shape != given.shape || own.data.len() != given.data.len() {
+            return Err(BuildError(format!(
+                "parameter `{path}` has shape {:?} on this lattice, {:?} was given",
+                own.shape, given.shape
+            )));
+        }
+    }
+    Ok(())
 }

@@ -2,21 +2,19 @@
 
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
+use super::gradient::GradientCode;
 use super::jit::Listing;
 use super::simd::Real;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
-use crate::pass::reverse::parameter_gradients;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
-use std::sync::{Mutex, OnceLock};
 
 /// `log psi` of one network on one lattice in working precision `T`, and
 /// everything derived from it.
 pub struct CpuNetwork<T: Real> {
     full: Compiled<T>,
-    /// Compiled when gradients are first asked for.
-    gradient: OnceLock<Compiled<T>>,
+    gradient: GradientCode<T>,
 }
 
 impl<T: Real> CpuNetwork<T> {
@@ -26,8 +24,8 @@ impl<T: Real> CpuNetwork<T> {
     /// See [`CompileError`].
     pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
         Ok(CpuNetwork {
+            gradient: GradientCode::new(&graph, lattice, theta)?,
             full: Compiled::new(graph, lattice, theta, false)?,
-            gradient: OnceLock::new(),
         })
     }
 
@@ -56,24 +54,17 @@ impl<T: Real> CpuNetwork<T> {
     /// # Errors
     /// See [`CompileError`].
     pub fn try_set_params(&mut self, theta: &[f64]) -> Result<(), CompileError> {
-        self.full.set_params(theta)?;
-        if let Some(g) = self.gradient.get_mut() {
-            g.set_params(theta)?;
-        }
+        // nothing changes unless everything can
+        let full = self.full.prepare(theta)?;
+        let gradient = self.gradient.prepare(theta)?;
+        self.full.install(full);
+        self.gradient.install(gradient);
         Ok(())
     }
 
-    fn compile_gradient(&self) -> Result<Compiled<T>, CompileError> {
-        let graph = self.full.graph();
-        let mut extended = graph.clone();
-        let mut outputs = Vec::new();
-        for &o in &graph.outputs {
-            let reversed = parameter_gradients(&extended, o)?;
-            extended = reversed.graph;
-            outputs.extend(reversed.gradients);
-        }
-        extended.outputs = outputs;
-        Compiled::new(extended, self.full.lattice(), self.full.params(), false)
+    /// The loop-level programs of the derivative: sites, then parameters.
+    pub fn gradient_programs(&self) -> [&Program; 2] {
+        self.gradient.programs()
     }
 }
 
@@ -96,36 +87,12 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.full.params()
     }
     fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
-        assert_eq!(
-            batch.len(),
-            out.len() * self.lattice().sites(),
-            "one result per configuration"
-        );
-        let slots: Vec<Mutex<Complex64>> =
-            out.iter().map(|_| Mutex::new(Complex64::ZERO)).collect();
-        self.full.evaluate(batch, &|sample, value| {
-            let z = Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0));
-            *slots[sample].lock().unwrap_or_else(|e| e.into_inner()) = z;
+        self.full.evaluate(batch, out, &|value| {
+            Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0))
         });
-        for (out, slot) in out.iter_mut().zip(slots) {
-            *out = slot.into_inner().unwrap_or_else(|e| e.into_inner());
-        }
     }
     fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
-        let count = self.param_count();
-        if self.gradient.get().is_none() {
-            match self.compile_gradient() {
-                Ok(g) => drop(self.gradient.set(g)),
-                Err(e) => panic!("every graph that evaluates has gradients: {e}"),
-            }
-        }
-        let Some(gradient) = self.gradient.get() else {
-            return;
-        };
-        gradient.evaluate(batch, &|sample, values| {
-            let (re, im) = values.split_at(count);
-            row(sample, re, im);
-        });
+        self.gradient.run(batch, row);
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         let mut background = Reevaluation {
@@ -178,14 +145,14 @@ impl<T: Real> Background for Reevaluation<'_, T> {
     fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
         assert_eq!(ends.len(), out.len(), "one result per cluster");
         let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
-        let mut from = 0;
+        let mut start = 0;
         for &end in ends {
             let first = batch.len();
             batch.extend_from_slice(&self.spins);
-            for &f in &sites[from..end] {
+            for &f in &sites[start..end] {
                 batch[first + f] = -batch[first + f];
             }
-            from = end;
+            start = end;
         }
         self.network.log_psi(&batch, out);
         out.iter_mut().for_each(|z| *z -= self.log_psi);
