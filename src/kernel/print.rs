@@ -112,7 +112,10 @@ impl Program {
             } => {
                 let [g, x] = [0, 1].map(|k| self.span(channels.iter().map(|c| c[k][0])));
                 let rows: usize = out.iter().map(Vec::len).sum();
-                write!(f, "correl  {rows} rows = correlation {correlation} of {g} and {x}")
+                write!(
+                    f,
+                    "correl  {rows} rows = correlation {correlation} of {g} and {x}"
+                )
             }
             Step::Spread { rows } => {
                 write!(
