@@ -348,9 +348,7 @@ impl<'g> Lowering<'g> {
     fn number(&self, id: NodeId) -> Option<f64> {
         match self.graph.op(id) {
             Op::Number(x) => Some(*x),
-            Op::Broadcast | Op::Reshape | Op::Slice { .. } => {
-                self.number(self.graph.args(id)[0])
-            }
+            Op::Broadcast | Op::Reshape | Op::Slice { .. } => self.number(self.graph.args(id)[0]),
             _ => None,
         }
     }
