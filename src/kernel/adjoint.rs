@@ -2,7 +2,7 @@
 //! respect to their kernels.
 
 use super::geometry::Space;
-use super::lower::{Lowering, Value, cells, space};
+use super::lower::{Lowering, Value, cells, space, vanishes};
 use super::materialise::Tree;
 use super::{Cell, LowerError, Row, Step};
 use crate::ir::{NodeId, Op, Scan, ZipFn};
@@ -176,15 +176,24 @@ impl Lowering<'_> {
     ) -> Result<Value, LowerError> {
         let mut operands = Vec::with_capacity(2);
         for &a in &args[..2] {
-            let value = self.operand(a, at)?;
-            operands.push(self.rows(&value, at, a)?);
+            operands.push(self.operand(a, at)?);
+        }
+        // coefficients of a recurrence may be complex where its values are real
+        let scan = matches!(kind, CorrelationKind::Scan { .. });
+        let complex = complex && !(scan && operands.iter().all(|v| vanishes(&v[width..])));
+        let mut rows = Vec::with_capacity(2);
+        for (mut value, &a) in operands.into_iter().zip(args) {
+            if !complex {
+                value.truncate(width);
+            }
+            rows.push(self.rows(&value, at, a)?);
         }
         let parts = |rows: &[Row], c: usize| match complex {
             true => vec![rows[c], rows[c + width]],
             false => vec![rows[c]],
         };
         let channels = (0..width)
-            .map(|c| [parts(&operands[0], c), parts(&operands[1], c)])
+            .map(|c| [parts(&rows[0], c), parts(&rows[1], c)])
             .collect();
         self.program.correlations.push(super::Correlation {
             space: at,

@@ -344,10 +344,19 @@ impl<'g> Lowering<'g> {
         Ok(cells(&spread))
     }
 
+    /// The number a node repeats, if it is one known now.
+    fn number(&self, id: NodeId) -> Option<f64> {
+        match self.graph.op(id) {
+            Op::Number(x) => Some(*x),
+            Op::Broadcast | Op::Reshape | Op::Slice { .. } => self.number(self.graph.args(id)[0]),
+            _ => None,
+        }
+    }
+
     fn constant(&mut self, id: NodeId, at: Space) -> Result<Value, LowerError> {
         let len: usize = self.dims(id)?.iter().product();
-        if let Op::Number(x) = self.graph.op(id) {
-            return Ok(vec![Rc::new(Tree::Cell(Cell::Number(*x)))]);
+        if let Some(x) = self.number(id) {
+            return Ok(vec![Rc::new(Tree::Cell(Cell::Number(x))); len]);
         }
         let cell: Box<dyn FnMut(usize) -> Cell> = match self.graph.ty(id).place {
             place if space(place) == Space::Batch => {
@@ -497,7 +506,7 @@ impl<'g> Lowering<'g> {
                 cells(&self.gather(&rows, self.name(id)))
             }
             Op::Convolve { .. } | Op::Modes { .. } | Op::Scan(_) | Op::Mix { .. } => {
-                self.mixer(id, at)?
+                return self.mixer(id, at);
             }
             Op::ScanGrad { .. } | Op::Correlate { .. } | Op::ModesGrad { .. } => {
                 match self.correlate(id)? {
@@ -699,6 +708,26 @@ impl<'g> Lowering<'g> {
         Ok(cells(&out))
     }
 
+    /// Whether all users take the first entry of the leading axis alone.
+    fn only_real_part_used(&self, id: NodeId) -> bool {
+        let part = |op: &Op| {
+            matches!(
+                op,
+                Op::Slice {
+                    axis: 0,
+                    start: 0,
+                    len: 1
+                }
+            )
+        };
+        !self.graph.outputs.contains(&id)
+            && self
+                .graph
+                .users(id)
+                .filter(|(user, _)| self.facts.live[user.index()])
+                .all(|(user, _)| part(self.graph.op(user)))
+    }
+
     fn mixer(&mut self, id: NodeId, at: Space) -> Result<Value, LowerError> {
         let args = self.graph.args(id);
         if args[1..].iter().any(|a| self.facts.dynamic[a.index()]) {
@@ -713,16 +742,21 @@ impl<'g> Lowering<'g> {
             Op::Scan(s) => s.complex,
             _ => false,
         };
-        let x = self.operand(args[0], at)?;
-        let x = self.rows(&x, at, id)?;
-        let out = self.buffer(self.name(id), at, x.len());
+        let mut x = self.operand(args[0], at)?;
         let mut channels = self.dims(id)?;
         if complex {
             channels.remove(0);
         }
         let width: usize = channels.iter().product();
+        // half the transforms if only the real part for real input is wanted
+        let real = complex && vanishes(&x[width..]) && self.only_real_part_used(id);
+        if real {
+            x.truncate(width);
+        }
+        let x = self.rows(&x, at, id)?;
+        let out = self.buffer(self.name(id), at, x.len());
         let parts = |rows: &[Row], c: usize| {
-            if complex {
+            if complex && !real {
                 vec![rows[c], rows[c + width]]
             } else {
                 vec![rows[c]]
@@ -741,12 +775,18 @@ impl<'g> Lowering<'g> {
             space: at,
             kernel: args[1..].to_vec(),
             channels,
+            real,
         });
         self.program.steps.push(Step::Mix {
             mixer: self.program.mixers.len() - 1,
             channels: rows,
         });
-        Ok(cells(&out))
+        let mut value = cells(&out);
+        if real {
+            // nobody reads the imaginary part
+            value.extend(vec![Rc::new(Tree::Cell(Cell::Number(f64::NAN))); width]);
+        }
+        Ok(value)
     }
 
     fn finish(mut self) -> Result<Program, LowerError> {
@@ -771,6 +811,12 @@ impl<'g> Lowering<'g> {
         self.program.fill_halos();
         Ok(self.program)
     }
+}
+
+/// Whether all elements are zero.
+pub(super) fn vanishes(x: &[Rc<Tree>]) -> bool {
+    x.iter()
+        .all(|t| matches!(**t, Tree::Cell(Cell::Number(x)) if x == 0.0))
 }
 
 pub(super) fn cells(rows: &[Row]) -> Value {

@@ -231,6 +231,9 @@ pub struct Mixer {
     pub kernel: Vec<NodeId>,
     /// Shape of one site value, without a leading complex axis.
     pub channels: Vec<usize>,
+    /// Complex coefficients, but only the real part of the result for real input
+    /// is wanted: channels are real.
+    pub real: bool,
 }
 
 /// Loop-level code for one network on one lattice.

@@ -88,7 +88,7 @@ impl<T: Real> Plan<T> {
                 (0..n * n).map(cell).collect()
             };
             return Ok(Plan::Dense(Dense {
-                complex,
+                complex: complex && !mixer.real,
                 sites: n,
                 kernels: (0..width).map(kernel).collect(),
             }));
@@ -188,6 +188,7 @@ impl<T: Real> Plan<T> {
             }
             ref other => return Err(MixerError(format!("{other:?} is not a mixer"))),
         };
+        let complex = complex && !mixer.real;
         for s in &mut symbols {
             if !complex {
                 // the real part of the result is what counts
