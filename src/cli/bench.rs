@@ -126,7 +126,7 @@ fn timings(psi: &mut dyn WaveFunction) -> Vec<Timing> {
             metropolis(&mut *background, &mut next)
         }));
     }
-    let mut accept = |site: usize, _: Complex64| site % 2 == 0;
+    let mut accept = |site: usize, _: Complex64| site.is_multiple_of(2);
     if psi.sweep(&mut spins, false, &mut accept).is_some() {
         found.push(measure("sweep", "proposal", sites, || {
             psi.sweep(&mut spins, false, &mut accept);

@@ -356,7 +356,8 @@ impl<'g> Lowering<'g> {
     fn constant(&mut self, id: NodeId, at: Space) -> Result<Value, LowerError> {
         let len: usize = self.dims(id)?.iter().product();
         if let Some(x) = self.number(id) {
-            return Ok(vec![Rc::new(Tree::Cell(Cell::Number(x))); len]);
+            let cell = Rc::new(Tree::Cell(Cell::Number(x)));
+            return Ok(std::iter::repeat_n(cell, len).collect());
         }
         let cell: Box<dyn FnMut(usize) -> Cell> = match self.graph.ty(id).place {
             place if space(place) == Space::Batch => {
@@ -784,7 +785,8 @@ impl<'g> Lowering<'g> {
         let mut value = cells(&out);
         if real {
             // nobody reads the imaginary part
-            value.extend(vec![Rc::new(Tree::Cell(Cell::Number(f64::NAN))); width]);
+            let unread = Rc::new(Tree::Cell(Cell::Number(f64::NAN)));
+            value.extend(std::iter::repeat_n(unread, width));
         }
         Ok(value)
     }

@@ -14,6 +14,7 @@ use crate::interp::{Context, Operand, Tensor, eval_node};
 use crate::ir::{Graph, GraphParam, Lattice, NodeId, Op, ZipFn};
 use crate::kernel::Program;
 use crate::pass::reverse::{ReverseError, gradient, pullback};
+use crate::run::GradientRow;
 use rayon::prelude::*;
 
 /// Compiled derivatives of one network on one lattice.
@@ -85,7 +86,7 @@ impl<T: Real> GradientCode<T> {
     ///
     /// # Panics
     /// If the batch is not a whole number of configurations.
-    pub fn run(&self, batch: &[i8], row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
+    pub fn run(&self, batch: &[i8], row: GradientRow) {
         let sites = self.above.lattice().sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
@@ -97,7 +98,7 @@ impl<T: Real> GradientCode<T> {
             .for_each(|(k, spins)| self.chunk(spins, k * samples, row));
     }
 
-    fn chunk(&self, spins: &[i8], first: usize, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
+    fn chunk(&self, spins: &[i8], first: usize, row: GradientRow) {
         let count = spins.len() / self.above.lattice().sites();
         let [inner, params] = self.lengths;
         let mut at_cut = Vec::with_capacity(count * self.outputs * inner);
