@@ -8,3 +8,4 @@ pub mod cluster;
 pub mod cost;
 pub mod derive;
 pub mod simplify;
+pub mod flips;

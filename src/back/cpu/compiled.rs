@@ -3,12 +3,12 @@
 use super::arena::Memory;
 use super::bind::{Bound, KernelPlan};
 use super::constants::{ConstantError, Constants, param_shape, tensors};
-use super::exec::{Executable, Workspace};
+use super::exec::{Executable, SiteValues, Workspace};
 use super::jit::{Compiler, JitError, KernelCode, Listing};
 use super::simd::{Isa, Real};
-use crate::ir::{Graph, Lattice};
-use crate::kernel::lower::lower;
-use crate::kernel::{Geometry, LowerError, Program};
+use crate::ir::{Graph, Lattice, NodeId};
+use crate::kernel::lower::lower_with_sites;
+use crate::kernel::{Geometry, LowerError, Program, Row};
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use std::sync::Mutex;
@@ -56,6 +56,7 @@ pub struct Compiled<T: Real> {
     code: KernelCode,
     constants: Constants<T>,
     theta: Vec<f64>,
+    inputs: Vec<u32>,
     planner: (FftPlanner<T>, FftPlanner<f64>),
     /// For one sample, and for many.
     layouts: Vec<Layout<T>>,
@@ -74,13 +75,30 @@ impl<T: Real> Compiled<T> {
         theta: &[f64],
         listing: bool,
     ) -> Result<Self, CompileError> {
-        let program = lower(&graph, lattice, &[])?;
+        Compiled::with(graph, lattice, theta, &[], &[], listing)
+    }
+
+    /// As [`Compiled::new`] with parameters that are inputs per configuration
+    /// (see [`Compiled::evaluate_inputs`]) and nodes on sites as further results
+    /// (see [`Compiled::evaluate_sites`]). `theta` has nothing for the inputs.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn with(
+        graph: Graph,
+        lattice: Lattice,
+        theta: &[f64],
+        inputs: &[u32],
+        sites: &[NodeId],
+        listing: bool,
+    ) -> Result<Self, CompileError> {
+        let program = lower_with_sites(&graph, lattice, inputs, sites)?;
         let mut compiler = Compiler::new(listing)?;
         let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
         let code = compiler.finish()?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        check_count(&graph, &program, theta)?;
-        let params = tensors(&graph, &program, theta, &[]).map_err(ConstantError::from)?;
+        check_count(&graph, &program, theta, inputs)?;
+        let params = tensors(&graph, &program, theta, inputs).map_err(ConstantError::from)?;
         let constants = Constants::new(&graph, &program, &params, &mut planner)?;
         let mut network = Compiled {
             graph,
@@ -89,6 +107,7 @@ impl<T: Real> Compiled<T> {
             code,
             constants,
             theta: theta.to_vec(),
+            inputs: inputs.to_vec(),
             planner,
             layouts: Vec::new(),
             isa: Isa::detect(),
@@ -130,9 +149,9 @@ impl<T: Real> Compiled<T> {
     /// Wrong number of parameters. or mixers that do not exist for them; the old
     /// parameters stay in force.
     pub fn set_params(&mut self, theta: &[f64]) -> Result<(), CompileError> {
-        check_count(&self.graph, &self.program, theta)?;
-        let params =
-            tensors(&self.graph, &self.program, theta, &[]).map_err(ConstantError::from)?;
+        check_count(&self.graph, &self.program, theta, &self.inputs)?;
+        let params = tensors(&self.graph, &self.program, theta, &self.inputs)
+            .map_err(ConstantError::from)?;
         self.constants = Constants::new(&self.graph, &self.program, &params, &mut self.planner)?;
         self.theta = theta.to_vec();
         for l in &mut self.layouts {
@@ -201,13 +220,81 @@ impl<T: Real> Compiled<T> {
             .for_each(|(k, spins)| self.chunk(layout, spins, k * samples, each));
     }
 
-    fn chunk(
+    /// Evaluates one configuration; `read` sees the outputs and, for every
+    /// element of the nodes on sites, its values.
+    ///
+    /// # Panics
+    /// If `spins` is not one configuration.
+    pub fn evaluate_sites(&self, spins: &[i8], read: &mut dyn FnMut(&[f64], &[SiteValues<'_, T>])) {
+        assert_eq!(spins.len(), self.program.lattice.sites(), "a configuration");
+        let Some(layout) = self.layouts.first() else {
+            return;
+        };
+        self.with_workspace(layout, |executable, w, values| {
+            executable.run(spins, w);
+            executable.read_outputs(0, w, values);
+            let site_values = |&row: &Row| executable.site_values(row, 0, w);
+            let sites: Vec<_> = self.program.site_outputs.iter().map(site_values).collect();
+            read(values, &sites);
+        });
+    }
+
+    /// Evaluates the program for many sets of inputs, `width` numbers each, in
+    /// order of the inputs and row major; `each(set, outputs)` is called in order.
+    ///
+    /// # Panics
+    /// If `values` is not a whole number of sets of all inputs.
+    pub fn evaluate_inputs(
+        &self,
+        values: &[f64],
+        width: usize,
+        each: &mut dyn FnMut(usize, &[f64]),
+    ) {
+        let rows = self.input_rows();
+        assert!(rows.len() == width && width > 0, "all inputs");
+        assert!(values.len().is_multiple_of(width), "whole sets of inputs");
+        let Some(layout) = self.layouts.last() else {
+            return;
+        };
+        let samples = layout.bound.samples;
+        for (k, chunk) in values.chunks(samples * width).enumerate() {
+            self.with_workspace(layout, |executable, w, outputs| {
+                for (sample, set) in chunk.chunks_exact(width).enumerate() {
+                    for (&row, &x) in rows.iter().zip(set) {
+                        executable.write_input(row, sample, x, w);
+                    }
+                }
+                executable.run_inputs(chunk.len() / width, w);
+                for sample in 0..chunk.len() / width {
+                    executable.read_outputs(sample, w, outputs);
+                    each(k * samples + sample, outputs);
+                }
+            });
+        }
+    }
+
+    /// Rows of the inputs, in order of the parameters.
+    fn input_rows(&self) -> Vec<Row> {
+        let mut inputs = self.program.inputs.clone();
+        inputs.sort_unstable_by_key(|i| i.0);
+        inputs
+            .into_iter()
+            .flat_map(|(_, buffer)| {
+                let rows = self.program.buffers[buffer.0 as usize].rows;
+                (0..rows).map(move |row| Row {
+                    buffer,
+                    row,
+                    shift: 0,
+                })
+            })
+            .collect()
+    }
+
+    fn with_workspace<R>(
         &self,
         layout: &Layout<T>,
-        spins: &[i8],
-        first: usize,
-        each: &(dyn Fn(usize, &[f64]) + Sync),
-    ) {
+        work: impl FnOnce(&Executable<T>, &mut Workspace<T>, &mut [f64]) -> R,
+    ) -> R {
         let executable = Executable {
             graph: &self.graph,
             program: &self.program,
@@ -224,22 +311,41 @@ impl<T: Real> Compiled<T> {
                 vec![0.0; self.outputs()],
             )
         });
-        executable.run(spins, &mut w);
-        for sample in 0..spins.len() / self.program.lattice.sites() {
-            executable.read_outputs(sample, &w, &mut values);
-            each(first + sample, &values);
-        }
+        let result = work(&executable, &mut w, &mut values);
         layout
             .idle
             .lock()
             .unwrap_or_else(|e| e.into_inner())
             .push((w, values));
+        result
+    }
+
+    fn chunk(
+        &self,
+        layout: &Layout<T>,
+        spins: &[i8],
+        first: usize,
+        each: &(dyn Fn(usize, &[f64]) + Sync),
+    ) {
+        self.with_workspace(layout, |executable, w, values| {
+            executable.run(spins, w);
+            for sample in 0..spins.len() / self.program.lattice.sites() {
+                executable.read_outputs(sample, w, values);
+                each(first + sample, values);
+            }
+        });
     }
 }
 
-fn check_count(graph: &Graph, program: &Program, theta: &[f64]) -> Result<(), CompileError> {
+fn check_count(
+    graph: &Graph,
+    program: &Program,
+    theta: &[f64],
+    inputs: &[u32],
+) -> Result<(), CompileError> {
     let mut expected = 0;
-    for p in &graph.params {
+    let own = |k: &(usize, _)| !inputs.contains(&(k.0 as u32));
+    for (_, p) in graph.params.iter().enumerate().filter(own) {
         expected += param_shape(program, &p.ty)
             .map_err(ConstantError::from)?
             .iter()

@@ -61,12 +61,45 @@ impl<T: Real> Executable<'_, T> {
     /// Runs all steps on `spins`, one configuration after the other; at most
     /// [`Bound::samples`] of them, fewer leave the remaining lanes as they are.
     pub fn run(&self, spins: &[i8], w: &mut Workspace<T>) {
+        let samples = spins.len() / self.program.lattice.sites();
+        self.run_samples(spins, samples.min(self.bound.samples), w);
+    }
+
+    /// As [`Executable::run`] for programs that read inputs instead of spins.
+    pub fn run_inputs(&self, samples: usize, w: &mut Workspace<T>) {
+        self.run_samples(&[], samples.min(self.bound.samples), w);
+    }
+
+    /// Writes an input per configuration: element `row` of a host-written buffer.
+    pub fn write_input(
+        &self,
+        row: crate::kernel::Row,
+        sample: usize,
+        x: f64,
+        w: &mut Workspace<T>,
+    ) {
+        assert!(sample < self.bound.samples, "a sample of this binding");
+        let offset = self.bound.offset(self.program, row);
+        debug_assert_eq!(
+            self.program.buffers[row.buffer.0 as usize].space,
+            Space::Batch
+        );
+        // SAFETY: rows of values per configuration are f64 with a lane per sample.
+        unsafe {
+            w.arena
+                .as_mut_ptr()
+                .add(offset)
+                .cast::<f64>()
+                .add(sample)
+                .write(x)
+        }
+    }
+
+    fn run_samples(&self, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
         assert!(
             w.arena.len() >= self.bound.arena_bytes(),
             "workspace of another binding"
         );
-        let sites = self.program.lattice.sites();
-        let samples = (spins.len() / sites).min(self.bound.samples);
         for step in &self.bound.steps {
             // SAFETY: the binding gives every row of the program room in the arena,
             // with a margin for shifted reads at both ends.
