@@ -63,7 +63,7 @@ fn params(graph: &Graph, lattice: Lattice, random: &mut Random) -> Option<Vec<Te
     let mut tensors = Vec::new();
     for p in &graph.params {
         let shape = context.shape(&p.ty).ok()?;
-        tensors.push(Tensor::from_fn(&shape, |_| 2.0 * random.uniform() - 1.0));
+        tensors.push(Tensor::from_fn(&shape, |_| random.uniform() - 0.5));
     }
     Some(tensors)
 }
@@ -178,7 +178,7 @@ fn single_flips_of_squares() {
     for file in files().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
         for (name, graph) in graphs(file) {
             for boundary in [Boundary::Periodic, Boundary::Open] {
-                for extent in [[4, 6], [12, 10]] {
+                for extent in [[4, 6], [14, 16]] {
                     let lattice = Lattice { extent, boundary };
                     programs +=
                         usize::from(compare(&name, &graph, lattice, &mut random) == Some(true));

@@ -352,6 +352,8 @@ impl Bound {
                         });
                     }
                 }
+                // one transform serves all channels with the same input
+                bound.sort_by_key(|c| c.x);
                 BoundStep::Mix {
                     mixer: *mixer,
                     geometry,

@@ -317,7 +317,9 @@ impl<T: Real> Executable<'_, T> {
                 channels,
             } => {
                 let plan = &self.constants.mixers[*mixer];
-                for c in channels {
+                for (k, c) in channels.iter().enumerate() {
+                    // channels are sorted by input
+                    let again = samples == 1 && k > 0 && channels[k - 1].x == c.x;
                     for sample in 0..samples {
                         let x = c.x.map(|o| &*segment(o, sample, geometry));
                         let first = segment(c.out[0].unwrap_or_default(), sample, geometry);
@@ -328,6 +330,7 @@ impl<T: Real> Executable<'_, T> {
                                 x,
                                 [first, segment(o, sample, geometry)],
                                 &mut w.scratch,
+                                again,
                             ),
                             None => plan.run(
                                 geometry,
@@ -335,6 +338,7 @@ impl<T: Real> Executable<'_, T> {
                                 x,
                                 [first, &mut w.spare],
                                 &mut w.scratch,
+                                again,
                             ),
                         }
                     }

@@ -122,7 +122,14 @@ impl Kernel {
                 impulse[geometry.lane(source)] = 1.0;
                 for c in 0..channels {
                     let out = [re.as_mut_slice(), im.as_mut_slice()];
-                    plan.run(geometry, [c, c], [&impulse, &zero], out, &mut scratch);
+                    plan.run(
+                        geometry,
+                        [c, c],
+                        [&impulse, &zero],
+                        out,
+                        &mut scratch,
+                        false,
+                    );
                     for target in 0..lattice.count() {
                         let lane = geometry.lane(target);
                         let im = if plan.complex() { im[lane] } else { 0.0 };
