@@ -6,18 +6,19 @@ use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
 use dnet::ir::{Boundary, Lattice, lower};
 use dnet::run::WaveFunction;
+use dnet::run::clock::processor_time;
 use num_complex::Complex64;
 use std::path::Path;
 use std::time::Instant;
 
-/// Median over repetitions of the time of one call.
+/// Median over repetitions of the processor time of one call.
 fn median_us(mut f: impl FnMut()) -> f64 {
     f();
     let mut times: Vec<f64> = (0..31)
         .map(|_| {
-            let start = Instant::now();
+            let start = processor_time();
             f();
-            start.elapsed().as_secs_f64() * 1e6
+            (processor_time() - start).as_secs_f64() * 1e6
         })
         .collect();
     times.sort_by(f64::total_cmp);
@@ -70,9 +71,11 @@ fn main() {
         let batch: Vec<i8> = spins.iter().copied().cycle().take(64 * n).collect();
         let mut many = vec![Complex64::ZERO; 64];
         let batched = median_us(|| network.log_psi(&batch, &mut many)) / 64.0;
+        let gradient = median_us(|| network.gradients(&spins, &|_, _, _| {}));
+        let gradients = median_us(|| network.gradients(&batch, &|_, _, _| {})) / 64.0;
         let params = median_us(|| network.set_params(&theta));
         println!(
-            "N {n}: compile {compile:.1} ms, set_params {params:.0}, log_psi {one:.1}, in a batch of 64 (wall) {batched:.1}"
+            "N {n}: compile {compile:.1} ms, set_params {params:.0}, log_psi {one:.1}, in a batch of 64 {batched:.1}, gradient {gradient:.1}, in a batch of 64 {gradients:.1} (processor time)"
         );
         let mut flips = vec![Complex64::ZERO; n];
         let mut background = |updates| {
@@ -98,6 +101,7 @@ fn main() {
         }
         if std::env::var_os("DNET_PROFILE").is_some() {
             println!("{}", network.program());
+            println!("{}", network.gradient_programs()[0]);
         }
     }
 }

@@ -17,6 +17,39 @@
 //! 9. [`vmc`]: operators, samplers, optimisers, statistics, exact references.
 //! 10. [`train`]: run files, checkpoints, results: a whole run on disk.
 //!
+//! # Embedding
+//!
+//! The command line does nothing the library cannot:
+//!
+//! ```
+//! use dnet::check::Program;
+//!
+//! let program = Program::parse(
+//!     "gated.dnet",
+//!     "use std::nn::{dense, mean, silu, log_cosh_head}
+//!      use std::mixers::s4
+//!      network gated(dim: nat = 4, depth: nat in 1..=8 = 1) {
+//!          let phi = patch(spins, 2) |> dense(dim)
+//!          var h = phi
+//!          repeat depth { h += silu(dense(phi, dim)) * s4(h, 3) }
+//!          log_psi = mean(h) |> log_cosh_head(2)
+//!      }",
+//! );
+//! assert!(program.check().is_empty(), "no errors, no warnings");
+//! let network = program.network("gated").with("depth", 3).check()?;
+//! assert_eq!(network.mixers.len(), 3);
+//! let graph = dnet::ir::lower(&network).graph; // what every later stage works on
+//! assert!(graph.len() > 0);
+//!
+//! // What is wrong is data, and reads like the command line's message.
+//! let wrong = Program::parse("wrong.dnet", "network n() { log_psi = spin }");
+//! let message = wrong.only_network().check().unwrap_err().to_string();
+//! assert!(message.contains("unknown name `spin`"));
+//! # Ok::<(), dnet::check::CheckError>(())
+//! ```
+//!
+//! [`include_dnet!`] compiles a file into a crate.
+//!
 //! [`diag`] holds the diagnostics all stages report with, [`rng`] the
 //! random numbers.
 #![warn(missing_docs)]
@@ -37,3 +70,19 @@ pub mod syntax;
 pub mod train;
 pub mod verify;
 pub mod vmc;
+
+/// The [`check::Program`] of a `.dnet` file compiled into the crate; the path is
+/// relative to the calling source file. `use self::` finds nothing in it.
+///
+/// ```
+/// let program = dnet::include_dnet!("../examples/dysonnet.dnet");
+/// let network = program.network("dysonnet").with("depth", 4).check()?;
+/// assert_eq!(network.mixers.len(), 4);
+/// # Ok::<(), dnet::check::CheckError>(())
+/// ```
+#[macro_export]
+macro_rules! include_dnet {
+    ($path:literal) => {
+        $crate::check::Program::parse($path, include_str!($path))
+    };
+}

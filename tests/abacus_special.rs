@@ -164,7 +164,8 @@ fn a_wrong_window_is_an_internal_error() {
         lo: [0, 0],
         hi: [1, 0],
     });
-    let mut claims: Vec<Box<dyn Fn(&mut NormalForm)>> = vec![
+    type Claim = Box<dyn Fn(&mut NormalForm)>;
+    let mut claims: Vec<Claim> = vec![
         Box::new(move |f| f.mixers[0].affine.source = shrunk),
         Box::new(move |f| f.mixers[1].affine.source = shrunk),
         Box::new(move |f| f.pools[0].affine.vertices.get_mut(&1).unwrap().coefficient = shrunk),
@@ -221,9 +222,9 @@ fn links_are_the_jacobians_of_the_evaluated_network() {
                         for i in 0..6 {
                             let mut dy = [0.0; 2];
                             links.apply((m, k), i, j, &unit, &mut dy).unwrap();
-                            for r in 0..2 {
+                            for (r, dy) in dy.iter().enumerate() {
                                 let want = new.data[2 * i + r] - old.data[2 * i + r];
-                                assert!((dy[r] - want).abs() < 1e-11, "L[{m},{k}]");
+                                assert!((dy - want).abs() < 1e-11, "L[{m},{k}]");
                             }
                         }
                     }

@@ -271,3 +271,47 @@ fn ratios_of_local_changes() {
         }
     }
 }
+
+/// The loop-level code of one network on a ring of 20 spins.
+fn loops(example: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(example);
+    let (_, graph) = graphs(&file).remove(0);
+    let lattice = Lattice::chain(20, Boundary::Periodic);
+    dnet::kernel::lower::lower(&graph, lattice, &[])
+        .expect("a chain")
+        .to_string()
+}
+
+#[test]
+fn loop_code_of_a_restricted_boltzmann_machine() {
+    insta::assert_snapshot!(loops("rbm.dnet"));
+}
+
+#[test]
+fn loop_code_of_dysonnet() {
+    insta::assert_snapshot!(loops("dysonnet.dnet"));
+}
+
+#[test]
+fn rejected_parameters_change_nothing() {
+    let mut random = Random(17);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rbm.dnet");
+    let (_, graph) = graphs(&file).remove(0);
+    let lattice = Lattice::chain(8, Boundary::Periodic);
+    let tensors = params(&graph, lattice, &mut random).expect("a chain");
+    let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+    let mut network = CpuNetwork::<f64>::new(graph, lattice, &theta).expect("compiles");
+    let spins = random.spins(8);
+    let mut before = [Complex64::ZERO];
+    network.log_psi(&spins, &mut before);
+    assert!(network.try_set_params(&theta[1..]).is_err());
+    let mut after = [Complex64::ZERO];
+    network.log_psi(&spins, &mut after);
+    assert_eq!((before, theta.as_slice()), (after, network.params()));
+    let moved: Vec<f64> = theta.iter().map(|x| 0.5 * x).collect();
+    network.try_set_params(&moved).expect("the right number");
+    network.log_psi(&spins, &mut after);
+    assert_ne!(before, after);
+}

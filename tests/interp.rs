@@ -244,12 +244,12 @@ fn scan_by_walking(scan: Scan, n: usize, boundary: Boundary, t: &[Tensor]) -> Ve
             .collect()
     };
     let mut y = vec![0.0; n];
-    for source in 0..n {
+    for (source, &input) in x.iter().enumerate().take(n) {
         for leftward in [false, true] {
             if !scan.mirror && leftward != scan.leftward {
                 continue;
             }
-            let mut h: Vec<f64> = b.iter().map(|b| b * x[source]).collect();
+            let mut h: Vec<f64> = b.iter().map(|b| b * input).collect();
             for distance in 0..400 * n {
                 let out: f64 = c.iter().zip(&h).map(|(c, h)| c * h).sum();
                 let target = if leftward {

@@ -125,11 +125,12 @@ fn local_values(info: &NetworkInfo) -> Vec<(usize, dnet::check::core::Token, Win
 fn roomy_lattice(info: &NetworkInfo, boundary: Boundary, limit: usize) -> Option<Lattice> {
     let locals = local_values(info);
     let mut extent = [1; 2];
-    for axis in 0..if info.lattice == LatticeKind::Chain {
+    let axes = if info.lattice == LatticeKind::Chain {
         1
     } else {
         2
-    } {
+    };
+    for (axis, extent) in extent.iter_mut().enumerate().take(axes) {
         // Also wide enough, if open, for windows that lie beside their token.
         let reach = |(_, _, w): &(usize, _, Window)| w.hi[axis].max(0) - w.lo[axis].min(0) + 1;
         let widest = locals.iter().map(reach).max().unwrap_or(1) as usize;
@@ -137,7 +138,7 @@ fn roomy_lattice(info: &NetworkInfo, boundary: Boundary, limit: usize) -> Option
             .iter()
             .map(|(_, t, _)| t.0[axis])
             .fold(1, |a, b| if a % b == 0 { a } else { a * b });
-        extent[axis] = (widest + 2).div_ceil(step).max(2) * step;
+        *extent = (widest + 2).div_ceil(step).max(2) * step;
     }
     (extent[0] * extent[1] <= limit).then_some(Lattice { extent, boundary })
 }

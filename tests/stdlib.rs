@@ -332,9 +332,9 @@ fn lru_runs_shared_modes() {
             let u: Complex64 = (0..2).map(|c| complex("B", c * 3 + n) * x[c]).sum();
             *h = lambda * *h + (1.0 - modulus * modulus).sqrt() * u;
         }
-        for c in 0..2 {
+        for (c, x) in x.iter().enumerate() {
             let y: Complex64 = (0..3).map(|n| h[n] * complex("C", n * 2 + c)).sum();
-            want += r.get("probe")[i * 2 + c] * (y.re + r.get("D")[c] * x[c]);
+            want += r.get("probe")[i * 2 + c] * (y.re + r.get("D")[c] * x);
         }
     }
     r.expect(want);

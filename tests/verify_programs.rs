@@ -43,36 +43,39 @@ fn lattices(program: &Program, info: &NetworkInfo) -> Vec<Lattice> {
     of(Boundary::Periodic).chain(of(Boundary::Open)).collect()
 }
 
+/// Comparisons of updates, environments and phase gradients, and open lattices;
+/// or what is wrong.
+fn verified(seed: u64) -> Result<[usize; 4], String> {
+    let (text, program, info) = checked(seed);
+    let options = Options { seed, samples: 1 };
+    let lattices = lattices(&program, &info);
+    let report = verify(&info, &lattices, &options)
+        .map_err(|e| format!("seed {seed}, {lattices:?}: {e}\n{text}"))?;
+    if !report.passed() {
+        return Err(format!("seed {seed}, {lattices:?}\n{text}\n{report}"));
+    }
+    let count = |check| report.row(check).map_or(0, |r| r.comparisons);
+    let open = lattices.iter().filter(|l| l.boundary == Boundary::Open);
+    Ok([
+        count(Check::Update(None)),
+        count(Check::Environment),
+        count(Check::GradientIm),
+        open.count(),
+    ])
+}
+
 #[test]
 fn random_programs_verify() {
-    let reached: Vec<[usize; 4]> = (0..PROGRAMS)
-        .into_par_iter()
-        .map(|seed| {
-            let (text, program, info) = checked(seed);
-            let options = Options { seed, samples: 1 };
-            let lattices = lattices(&program, &info);
-            let report = verify(&info, &lattices, &options)
-                .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{text}"));
-            assert!(
-                report.passed(),
-                "seed {seed}, {lattices:?}\n{text}\n{report}"
-            );
-            let count = |check| report.row(check).map_or(0, |r| r.comparisons);
-            let open = lattices.iter().filter(|l| l.boundary == Boundary::Open);
-            [
-                count(Check::Update(None)),
-                count(Check::Environment),
-                open.count(),
-                count(Check::GradientIm),
-            ]
-        })
-        .collect();
+    let all: Vec<_> = (0..PROGRAMS).into_par_iter().map(verified).collect();
+    let wrong: Vec<&String> = all.iter().filter_map(|r| r.as_ref().err()).collect();
+    for w in &wrong {
+        eprintln!("{w}");
+    }
+    assert!(wrong.is_empty(), "{} programs are wrong", wrong.len());
     // The sample reaches what it is meant to reach.
     for kind in 0..4 {
-        assert!(
-            reached.iter().filter(|r| r[kind] > 0).count() >= 5,
-            "{reached:?}"
-        );
+        let reached = all.iter().flatten().filter(|r| r[kind] > 0).count();
+        assert!(reached >= 5, "kind {kind}: {reached} programs");
     }
 }
 

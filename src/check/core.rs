@@ -236,22 +236,45 @@ pub enum CoreOp {
     /// The configuration: `Site(SPIN)`, shape `[]`, values +1 and -1.
     Spins,
     /// Token coordinate along an axis, per site: 0, 1, ...
-    SiteIndex { axis: usize, token: Token },
+    SiteIndex {
+        /// Lattice axis.
+        axis: usize,
+        /// Whose lattice.
+        token: Token,
+    },
     /// Signed displacement (target minus source, in tokens) along an axis; on a
     /// ring the representative in (-T/2, T/2].
-    Displacement { axis: usize, token: Token },
+    Displacement {
+        /// Lattice axis.
+        axis: usize,
+        /// Whose lattice.
+        token: Token,
+    },
     /// Momentum 2 pi q / T along an axis, in (-pi, pi]; needs a ring.
-    Momentum { axis: usize, token: Token },
+    Momentum {
+        /// Lattice axis.
+        axis: usize,
+        /// Whose lattice.
+        token: Token,
+    },
     /// Coordinate along an axis of the target (`false`) or source (`true`) of a pair.
     PairIndex {
+        /// Lattice axis.
         axis: usize,
+        /// Of the source instead of the target.
         source: bool,
+        /// Whose lattice.
         token: Token,
     },
     /// Number of tokens.
     SiteCount(Token),
     /// Extent of the token lattice along an axis.
-    Extent { axis: usize, token: Token },
+    Extent {
+        /// Lattice axis.
+        axis: usize,
+        /// Whose lattice.
+        token: Token,
+    },
     /// Elementwise.
     Unary(Unary),
     /// Elementwise with broadcasting.
@@ -262,19 +285,33 @@ pub enum CoreOp {
     Reshape,
     /// Part of one axis.
     Slice {
+        /// Axis of the shape.
         axis: usize,
+        /// First element.
         start: usize,
+        /// Elements.
         len: usize,
     },
     /// Operands joined along an axis.
-    Concat { axis: usize },
+    Concat {
+        /// Axis of the shape.
+        axis: usize,
+    },
     /// Per site the operand at offsets lo..=hi per axis, as new leading axis
     /// (one axis of product length, the second lattice axis fastest); outside
     /// an open lattice: zero. No operand is modified by the boundary otherwise.
-    Window { lo: [i64; 2], hi: [i64; 2] },
+    Window {
+        /// First offset per lattice axis, in tokens.
+        lo: [i64; 2],
+        /// Last offset.
+        hi: [i64; 2],
+    },
     /// Joins `ratio` tokens into one, as a new leading axis (second lattice
     /// axis fastest).
-    Patch { ratio: [usize; 2] },
+    Patch {
+        /// Fine tokens per coarse token and axis.
+        ratio: [usize; 2],
+    },
     /// Sum over sites.
     Sum,
     /// All sites as a new leading axis (length [`Dim::Sites`]).
@@ -431,6 +468,9 @@ pub struct NetworkInfo {
     pub params: Vec<ParamInfo>,
     /// Every mixer in use.
     pub mixers: Vec<MixerUse>,
+    /// What the network's own statements bind (`let`, `var`, `=`, `+=`), in order
+    /// of execution, under the scope-qualified name (`block_0/gate`).
+    pub bindings: Vec<(String, ValueId)>,
     /// The readout: `Whole`, shape `[]`.
     pub log_psi: ValueId,
 }

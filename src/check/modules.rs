@@ -475,7 +475,11 @@ pub fn with_suggestion<'a>(
     name: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> Diagnostic {
-    let limit = 1 + name.chars().count() / 4;
+    // Names of one or two letters resemble too much.
+    let limit = match name.chars().count() {
+        0..=2 => 0,
+        n => 1 + n / 4,
+    };
     let best = known
         .map(|k| (edit_distance(name, k), k))
         .filter(|(d, _)| *d <= limit)

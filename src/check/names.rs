@@ -391,6 +391,9 @@ impl Names<'_> {
         if self.modules.resolve(self.module, path).is_some() {
             return;
         }
+        if self.failed_import(first) {
+            return;
+        }
         let name = path_text(path);
         let scope = &self.modules.get(self.module).scope;
         let locals: Vec<String> = self.scopes.iter().flat_map(|s| s.keys().cloned()).collect();
@@ -417,6 +420,18 @@ impl Names<'_> {
             ));
         }
         self.diags.push(d);
+    }
+
+    /// Whether a `use` names this: unresolved, it has been reported already.
+    fn failed_import(&self, name: &str) -> bool {
+        let items = &self.modules.get(self.module).ast.items;
+        items.iter().any(|item| match &item.kind {
+            ItemKind::Use(used) => used
+                .names
+                .iter()
+                .any(|(n, renamed)| renamed.as_ref().unwrap_or(n).name == name),
+            _ => false,
+        })
     }
 
     fn is_primitive(&self, name: &str) -> bool {

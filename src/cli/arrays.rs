@@ -35,7 +35,8 @@ pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
         let reader = file.try_data::<i64>().ok()?;
         Some(reader.map(|x| x.map(|v| v as f64)).collect())
     }
-    let readers: [fn(npyz::NpyFile<&[u8]>) -> Option<io::Result<Vec<f64>>>; 6] = [
+    type Reader = fn(npyz::NpyFile<&[u8]>) -> Option<io::Result<Vec<f64>>>;
+    let readers: [Reader; 6] = [
         all::<i8>, all::<i16>, all::<i32>, wide, all::<f32>, all::<f64>,
     ];
     for read in readers {
@@ -54,7 +55,10 @@ pub fn read_spins(path: &Path) -> Result<(usize, Vec<i8>), CliError> {
 }
 
 /// Writes real or complex arrays as a `.npz`.
-pub fn write_npz<T: npyz::AutoSerialize>(path: &Path, arrays: &[(&str, Vec<usize>, Vec<T>)]) -> Result<(), CliError> {
+pub fn write_npz<T: npyz::AutoSerialize>(
+    path: &Path,
+    arrays: &[(&str, Vec<usize>, Vec<T>)],
+) -> Result<(), CliError> {
     let mut bytes = Cursor::new(Vec::new());
     let pack = |bytes: &mut Cursor<Vec<u8>>| -> io::Result<()> {
         let mut npz = npyz::npz::NpzWriter::new(bytes);

@@ -24,7 +24,8 @@ pub struct Args {
 }
 
 fn parse_cluster(text: &str) -> Result<Cluster, String> {
-    text.parse().map_err(|e: crate::pass::cluster::BadCluster| e.to_string())
+    text.parse()
+        .map_err(|e: crate::pass::cluster::BadCluster| e.to_string())
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {

@@ -56,7 +56,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let params = args.params.load(&program, &info, &lowered, lattice)?;
     let graph = pipeline::amplitude(&lowered);
     let log_psi = |s: &[i8]| -> Result<Complex64, CliError> {
-        let z = evaluate(&graph, lattice, &params.tensors, s).map_err(|e| CliError::plain(e.to_string()))?.log_psi();
+        let z = evaluate(&graph, lattice, &params.tensors, s)
+            .map_err(|e| CliError::plain(e.to_string()))?
+            .log_psi();
         if z.re.is_nan() || z.im.is_nan() {
             return Err(CliError::new(
                 "log psi is not a number",

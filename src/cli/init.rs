@@ -31,7 +31,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         .ok_or_else(|| CliError::new("the number of sites is missing", "add `--sites N`"))?;
     check_lattice(&program, &info, lattice)?;
     let lowered = crate::pipeline::graph(&info);
-    let mut params = initialise(&info, &lowered, lattice, args.seed).map_err(|e| CliError::plain(e.to_string()))?;
+    let mut params = initialise(&info, &lowered, lattice, args.seed)
+        .map_err(|e| CliError::plain(e.to_string()))?;
     if let Some(size) = args.noise {
         if !(size.is_finite() && size >= 0.0) {
             return Err(CliError::new(

@@ -5,9 +5,9 @@ use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
 use crate::ir::{Lattice, lower};
+use crate::params::count::ParamCount;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
-use crate::params::count::ParamCount;
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
@@ -133,19 +133,31 @@ fn support_text(s: &[(i64, i64)]) -> String {
 
 impl<'a> View<'a> {
     fn new(info: &'a NetworkInfo, lattice: Option<Lattice>, all: bool) -> Self {
-        let values = info
-            .values
+        let mut values: Vec<(String, &Value)> = info
+            .bindings
             .iter()
-            .enumerate()
-            .filter(|(_, v)| !matches!(v.op, CoreOp::Param(_)))
-            .filter_map(|(k, v)| match (&v.name, all) {
-                (Some(n), _) if all || v.via.is_empty() => Some((n.clone(), v)),
-                (_, false) => None,
-                (_, true) => Some((format!("%{k}"), v)),
-            })
+            .map(|(name, id)| (name.clone(), info.value(*id)))
             .collect();
-        let cost = CostModel::new(&lower(info).graph, &Cluster::single());
-        View { info, lattice, count: ParamCount::of(info), cost, values }
+        values.push(("log_psi".to_owned(), info.value(info.log_psi)));
+        if all {
+            let intermediate = |(k, v): (usize, &'a Value)| {
+                let name = v.name.clone().unwrap_or_else(|| format!("%{k}"));
+                (!matches!(v.op, CoreOp::Param(_))).then_some((name, v))
+            };
+            values = info
+                .values
+                .iter()
+                .enumerate()
+                .filter_map(intermediate)
+                .collect();
+        }
+        View {
+            info,
+            lattice,
+            count: ParamCount::of(info),
+            cost: CostModel::new(&lower(info).graph, &Cluster::single()),
+            values,
+        }
     }
 
     fn axes(&self) -> usize {
@@ -217,13 +229,13 @@ impl<'a> View<'a> {
         for (name, v) in &self.values {
             let s = support(v, self.axes()).map_or(String::new(), |s| support_text(&s));
             let kind = show_kind(v.kind, v.ty.place, info.lattice);
-            let _ = writeln!(
-                t,
-                "  {name:width$}  {kind:16}  {:32}  {s}",
-                show_type(&v.ty)
-            );
+            let line = format!("  {name:width$}  {kind:16}  {:32}  {s}", show_type(&v.ty));
+            let _ = writeln!(t, "{}", line.trim_end());
         }
-        let _ = writeln!(t, "\ncost of one configuration or single-spin update (N spins, 32 bit):");
+        let _ = writeln!(
+            t,
+            "\ncost of one configuration or single-spin update (N spins, 32 bit):"
+        );
         for line in self.cost.to_string().lines() {
             let _ = writeln!(t, "  {line}");
         }

@@ -2,11 +2,13 @@
 //! and printing belongs to the library.
 
 mod arrays;
+mod bench;
 mod check;
 mod collapse;
 mod common;
 mod derive;
 mod ed;
+mod emit;
 mod eval;
 mod explain;
 mod fmt;
@@ -83,6 +85,10 @@ enum Verb {
     Collapse(collapse::Args),
     /// Check updates, links and gradients derived for a network against full evaluation
     Verify(verify::Args),
+    /// Measure amplitudes, gradients and local updates
+    Bench(bench::Args),
+    /// Print the code a network is compiled to
+    Emit(emit::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -118,6 +124,8 @@ pub fn main() -> ExitCode {
         Verb::Observe(args) => observe::run(&args, &ui),
         Verb::Collapse(args) => collapse::run(&args, &ui),
         Verb::Verify(args) => verify::run(&args, &ui),
+        Verb::Bench(args) => bench::run(&args, &ui),
+        Verb::Emit(args) => emit::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

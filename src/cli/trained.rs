@@ -50,7 +50,12 @@ impl TrainedArgs {
         ui: &Ui,
     ) -> Result<Trained, CliError> {
         let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
-        let recorded = params::metadata(file).map_err(|e| plain(&e))?;
+        let recorded = params::metadata(file).map_err(|e| {
+            CliError::new(
+                e.to_string(),
+                "give a parameter file written by `dnetc init` or by training",
+            )
+        })?;
         let shown = file.display();
         let program = match (&self.network, &recorded) {
             (Some(network), _) => Program::load(network),

@@ -69,6 +69,10 @@ fn convert(sources: &SourceMap, diagnostic: &Diagnostic) -> codespan::Diagnostic
     let labels = primary.chain(secondary).filter_map(|(style, label)| {
         let range = excerpt(sources, label.span)?;
         let file = label.span.file.0 as usize;
+        // A file that could not be read has nothing to show.
+        if sources.files[file].text.is_empty() {
+            return None;
+        }
         Some(codespan::Label::new(style, file, range).with_message(&label.message))
     });
     codespan::Diagnostic::new(severity)

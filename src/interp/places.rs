@@ -21,7 +21,7 @@ impl TokenLattice {
     /// Empty lattices, and extents the tokens do not divide.
     pub fn new(lattice: Lattice, token: Token) -> Result<TokenLattice, EvalError> {
         let mut extent = [0; 2];
-        for axis in 0..2 {
+        for (axis, tokens) in extent.iter_mut().enumerate() {
             let (spins, part) = (lattice.extent[axis], token.0[axis]);
             if spins == 0 {
                 return Err(EvalError::EmptyLattice { axis });
@@ -33,7 +33,7 @@ impl TokenLattice {
                     token: part,
                 });
             }
-            extent[axis] = spins / part;
+            *tokens = spins / part;
         }
         Ok(TokenLattice {
             extent,

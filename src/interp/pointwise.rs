@@ -64,7 +64,9 @@ pub fn erf(x: f64) -> f64 {
     // erfc x = exp(-x^2)/sqrt(pi) / (x + (1/2)/(x + (2/2)/(x + (3/2)/(x + ..)))) converges fast
     if x.abs() >= 2.0 {
         let a = x.abs();
-        let tail = (1..=80).rev().fold(a, |tail, k| a + 0.5 * f64::from(k) / tail);
+        let tail = (1..=80)
+            .rev()
+            .fold(a, |tail, k| a + 0.5 * f64::from(k) / tail);
         let erfc = 0.5 * FRAC_2_SQRT_PI * (-a * a).exp() / tail;
         return (1.0 - erfc).copysign(x);
     }

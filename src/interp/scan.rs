@@ -137,14 +137,14 @@ pub(super) fn scan_gradient(
             let mut add = |entry: usize, z: Complex64| gradient.at_mut(entry)[channel] += z;
             for (step, &i) in order.iter().enumerate() {
                 if wrt == operands {
-                    for n in 0..s {
-                        add(n, g.at(i)[channel] * h[step][n].conj());
+                    for (n, h) in h[step].iter().enumerate() {
+                        add(n, g.at(i)[channel] * h.conj());
                     }
                     continue;
                 }
                 if wrt == operands - 1 {
-                    for n in 0..s {
-                        add(n, l[step][n] * x.at(i)[channel].conj());
+                    for (n, l) in l[step].iter().enumerate() {
+                        add(n, l * x.at(i)[channel].conj());
                     }
                     continue;
                 }
@@ -153,9 +153,9 @@ pub(super) fn scan_gradient(
                     (0, Boundary::Periodic) => &h[order.len() - 1],
                     _ => &h[step - 1],
                 };
-                for n in 0..s {
-                    for m in 0..s {
-                        let da = l[step][n] * before[m].conj();
+                for (n, l) in l[step].iter().enumerate() {
+                    for (m, h) in before.iter().enumerate() {
+                        let da = l * h.conj();
                         match wrt {
                             1 if c.scan.dense => add(n * s + m, da),
                             1 if n == m => add(n, da),

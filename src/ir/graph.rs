@@ -80,8 +80,8 @@ pub enum ZipFn {
 /// of length 2 (real, imaginary) on x and on every coefficient.
 ///
 /// Semantics per channel, complex arithmetic if `complex`:
-/// `h_i = A h_{i-1} + input x_i`, `y_i = sum_n output_n h_{i,n}`, A = diag(decay)
-/// - p q^T or dense. On a ring `h` is the periodic solution; on an open chain
+/// `h_i = A h_{i-1} + input x_i`, `y_i = sum_n output_n h_{i,n}`, with
+/// `A = diag(decay) - p q^T` or dense. On a ring `h` is the periodic solution; on an open chain
 /// h before the first site is 0. `leftward` runs from high to low sites;
 /// `mirror` adds the other direction. No skip term: lowered to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

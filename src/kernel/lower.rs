@@ -68,6 +68,8 @@ pub(super) struct Lowering<'g> {
     pub(super) program: Program,
     scalars: HashMap<NodeId, u32>,
     statics: HashMap<(Space, Source), u32>,
+    /// Steps that correlate the operands of a recurrence's derivatives.
+    pub(super) scan_gradients: HashMap<(crate::ir::Scan, Vec<NodeId>), usize>,
 }
 
 pub(super) type Value = Vec<Rc<Tree>>;
@@ -131,7 +133,7 @@ fn is_elementwise(graph: &Graph, id: NodeId) -> bool {
 
 /// Values on displacements, momenta or pairs that depend on the configuration
 /// are rows per configuration, one per entry and element.
-fn space(place: Place) -> Space {
+pub(super) fn space(place: Place) -> Space {
     match place {
         Place::Site(token) => Space::Site(token),
         _ => Space::Batch,
@@ -197,6 +199,9 @@ impl Facts {
                 } else if is_elementwise(graph, id) {
                     uses[a.index()] += copies.max(1.0);
                     memory[a.index()] |= moved;
+                } else if matches!(graph.op(id), Op::Sum) {
+                    // products are summed without being stored
+                    uses[a.index()] += 1.0;
                 } else {
                     memory[a.index()] = true;
                 }
@@ -264,6 +269,7 @@ impl<'g> Lowering<'g> {
             scalars: Vec::new(),
             statics: Vec::new(),
             mixers: Vec::new(),
+            correlations: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
             site_outputs: Vec::new(),
@@ -278,6 +284,7 @@ impl<'g> Lowering<'g> {
             program,
             scalars: HashMap::new(),
             statics: HashMap::new(),
+            scan_gradients: HashMap::new(),
         })
     }
 
@@ -301,6 +308,11 @@ impl<'g> Lowering<'g> {
             }
         }
         Ok(shape)
+    }
+
+    /// Whether a node depends on the configuration.
+    pub(super) fn dynamic(&self, id: NodeId) -> bool {
+        self.facts.dynamic[id.index()]
     }
 
     pub(super) fn graph(&self) -> &'g Graph {
@@ -357,10 +369,19 @@ impl<'g> Lowering<'g> {
         Ok(cells(&spread))
     }
 
+    /// The number a node repeats, if it is one known now.
+    fn number(&self, id: NodeId) -> Option<f64> {
+        match self.graph.op(id) {
+            Op::Number(x) => Some(*x),
+            Op::Broadcast | Op::Reshape | Op::Slice { .. } => self.number(self.graph.args(id)[0]),
+            _ => None,
+        }
+    }
+
     fn constant(&mut self, id: NodeId, at: Space) -> Result<Value, LowerError> {
         let len: usize = self.dims(id)?.iter().product();
-        if let Op::Number(x) = self.graph.op(id) {
-            return Ok(vec![Rc::new(Tree::Cell(Cell::Number(*x)))]);
+        if let Some(x) = self.number(id) {
+            return Ok(vec![Rc::new(Tree::Cell(Cell::Number(x))); len]);
         }
         let cell: Box<dyn FnMut(usize) -> Cell> = match self.graph.ty(id).place {
             place if space(place) == Space::Batch => {
@@ -498,12 +519,7 @@ impl<'g> Lowering<'g> {
                     return self.reference(id, at);
                 }
                 let x = self.operand(args[0], from)?;
-                let x = self.rows(&x, from, id)?;
-                let out = self.buffer(self.name(id), at, x.len());
-                self.program.steps.push(Step::Pool {
-                    rows: x.into_iter().zip(out.iter().copied()).collect(),
-                });
-                cells(&out)
+                self.pool(id, &x, from)?
             }
             Op::Gather => {
                 let from = space(graph.ty(args[0]).place);
@@ -515,7 +531,13 @@ impl<'g> Lowering<'g> {
                 cells(&self.gather(&rows, self.name(id)))
             }
             Op::Convolve { .. } | Op::Modes { .. } | Op::Scan(_) | Op::Mix { .. } => {
-                self.mixer(id, at)?
+                return self.mixer(id, at);
+            }
+            Op::ScanGrad { .. } | Op::Correlate { .. } | Op::ModesGrad { .. } => {
+                match self.correlate(id)? {
+                    Some(value) => value,
+                    None => self.reference(id, at)?,
+                }
             }
             _ => self.reference(id, at)?,
         };
@@ -560,7 +582,7 @@ impl<'g> Lowering<'g> {
             source.push(if exact {
                 t.clone()
             } else {
-                self.materialise(&[t.clone()], at, &name)?[0].clone()
+                self.materialise(std::slice::from_ref(t), at, &name)?[0].clone()
             });
         }
         let mut value = Vec::new();
@@ -711,6 +733,26 @@ impl<'g> Lowering<'g> {
         Ok(cells(&out))
     }
 
+    /// Whether all users take the first entry of the leading axis alone.
+    fn only_real_part_used(&self, id: NodeId) -> bool {
+        let part = |op: &Op| {
+            matches!(
+                op,
+                Op::Slice {
+                    axis: 0,
+                    start: 0,
+                    len: 1
+                }
+            )
+        };
+        !self.graph.outputs.contains(&id)
+            && self
+                .graph
+                .users(id)
+                .filter(|(user, _)| self.facts.live[user.index()])
+                .all(|(user, _)| part(self.graph.op(user)))
+    }
+
     fn mixer(&mut self, id: NodeId, at: Space) -> Result<Value, LowerError> {
         let args = self.graph.args(id);
         if args[1..].iter().any(|a| self.facts.dynamic[a.index()]) {
@@ -725,16 +767,21 @@ impl<'g> Lowering<'g> {
             Op::Scan(s) => s.complex,
             _ => false,
         };
-        let x = self.operand(args[0], at)?;
-        let x = self.rows(&x, at, id)?;
-        let out = self.buffer(self.name(id), at, x.len());
+        let mut x = self.operand(args[0], at)?;
         let mut channels = self.dims(id)?;
         if complex {
             channels.remove(0);
         }
         let width: usize = channels.iter().product();
+        // half the transforms if only the real part for real input is wanted
+        let real = complex && vanishes(&x[width..]) && self.only_real_part_used(id);
+        if real {
+            x.truncate(width);
+        }
+        let x = self.rows(&x, at, id)?;
+        let out = self.buffer(self.name(id), at, x.len());
         let parts = |rows: &[Row], c: usize| {
-            if complex {
+            if complex && !real {
                 vec![rows[c], rows[c + width]]
             } else {
                 vec![rows[c]]
@@ -753,12 +800,18 @@ impl<'g> Lowering<'g> {
             space: at,
             kernel: args[1..].to_vec(),
             channels,
+            real,
         });
         self.program.steps.push(Step::Mix {
             mixer: self.program.mixers.len() - 1,
             channels: rows,
         });
-        Ok(cells(&out))
+        let mut value = cells(&out);
+        if real {
+            // nobody reads the imaginary part
+            value.extend(vec![Rc::new(Tree::Cell(Cell::Number(f64::NAN))); width]);
+        }
+        Ok(value)
     }
 
     fn finish(mut self, sites: &[NodeId]) -> Result<Program, LowerError> {
@@ -789,6 +842,12 @@ impl<'g> Lowering<'g> {
         self.program.fill_halos();
         Ok(self.program)
     }
+}
+
+/// Whether all elements are zero.
+pub(super) fn vanishes(x: &[Rc<Tree>]) -> bool {
+    x.iter()
+        .all(|t| matches!(**t, Tree::Cell(Cell::Number(x)) if x == 0.0))
 }
 
 pub(super) fn cells(rows: &[Row]) -> Value {

@@ -180,31 +180,40 @@ impl Lowering<'_> {
         Ok(cells(&out))
     }
 
-    /// The rows of elements, copying what is not in the arena.
+    /// The rows of elements, copying what is not in the arena. An element that
+    /// occurs several times is copied once.
     pub(super) fn rows(
         &mut self,
         value: &[Rc<Tree>],
         at: Space,
         user: NodeId,
     ) -> Result<Vec<Row>, LowerError> {
-        let name = format!("{}_operand", self.name(user));
-        let mut rows = Vec::with_capacity(value.len());
-        for t in value {
-            let row = |t: &Rc<Tree>| {
-                if let Tree::Cell(Cell::Row(r)) = **t {
-                    Some(r)
-                } else {
-                    None
-                }
-            };
-            let r = match row(t) {
-                Some(r) => Some(r),
-                None => row(&self.materialise(std::slice::from_ref(t), at, &name)?[0]),
-            };
-            rows.push(
-                r.ok_or_else(|| LowerError::Unsupported("an operand without memory".to_owned()))?,
-            );
+        let row = |t: &Rc<Tree>| match **t {
+            Tree::Cell(Cell::Row(r)) => Some(r),
+            _ => None,
+        };
+        let mut index: HashMap<*const Tree, usize> = HashMap::new();
+        let mut missing: Vec<Rc<Tree>> = Vec::new();
+        for t in value.iter().filter(|t| row(t).is_none()) {
+            index.entry(Rc::as_ptr(t)).or_insert_with(|| {
+                missing.push(t.clone());
+                missing.len() - 1
+            });
         }
-        Ok(rows)
+        let copies = if missing.is_empty() {
+            Vec::new()
+        } else {
+            let name = format!("{}_operand", self.name(user));
+            self.materialise(&missing, at, &name)?
+        };
+        value
+            .iter()
+            .map(|t| {
+                let copy = || index.get(&Rc::as_ptr(t)).and_then(|&k| row(&copies[k]));
+                row(t)
+                    .or_else(copy)
+                    .ok_or_else(|| LowerError::Unsupported("an operand without memory".to_owned()))
+            })
+            .collect()
     }
 }

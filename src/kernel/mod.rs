@@ -18,6 +18,7 @@
 //! [`Program::statics`], mixer kernels to the back end. Rows on sites have the
 //! working precision; values per configuration ([`Space::Batch`]) are always f64.
 
+pub mod adjoint;
 pub mod contract;
 pub mod expr;
 pub mod geometry;
@@ -26,6 +27,7 @@ pub mod materialise;
 pub mod print;
 
 use crate::ir::{Lattice, NodeId, Op};
+pub use adjoint::{Correlation, CorrelationKind, OuterGroup};
 pub use expr::{Expr, Leaf};
 pub use geometry::{Geometry, Space};
 
@@ -167,6 +169,22 @@ pub enum Step {
         /// Pairs (site row, batch row).
         rows: Vec<(Row, Row)>,
     },
+    /// Sums over sites of products of rows, into f64.
+    PoolProduct {
+        /// Lanes of the factors.
+        space: Space,
+        /// Independent outer products.
+        groups: Vec<OuterGroup>,
+    },
+    /// Correlates rows and adjoint rows: derivatives with respect to kernels.
+    Correlate {
+        /// Index into [`Program::correlations`].
+        correlation: usize,
+        /// Per channel the adjoint and the input: (real part, imaginary part).
+        channels: Vec<[Vec<Row>; 2]>,
+        /// Batch rows of each result, in the order of the correlation's kind.
+        out: Vec<Vec<Row>>,
+    },
     /// A batch row copied to all sites of its sample.
     Spread {
         /// Pairs (batch row, site row).
@@ -213,6 +231,9 @@ pub struct Mixer {
     pub kernel: Vec<NodeId>,
     /// Shape of one site value, without a leading complex axis.
     pub channels: Vec<usize>,
+    /// Complex coefficients, but only the real part of the result for real input
+    /// is wanted: channels are real.
+    pub real: bool,
 }
 
 /// Loop-level code for one network on one lattice.
@@ -232,6 +253,8 @@ pub struct Program {
     pub statics: Vec<(Space, Source)>,
     /// Mixers.
     pub mixers: Vec<Mixer>,
+    /// Derivatives with respect to mixer kernels.
+    pub correlations: Vec<Correlation>,
     /// Elements of the graph's outputs, in order.
     pub outputs: Vec<Cell>,
     /// Host-written inputs: (parameter index, first row of its buffer).
@@ -303,6 +326,16 @@ impl Step {
                     read(*x);
                     write(*out);
                 }
+            }
+            Step::PoolProduct { groups, .. } => {
+                for g in groups {
+                    g.a.iter().chain(&g.b).for_each(|r| read(*r));
+                    g.out.iter().for_each(|r| write(*r));
+                }
+            }
+            Step::Correlate { channels, out, .. } => {
+                channels.iter().flatten().flatten().for_each(|r| read(*r));
+                out.iter().flatten().for_each(|r| write(*r));
             }
             Step::Gather { rows } => {
                 for (x, out) in rows {

@@ -97,6 +97,26 @@ impl Program {
                     self.span(rows.iter().map(|r| r.0))
                 )
             }
+            Step::PoolProduct { groups, .. } => {
+                write!(f, "outer   {} products summed over sites", groups.len())?;
+                for g in groups {
+                    let [out, a, b] = [&g.out, &g.a, &g.b].map(|r| self.span(r.iter().copied()));
+                    write!(f, "\n          {out} = sum {a} x {b}")?;
+                }
+                Ok(())
+            }
+            Step::Correlate {
+                correlation,
+                channels,
+                out,
+            } => {
+                let [g, x] = [0, 1].map(|k| self.span(channels.iter().map(|c| c[k][0])));
+                let rows: usize = out.iter().map(Vec::len).sum();
+                write!(
+                    f,
+                    "correl  {rows} rows = correlation {correlation} of {g} and {x}"
+                )
+            }
             Step::Spread { rows } => {
                 write!(
                     f,

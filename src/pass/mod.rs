@@ -1,11 +1,11 @@
 //! Graph to graph: normal form, ABACUS, gradients, cost.
 
-pub mod normal_form;
 pub mod abacus;
-pub mod link;
-pub mod reverse;
 pub mod cluster;
 pub mod cost;
 pub mod derive;
+pub mod link;
+pub mod normal_form;
+pub mod reverse;
 pub mod simplify;
 pub mod flips;

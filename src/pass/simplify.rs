@@ -35,7 +35,8 @@ pub fn simplify(graph: &Graph, keep: &[NodeId]) -> Simplified {
     for id in graph.ids().filter(|id| live[id.index()]) {
         let args = graph.args(id).iter().map(|&a| look(&new, a)).collect();
         let made = s.node(graph.op(id).clone(), args, graph.ty(id));
-        if let Some(name) = &graph.node(id).name {
+        // Of several names for one value the first one stays.
+        if let (Some(name), None) = (&graph.node(id).name, &s.graph.node(made).name) {
             s.graph.set_name(made, name);
         }
         new[id.index()] = Some(made);

@@ -1,5 +1,6 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
+pub mod clock;
 pub mod network;
 pub mod reference;
 
@@ -8,6 +9,9 @@ use num_complex::Complex64;
 
 /// A configuration: +1 or -1 per spin, sites in row-major order.
 pub type Spins = [i8];
+
+/// Receives gradients: sample, d Re log psi, d Im log psi (empty if real).
+pub type GradientRow<'a> = &'a (dyn Fn(usize, &[f64], &[f64]) + Sync);
 
 /// A wave function with parameters, on a given lattice, on some back end.
 ///
@@ -30,7 +34,7 @@ pub trait WaveFunction: Send + Sync {
     /// Gradients `d log psi / d theta` per configuration; calls
     /// `row(sample, re, im)` once per configuration (`im` empty for real
     /// networks), in any order, possibly from several threads.
-    fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync));
+    fn gradients(&self, batch: &Spins, row: GradientRow);
     /// Everything needed to evaluate local changes of one configuration.
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a>;
     /// One exact sequential sweep: proposes every single-spin flip once, in

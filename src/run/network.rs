@@ -7,7 +7,17 @@ use crate::ir::{Graph, Lattice};
 use crate::params::Params;
 
 /// Where a network runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// Native code through Cranelift
@@ -18,7 +28,17 @@ pub enum Backend {
 }
 
 /// Working precision of the network; sums over sites and all statistics are f64.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bit
@@ -51,6 +71,7 @@ pub fn build(
     precision: Precision,
     backend: Backend,
 ) -> Result<Box<dyn WaveFunction>, BuildError> {
+    fit(graph, lattice, params)?;
     let theta = params.flat();
     let graph = graph.clone();
     Ok(match (backend, precision) {
@@ -64,4 +85,25 @@ pub fn build(
             Box::new(CpuNetwork::<f64>::new(graph, lattice, &theta).map_err(BuildError::of)?)
         }
     })
+}
+
+/// Whether the network exists on the lattice and the parameters are its own.
+fn fit(graph: &Graph, lattice: Lattice, params: &Params) -> Result<(), BuildError> {
+    let like = Params::zeros(graph, lattice).map_err(BuildError::of)?;
+    if like.tensors.len() != params.tensors.len() {
+        return Err(BuildError(format!(
+            "the network has {} parameter tensors, {} were given",
+            like.tensors.len(),
+            params.tensors.len()
+        )));
+    }
+    for ((path, own), given) in like.paths.iter().zip(&like.tensors).zip(&params.tensors) {
+        if own.shape != given.shape || own.data.len() != given.data.len() {
+            return Err(BuildError(format!(
+                "parameter `{path}` has shape {:?} on this lattice, {:?} was given",
+                own.shape, given.shape
+            )));
+        }
+    }
+    Ok(())
 }

@@ -35,7 +35,11 @@ impl Reference {
     ///
     /// # Errors
     /// Networks that do not fit the lattice, parameters that do not fit the network.
-    pub fn new(graph: Graph, lattice: Lattice, params: Params) -> Result<Reference, ReferenceError> {
+    pub fn new(
+        graph: Graph,
+        lattice: Lattice,
+        params: Params,
+    ) -> Result<Reference, ReferenceError> {
         // One evaluation finds whatever does not fit.
         evaluate(&graph, lattice, &params.tensors, &vec![1; lattice.sites()])?;
         let gradients = graph
@@ -45,7 +49,13 @@ impl Reference {
             .map(|out| parameter_gradients(&graph, out))
             .collect::<Result<_, _>>()?;
         let theta = params.flat();
-        Ok(Reference { graph, lattice, params, theta, gradients })
+        Ok(Reference {
+            graph,
+            lattice,
+            params,
+            theta,
+            gradients,
+        })
     }
 
     fn amplitude(&self, spins: &Spins) -> Complex64 {
@@ -59,7 +69,11 @@ impl Reference {
     /// The gradient of one output: all parameters, flat.
     fn gradient(&self, which: &Reversed, spins: &Spins) -> Vec<f64> {
         match evaluate(&which.graph, self.lattice, &self.params.tensors, spins) {
-            Ok(values) => which.gradients.iter().flat_map(|&g| values.value(g).data.iter().copied()).collect(),
+            Ok(values) => which
+                .gradients
+                .iter()
+                .flat_map(|&g| values.value(g).data.iter().copied())
+                .collect(),
             Err(_) => vec![f64::NAN; self.theta.len()],
         }
     }
@@ -84,20 +98,36 @@ impl WaveFunction for Reference {
     }
     fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
         let sites = self.lattice.sites();
-        assert_eq!(batch.len(), out.len() * sites, "one result per configuration");
-        batch.par_chunks(sites).zip(out).for_each(|(s, o)| *o = self.amplitude(s));
+        assert_eq!(
+            batch.len(),
+            out.len() * sites,
+            "one result per configuration"
+        );
+        batch
+            .par_chunks(sites)
+            .zip(out)
+            .for_each(|(s, o)| *o = self.amplitude(s));
     }
     fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
-        batch.par_chunks(self.lattice.sites()).enumerate().for_each(|(k, s)| {
-            let parts: Vec<Vec<f64>> = self.gradients.iter().map(|g| self.gradient(g, s)).collect();
-            let im = parts.get(1).map_or(&[][..], Vec::as_slice);
-            row(k, &parts[0], im);
-        });
+        batch
+            .par_chunks(self.lattice.sites())
+            .enumerate()
+            .for_each(|(k, s)| {
+                let parts: Vec<Vec<f64>> =
+                    self.gradients.iter().map(|g| self.gradient(g, s)).collect();
+                let im = parts.get(1).map_or(&[][..], Vec::as_slice);
+                row(k, &parts[0], im);
+            });
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         Box::new(Full::new(self, spins))
     }
-    fn sweep(&self, _: &mut Spins, _: bool, _: &mut dyn FnMut(usize, Complex64) -> bool) -> Option<()> {
+    fn sweep(
+        &self,
+        _: &mut Spins,
+        _: bool,
+        _: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
         None
     }
 }
@@ -115,7 +145,11 @@ impl<'a> Full<'a> {
     pub fn new(psi: &'a dyn WaveFunction, spins: &Spins) -> Full<'a> {
         let mut out = [Complex64::default()];
         psi.log_psi(spins, &mut out);
-        Full { psi, spins: spins.to_vec(), log_psi: out[0] }
+        Full {
+            psi,
+            spins: spins.to_vec(),
+            log_psi: out[0],
+        }
     }
 }
 
@@ -135,7 +169,9 @@ impl Background for Full<'_> {
         for &end in ends {
             let start = batch.len();
             batch.extend_from_slice(&self.spins);
-            sites[from..end].iter().for_each(|&i| batch[start + i] = -batch[start + i]);
+            sites[from..end]
+                .iter()
+                .for_each(|&i| batch[start + i] = -batch[start + i]);
             from = end;
         }
         self.psi.log_psi(&batch, out);

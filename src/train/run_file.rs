@@ -345,6 +345,57 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let text = include_str!("../../docs/training.md");
+        let block = text.split("```").nth(1).unwrap().trim_start_matches("toml");
+        let run = RunFile::parse(block).unwrap();
+        let plain = RunFile::default();
+        let documented = SamplerTable {
+            method: None,
+            acceptance: None,
+            inversion: None,
+            ..run.sampler.clone()
+        };
+        assert_eq!(documented, plain.sampler);
+        let documented = OptimiserTable {
+            shift: None,
+            relative_shift: None,
+            ..run.optimiser.clone()
+        };
+        assert_eq!(documented, plain.optimiser);
+        let documented = OutputTable {
+            directory: None,
+            ..run.output.clone()
+        };
+        assert_eq!(documented, plain.output);
+        assert_eq!(run.evaluation, plain.evaluation);
+        assert_eq!(
+            (run.seed, run.precision, run.backend, run.lattice.boundary),
+            (
+                plain.seed,
+                plain.precision,
+                plain.backend,
+                plain.lattice.boundary
+            )
+        );
+    }
+
+    #[test]
+    fn run_files_of_the_examples_parse() {
+        let runs = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/runs");
+        let mut count = 0;
+        for entry in std::fs::read_dir(runs).unwrap() {
+            let path = entry.unwrap().path();
+            let mut run = RunFile::parse(&std::fs::read_to_string(&path).unwrap())
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            run.anchor(Path::new(runs));
+            crate::train::Setup::new(run).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            count += 1;
+        }
+        assert!(count >= 14);
+    }
+
+    #[test]
     fn errors_name_the_key_and_what_was_expected() {
         for (text, parts) in [
             ("[sampler]\nmethod = 'gibbs'", ["gibbs", "full-sum"]),

@@ -1,4 +1,5 @@
 //! Random networks in the family of the paper's Fig. 1c, for tests of the derivation.
+#![allow(dead_code)] // each test crate uses a part of it
 
 use dnet::check::core::{Dim, Einsum, Place, Token};
 use dnet::interp::Tensor;

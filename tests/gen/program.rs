@@ -3,6 +3,7 @@
 //! Every program passes the checker, on the lattice kind it names, with linear
 //! mixers of every class between local nonlinearities. Deterministic in the
 //! seed.
+#![allow(dead_code)] // each test crate uses a part of it
 
 use dnet::interp::arbitrary::Random;
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! Random modules that follow the grammar, as tokens: the blanks and comments
 //! between them are chosen independently.
+#![allow(dead_code)] // each test crate uses a part of it
 
 use proptest::collection::vec;
 use proptest::prelude::*;

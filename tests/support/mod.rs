@@ -1,4 +1,5 @@
 //! What the integration tests of operators share.
+#![allow(dead_code)] // each test crate uses a part of it
 
 use dnet::check::core::Static;
 use dnet::check::operator::{OperatorInfo, elaborate};

@@ -6,6 +6,7 @@ use super::constants::Constants;
 use super::jit::{Compiler, JitError, KernelId};
 use super::math::Precision;
 use super::microkernel::Product;
+use super::outer::Outer;
 use super::simd::Real;
 use crate::ir::NodeId;
 use crate::kernel::{Cell, Geometry, Program, Row, Space, StaticRow, Step};
@@ -86,6 +87,16 @@ pub(super) enum BoundStep {
     Pool {
         geometry: Geometry,
         rows: Vec<(usize, usize)>,
+    },
+    PoolProduct {
+        geometry: Geometry,
+        groups: Vec<Outer>,
+    },
+    Correlate {
+        correlation: usize,
+        geometry: Geometry,
+        channels: Vec<[Vec<usize>; 2]>,
+        out: Vec<Vec<usize>>,
     },
     Spread {
         geometry: Geometry,
@@ -198,6 +209,11 @@ impl Bound {
             .map(|(step, kernel)| bound.step(program, step, *kernel, (&mut w, &mut w64)))
             .collect();
         bound
+    }
+
+    /// Whether all offsets fit the tables of the micro-kernels.
+    pub fn addressable(&self) -> bool {
+        self.assignment.size.max(self.statics_size) <= i32::MAX as usize
     }
 
     /// Bytes of working memory per run.
@@ -375,6 +391,29 @@ impl Bound {
             Step::Pool { rows } => BoundStep::Pool {
                 geometry: geometry(&rows[0].0),
                 rows: rows.iter().map(|(x, o)| (at(x), at(o))).collect(),
+            },
+            Step::PoolProduct { space, groups } => BoundStep::PoolProduct {
+                geometry: *program.geometry(*space),
+                groups: groups
+                    .iter()
+                    .map(|g| {
+                        let [a, b, out] = [&g.a, &g.b, &g.out].map(|r| r.iter().map(at).collect());
+                        Outer { a, b, out }
+                    })
+                    .collect(),
+            },
+            Step::Correlate {
+                correlation,
+                channels,
+                out,
+            } => BoundStep::Correlate {
+                correlation: *correlation,
+                geometry: *program.geometry(program.correlations[*correlation].space),
+                channels: channels
+                    .iter()
+                    .map(|c| [0, 1].map(|k| c[k].iter().map(at).collect()))
+                    .collect(),
+                out: out.iter().map(|r| r.iter().map(at).collect()).collect(),
             },
             Step::Spread { rows } => BoundStep::Spread {
                 geometry: geometry(&rows[0].1),

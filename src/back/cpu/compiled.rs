@@ -28,6 +28,11 @@ pub enum CompileError {
     /// The graph has no derivative.
     #[error(transparent)]
     Reverse(#[from] crate::pass::reverse::ReverseError),
+    /// One configuration needs more memory than the generated code can address.
+    #[error(
+        "a single configuration needs more than 2 GB of working memory; use a smaller lattice or network"
+    )]
+    TooLarge,
     /// Wrong number of parameters.
     #[error("{expected} parameters expected, {found} given")]
     ParamCount {
@@ -38,8 +43,12 @@ pub enum CompileError {
     },
 }
 
-/// Lanes a batch should fill at least, so that vectors and loops pay.
+/// Lanes a batch should fill, so that vectors and loops pay while the rows stay
+/// in the cache.
 const TARGET_LANES: usize = 512;
+
+/// Samples at a time for programs without sites.
+const TARGET_SAMPLES: usize = 16;
 
 /// A layout for a number of samples, with its static rows and idle workspaces.
 struct Layout<T: Real> {
@@ -56,8 +65,9 @@ pub struct Compiled<T: Real> {
     code: KernelCode,
     constants: Constants<T>,
     theta: Vec<f64>,
+    /// Parameters that are values per configuration.
     inputs: Vec<u32>,
-    planner: (FftPlanner<T>, FftPlanner<f64>),
+    planner: Mutex<(FftPlanner<T>, FftPlanner<f64>)>,
     /// For one sample, and for many.
     layouts: Vec<Layout<T>>,
     isa: Isa,
@@ -75,12 +85,26 @@ impl<T: Real> Compiled<T> {
         theta: &[f64],
         listing: bool,
     ) -> Result<Self, CompileError> {
-        Compiled::with(graph, lattice, theta, &[], &[], listing)
+        Self::with_inputs(graph, lattice, theta, &[], listing)
     }
 
-    /// As [`Compiled::new`] with parameters that are inputs per configuration
-    /// (see [`Compiled::evaluate_inputs`]) and nodes on sites as further results
-    /// (see [`Compiled::evaluate_sites`]). `theta` has nothing for the inputs.
+    /// As [`Compiled::new`], where the parameters in `inputs` are values per
+    /// configuration; `theta` holds the others.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn with_inputs(
+        graph: Graph,
+        lattice: Lattice,
+        theta: &[f64],
+        inputs: &[u32],
+        listing: bool,
+    ) -> Result<Self, CompileError> {
+        Self::with(graph, lattice, theta, inputs, &[], listing)
+    }
+
+    /// As [`Compiled::with_inputs`], with nodes on sites as further results (see
+    /// [`Compiled::evaluate_sites`]).
     ///
     /// # Errors
     /// See [`CompileError`].
@@ -97,9 +121,7 @@ impl<T: Real> Compiled<T> {
         let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
         let code = compiler.finish()?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        check_count(&graph, &program, theta, inputs)?;
-        let params = tensors(&graph, &program, theta, inputs).map_err(ConstantError::from)?;
-        let constants = Constants::new(&graph, &program, &params, &mut planner)?;
+        let constants = constants(&graph, &program, theta, inputs, &mut planner)?;
         let mut network = Compiled {
             graph,
             program,
@@ -108,58 +130,70 @@ impl<T: Real> Compiled<T> {
             constants,
             theta: theta.to_vec(),
             inputs: inputs.to_vec(),
-            planner,
+            planner: Mutex::new(planner),
             layouts: Vec::new(),
             isa: Isa::detect(),
         };
-        network.lay_out();
+        network.lay_out()?;
         Ok(network)
     }
 
-    fn lay_out(&mut self) {
-        let segment = self
-            .program
-            .geometries
-            .iter()
-            .map(Geometry::segment)
-            .max()
-            .unwrap_or(1);
-        let many = TARGET_LANES.div_ceil(segment);
-        let mut sizes = vec![1];
-        if many > 1 {
-            sizes.push(many);
+    fn lay_out(&mut self) -> Result<(), CompileError> {
+        let segments = self.program.geometries.iter().map(Geometry::segment);
+        let mut many = match segments.max() {
+            Some(segment) => (TARGET_LANES / segment.max(1)).max(1),
+            None => TARGET_SAMPLES,
+        };
+        let bind = |samples| {
+            let bound = Bound::new(&self.program, &self.plan, samples);
+            bound.addressable().then_some(bound)
+        };
+        let mut bounds = vec![bind(1).ok_or(CompileError::TooLarge)?];
+        while many > 1 {
+            if let Some(bound) = bind(many) {
+                bounds.push(bound);
+                break;
+            }
+            many /= 2;
         }
-        self.layouts = sizes
+        self.layouts = bounds
             .into_iter()
-            .map(|samples| {
-                let bound = Bound::new(&self.program, &self.plan, samples);
-                let statics = bound.static_memory(&self.program, &self.constants);
-                Layout {
-                    bound,
-                    statics,
-                    idle: Mutex::new(Vec::new()),
-                }
+            .map(|bound| Layout {
+                statics: bound.static_memory(&self.program, &self.constants),
+                bound,
+                idle: Mutex::new(Vec::new()),
             })
             .collect();
+        Ok(())
     }
 
-    /// Replaces the parameters.
+    /// What new parameters change, for [`Compiled::install`].
     ///
     /// # Errors
-    /// Wrong number of parameters. or mixers that do not exist for them; the old
-    /// parameters stay in force.
-    pub fn set_params(&mut self, theta: &[f64]) -> Result<(), CompileError> {
-        check_count(&self.graph, &self.program, theta, &self.inputs)?;
-        let params = tensors(&self.graph, &self.program, theta, &self.inputs)
-            .map_err(ConstantError::from)?;
-        self.constants = Constants::new(&self.graph, &self.program, &params, &mut self.planner)?;
-        self.theta = theta.to_vec();
+    /// Wrong number of parameters, or mixers that do not exist for them.
+    pub fn prepare(&self, theta: &[f64]) -> Result<Prepared<T>, CompileError> {
+        let mut planner = self.planner.lock().unwrap_or_else(|e| e.into_inner());
+        Ok(Prepared {
+            constants: constants(
+                &self.graph,
+                &self.program,
+                theta,
+                &self.inputs,
+                &mut planner,
+            )?,
+            theta: theta.to_vec(),
+        })
+    }
+
+    /// Puts prepared parameters in force.
+    pub fn install(&mut self, prepared: Prepared<T>) {
+        self.constants = prepared.constants;
+        self.theta = prepared.theta;
         for l in &mut self.layouts {
             // workspaces hold scratch memory of the old mixers
             l.idle.get_mut().unwrap_or_else(|e| e.into_inner()).clear();
             l.statics = l.bound.static_memory(&self.program, &self.constants);
         }
-        Ok(())
     }
 
     /// The lattice.
@@ -195,29 +229,86 @@ impl<T: Real> Compiled<T> {
         self.program.outputs.len()
     }
 
-    /// Evaluates a batch in parallel; calls `each(sample, outputs)` once per
-    /// configuration, in any order, from several threads.
+    /// Samples per run in a batch.
+    pub fn samples_at_a_time(&self) -> usize {
+        self.layouts.last().map_or(1, |l| l.bound.samples)
+    }
+
+    fn layout(&self, count: usize) -> &Layout<T> {
+        let last = self.layouts.len() - 1;
+        &self.layouts[if count > 1 { last } else { 0 }]
+    }
+
+    /// Evaluates a batch in parallel and keeps `result(outputs)` of every
+    /// configuration.
     ///
     /// # Panics
-    /// If the batch is not a whole number of configurations.
-    pub fn evaluate(&self, batch: &[i8], each: &(dyn Fn(usize, &[f64]) + Sync)) {
+    /// If the batch is not one configuration per element of `out`.
+    pub fn evaluate<R: Send>(
+        &self,
+        batch: &[i8],
+        out: &mut [R],
+        result: &(dyn Fn(&[f64]) -> R + Sync),
+    ) {
         let sites = self.program.lattice.sites();
-        assert!(batch.len().is_multiple_of(sites), "whole configurations");
-        let count = batch.len() / sites;
-        let layout = if count > 1 {
-            self.layouts.last()
-        } else {
-            self.layouts.first()
+        assert_eq!(
+            batch.len(),
+            out.len() * sites,
+            "one result per configuration"
+        );
+        let samples = self.layout(out.len()).bound.samples;
+        let run = |(spins, out): (&[i8], &mut [R])| {
+            self.evaluate_here(spins, &mut |k, values| out[k] = result(values));
         };
-        let Some(layout) = layout else { return };
-        let samples = layout.bound.samples;
-        if count <= samples {
-            return self.chunk(layout, batch, 0, each);
+        if out.len() <= samples {
+            return run((batch, out));
         }
         batch
             .par_chunks(samples * sites)
-            .enumerate()
-            .for_each(|(k, spins)| self.chunk(layout, spins, k * samples, each));
+            .zip(out.par_chunks_mut(samples))
+            .for_each(run);
+    }
+
+    /// Evaluates a batch on this thread; calls `each(sample, outputs)` in order.
+    pub fn evaluate_here(&self, batch: &[i8], each: &mut dyn FnMut(usize, &[f64])) {
+        let sites = self.program.lattice.sites();
+        let count = batch.len() / sites;
+        let layout = self.layout(count);
+        let samples = layout.bound.samples;
+        self.working(layout, |executable, w, values| {
+            for (k, spins) in batch.chunks(samples * sites).enumerate() {
+                executable.run(spins, w);
+                for sample in 0..spins.len() / sites {
+                    executable.read_outputs(sample, w, values);
+                    each(k * samples + sample, values);
+                }
+            }
+        });
+    }
+
+    /// Runs a program without configurations on `count` sets of inputs (at most
+    /// [`Compiled::samples_at_a_time`]): `inputs(sample)` are the values of all
+    /// inputs, one after the other in the order of their parameters.
+    pub fn map_here<'i>(
+        &self,
+        count: usize,
+        inputs: &dyn Fn(usize) -> &'i [f64],
+        each: &mut dyn FnMut(usize, &[f64]),
+    ) {
+        let lengths: Vec<(usize, usize)> = self.input_spans();
+        self.working(self.layout(count), |executable, w, values| {
+            for sample in 0..count {
+                let all = inputs(sample);
+                for (k, &(start, length)) in lengths.iter().enumerate() {
+                    executable.write_input(k, sample, &all[start..start + length], w);
+                }
+            }
+            executable.run_samples(&[], count, w);
+            for sample in 0..count {
+                executable.read_outputs(sample, w, values);
+                each(sample, values);
+            }
+        });
     }
 
     /// Evaluates one configuration; `read` sees the outputs and, for every
@@ -227,10 +318,7 @@ impl<T: Real> Compiled<T> {
     /// If `spins` is not one configuration.
     pub fn evaluate_sites(&self, spins: &[i8], read: &mut dyn FnMut(&[f64], &[SiteValues<'_, T>])) {
         assert_eq!(spins.len(), self.program.lattice.sites(), "a configuration");
-        let Some(layout) = self.layouts.first() else {
-            return;
-        };
-        self.with_workspace(layout, |executable, w, values| {
+        self.working(self.layout(1), |executable, w, values| {
             executable.run(spins, w);
             executable.read_outputs(0, w, values);
             let site_values = |&row: &Row| executable.site_values(row, 0, w);
@@ -239,62 +327,25 @@ impl<T: Real> Compiled<T> {
         });
     }
 
-    /// Evaluates the program for many sets of inputs, `width` numbers each, in
-    /// order of the inputs and row major; `each(set, outputs)` is called in order.
-    ///
-    /// # Panics
-    /// If `values` is not a whole number of sets of all inputs.
-    pub fn evaluate_inputs(
-        &self,
-        values: &[f64],
-        width: usize,
-        each: &mut dyn FnMut(usize, &[f64]),
-    ) {
-        let rows = self.input_rows();
-        assert!(rows.len() == width && width > 0, "all inputs");
-        assert!(values.len().is_multiple_of(width), "whole sets of inputs");
-        let Some(layout) = self.layouts.last() else {
-            return;
-        };
-        let samples = layout.bound.samples;
-        for (k, chunk) in values.chunks(samples * width).enumerate() {
-            self.with_workspace(layout, |executable, w, outputs| {
-                for (sample, set) in chunk.chunks_exact(width).enumerate() {
-                    for (&row, &x) in rows.iter().zip(set) {
-                        executable.write_input(row, sample, x, w);
-                    }
-                }
-                executable.run_inputs(chunk.len() / width, w);
-                for sample in 0..chunk.len() / width {
-                    executable.read_outputs(sample, w, outputs);
-                    each(k * samples + sample, outputs);
-                }
-            });
+    /// Per input of the program, where its values are among all inputs given.
+    fn input_spans(&self) -> Vec<(usize, usize)> {
+        let mut starts = vec![(0, 0); self.graph.params.len()];
+        let mut at = 0;
+        for &k in &self.inputs {
+            let shape = param_shape(&self.program, &self.graph.params[k as usize].ty);
+            let length = shape.map_or(0, |s| s.iter().product());
+            starts[k as usize] = (at, length);
+            at += length;
         }
+        let spans = self.program.inputs.iter().map(|&(k, _)| starts[k as usize]);
+        spans.collect()
     }
 
-    /// Rows of the inputs, in order of the parameters.
-    fn input_rows(&self) -> Vec<Row> {
-        let mut inputs = self.program.inputs.clone();
-        inputs.sort_unstable_by_key(|i| i.0);
-        inputs
-            .into_iter()
-            .flat_map(|(_, buffer)| {
-                let rows = self.program.buffers[buffer.0 as usize].rows;
-                (0..rows).map(move |row| Row {
-                    buffer,
-                    row,
-                    shift: 0,
-                })
-            })
-            .collect()
-    }
-
-    fn with_workspace<R>(
+    fn working(
         &self,
         layout: &Layout<T>,
-        work: impl FnOnce(&Executable<T>, &mut Workspace<T>, &mut [f64]) -> R,
-    ) -> R {
+        run: impl FnOnce(&Executable<T>, &mut Workspace<T>, &mut [f64]),
+    ) {
         let executable = Executable {
             graph: &self.graph,
             program: &self.program,
@@ -311,30 +362,31 @@ impl<T: Real> Compiled<T> {
                 vec![0.0; self.outputs()],
             )
         });
-        let result = work(&executable, &mut w, &mut values);
+        run(&executable, &mut w, &mut values);
         layout
             .idle
             .lock()
             .unwrap_or_else(|e| e.into_inner())
             .push((w, values));
-        result
     }
+}
 
-    fn chunk(
-        &self,
-        layout: &Layout<T>,
-        spins: &[i8],
-        first: usize,
-        each: &(dyn Fn(usize, &[f64]) + Sync),
-    ) {
-        self.with_workspace(layout, |executable, w, values| {
-            executable.run(spins, w);
-            for sample in 0..spins.len() / self.program.lattice.sites() {
-                executable.read_outputs(sample, w, values);
-                each(first + sample, values);
-            }
-        });
-    }
+/// New parameters and all that follows from them.
+pub struct Prepared<T: Real> {
+    constants: Constants<T>,
+    theta: Vec<f64>,
+}
+
+fn constants<T: Real>(
+    graph: &Graph,
+    program: &Program,
+    theta: &[f64],
+    inputs: &[u32],
+    planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+) -> Result<Constants<T>, CompileError> {
+    check_count(graph, program, theta, inputs)?;
+    let params = tensors(graph, program, theta, inputs).map_err(ConstantError::from)?;
+    Ok(Constants::new(graph, program, &params, planner)?)
 }
 
 fn check_count(
@@ -344,8 +396,10 @@ fn check_count(
     inputs: &[u32],
 ) -> Result<(), CompileError> {
     let mut expected = 0;
-    let own = |k: &(usize, _)| !inputs.contains(&(k.0 as u32));
-    for (_, p) in graph.params.iter().enumerate().filter(own) {
+    for (k, p) in graph.params.iter().enumerate() {
+        if inputs.contains(&(k as u32)) {
+            continue;
+        }
         expected += param_shape(program, &p.ty)
             .map_err(ConstantError::from)?
             .iter()

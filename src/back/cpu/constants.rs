@@ -1,5 +1,6 @@
 //! What depends on parameters alone, computed once per parameter set.
 
+use super::correlation::Correlator;
 use super::math::Precision;
 use super::microkernel::pack;
 use super::mixer::{MixerError, Plan};
@@ -7,7 +8,7 @@ use super::simd::Real;
 use crate::interp::{Context, EvalError, Operand, Tensor, eval_node};
 use crate::ir::{Graph, NodeId};
 use crate::kernel::lower::dims;
-use crate::kernel::{Cell, DenseGroup, Program, Space, Step};
+use crate::kernel::{Cell, CorrelationKind, DenseGroup, Program, Space, Step};
 use rustfft::FftPlanner;
 use std::collections::HashMap;
 
@@ -36,6 +37,8 @@ pub struct Constants<T: Real> {
     pub weights64: Vec<f64>,
     /// Mixers.
     pub mixers: Vec<Plan<T>>,
+    /// Derivatives with respect to kernels.
+    pub correlators: Vec<Correlator<T>>,
     /// Whole values that reference steps read.
     pub kept: HashMap<NodeId, Tensor>,
 }
@@ -108,6 +111,11 @@ impl<T: Real> Constants<T> {
         let roots = program.scalars.iter().map(|s| s.node);
         let roots = roots.chain(program.statics.iter().map(|s| s.1.node));
         let roots = roots.chain(program.mixers.iter().flat_map(|m| m.kernel.iter().copied()));
+        let kernels = |c: &'_ CorrelationKind| match c {
+            CorrelationKind::Scan { kernel, .. } => kernel.clone(),
+            _ => Vec::new(),
+        };
+        let roots = roots.chain(program.correlations.iter().flat_map(|c| kernels(&c.kind)));
         let roots = roots.chain(program.kept.iter().copied());
         let mut needed = vec![false; graph.len()];
         roots.for_each(|r| needed[r.index()] = true);
@@ -154,6 +162,17 @@ impl<T: Real> Constants<T> {
             let kernel: Vec<&Tensor> = m.kernel.iter().map(|&k| value(k)).collect();
             mixers.push(Plan::new(m, program.geometry(m.space), &kernel, planner)?);
         }
+        let mut correlators = Vec::with_capacity(program.correlations.len());
+        for c in &program.correlations {
+            let nodes = kernels(&c.kind);
+            let kernel: Vec<&Tensor> = nodes.iter().map(|&k| value(k)).collect();
+            correlators.push(Correlator::new(
+                c,
+                program.geometry(c.space),
+                &kernel,
+                planner,
+            )?);
+        }
         let (mut weights, mut weights64) = (Vec::new(), Vec::new());
         for step in &program.steps {
             if let Step::Dense { space, groups } = step {
@@ -182,13 +201,16 @@ impl<T: Real> Constants<T> {
             weights,
             weights64,
             mixers,
+            correlators,
             kept,
         })
     }
 
     /// Complex numbers of scratch the mixers need.
     pub fn scratch(&self) -> usize {
-        self.mixers.iter().map(Plan::scratch).max().unwrap_or(0)
+        let mixers = self.mixers.iter().map(Plan::scratch);
+        let correlators = self.correlators.iter().map(Correlator::scratch);
+        mixers.chain(correlators).max().unwrap_or(0)
     }
 
     /// First byte of the pool for code of this precision.

@@ -6,6 +6,7 @@ use super::constants::{Constants, param_shape};
 use super::jit::KernelCode;
 use super::math::Precision;
 use super::microkernel::{dense, dot};
+use super::outer::outer;
 use super::simd::{Isa, Real};
 use crate::check::core::Place;
 use crate::interp::{Context, Operand, Tensor, eval_node};
@@ -62,44 +63,17 @@ impl<T: Real> Executable<'_, T> {
     /// [`Bound::samples`] of them, fewer leave the remaining lanes as they are.
     pub fn run(&self, spins: &[i8], w: &mut Workspace<T>) {
         let samples = spins.len() / self.program.lattice.sites();
-        self.run_samples(spins, samples.min(self.bound.samples), w);
+        self.run_samples(spins, samples, w);
     }
 
-    /// As [`Executable::run`] for programs that read inputs instead of spins.
-    pub fn run_inputs(&self, samples: usize, w: &mut Workspace<T>) {
-        self.run_samples(&[], samples.min(self.bound.samples), w);
-    }
-
-    /// Writes an input per configuration: element `row` of a host-written buffer.
-    pub fn write_input(
-        &self,
-        row: crate::kernel::Row,
-        sample: usize,
-        x: f64,
-        w: &mut Workspace<T>,
-    ) {
-        assert!(sample < self.bound.samples, "a sample of this binding");
-        let offset = self.bound.offset(self.program, row);
-        debug_assert_eq!(
-            self.program.buffers[row.buffer.0 as usize].space,
-            Space::Batch
-        );
-        // SAFETY: rows of values per configuration are f64 with a lane per sample.
-        unsafe {
-            w.arena
-                .as_mut_ptr()
-                .add(offset)
-                .cast::<f64>()
-                .add(sample)
-                .write(x)
-        }
-    }
-
-    fn run_samples(&self, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
+    /// As [`Executable::run`] for programs that may do without configurations:
+    /// those whose inputs the host has written for `samples` configurations.
+    pub fn run_samples(&self, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
         assert!(
             w.arena.len() >= self.bound.arena_bytes(),
             "workspace of another binding"
         );
+        let samples = samples.min(self.bound.samples);
         for step in &self.bound.steps {
             // SAFETY: the binding gives every row of the program room in the arena,
             // with a margin for shifted reads at both ends.
@@ -128,6 +102,40 @@ impl<T: Real> Executable<'_, T> {
                 },
                 Cell::Static(_) => f64::NAN,
             };
+        }
+    }
+
+    /// Writes a host-written input of one sample: all entries of the input, place
+    /// index first. `input` counts [`Program::inputs`].
+    pub fn write_input(&self, input: usize, sample: usize, values: &[f64], w: &mut Workspace<T>) {
+        let buffer = self.program.inputs[input].1;
+        let rows = self.program.buffers[buffer.0 as usize].rows as usize;
+        let space = self.program.buffers[buffer.0 as usize].space;
+        let arena = w.arena.as_mut_ptr();
+        for row in 0..rows {
+            let at = self.bound.offset(
+                self.program,
+                crate::kernel::Row {
+                    buffer,
+                    row: row as u32,
+                    shift: 0,
+                },
+            );
+            match space {
+                // SAFETY: rows of f64 with a lane per sample.
+                Space::Batch => unsafe { *arena.add(at).cast::<f64>().add(sample) = values[row] },
+                Space::Site(_) => {
+                    let g = self.program.geometry(space);
+                    for site in 0..g.sites() {
+                        let lane = sample * g.segment() + g.lane(site);
+                        // SAFETY: rows on sites have a segment per sample.
+                        unsafe {
+                            *arena.add(at).cast::<T>().add(lane) =
+                                T::rounded(values[site * rows + row]);
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -350,6 +358,41 @@ impl<T: Real> Executable<'_, T> {
                         unsafe {
                             *number(out, sample) = sum(geometry, segment(x, sample, geometry))
                         }
+                    }
+                }
+            }
+            BoundStep::PoolProduct { geometry, groups } => {
+                for sample in 0..samples {
+                    for g in groups {
+                        // SAFETY: as for every step.
+                        unsafe { outer::<T>(self.isa, arena, g, sample, geometry) }
+                    }
+                }
+            }
+            BoundStep::Correlate {
+                correlation,
+                geometry,
+                channels,
+                out,
+            } => {
+                let plan = &self.constants.correlators[*correlation];
+                for (c, rows) in channels.iter().enumerate() {
+                    for sample in 0..samples {
+                        let read = |k: usize, part: usize| {
+                            let rows = &rows[k];
+                            &*segment(rows[part.min(rows.len() - 1)], sample, geometry)
+                        };
+                        plan.run(
+                            self.isa,
+                            geometry,
+                            (c, channels.len()),
+                            &[read(0, 0), read(0, 1)],
+                            &[read(1, 0), read(1, 1)],
+                            &mut w.scratch,
+                            &mut |result, row, value| unsafe {
+                                *number(out[result][row], sample) = value;
+                            },
+                        );
                     }
                 }
             }

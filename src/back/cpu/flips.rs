@@ -68,11 +68,14 @@ impl<T: Real> Flips<T> {
     /// Follows new parameters of the network.
     ///
     /// # Errors
-    /// See [`CompileError`].
+    /// See [`CompileError`]; the old parameters then stay in force.
     pub fn set_params(&mut self, network: &Compiled<T>) -> Result<(), CompileError> {
-        self.changes
-            .set_params(&extended(network, &self.derived)?)?;
-        self.readout.set_params(network.params())
+        let theta = extended(network, &self.derived)?;
+        let changes = self.changes.prepare(&theta)?;
+        let readout = self.readout.prepare(network.params())?;
+        self.changes.install(changes);
+        self.readout.install(readout);
+        Ok(())
     }
 
     /// The compiled program of changes.
@@ -115,14 +118,18 @@ impl<T: Real> Flips<T> {
                 }
             });
         let mut old = Complex64::ZERO;
-        self.readout
-            .evaluate_inputs(&inputs, width, &mut |set, value| {
+        let sets: Vec<&[f64]> = inputs.chunks_exact(width).collect();
+        let at_once = self.readout.samples_at_a_time().max(1);
+        for (k, chunk) in sets.chunks(at_once).enumerate() {
+            let set = |s: usize| chunk[s];
+            self.readout.map_here(chunk.len(), &set, &mut |s, value| {
                 let z = Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0));
-                match set.checked_sub(1) {
+                match (k * at_once + s).checked_sub(1) {
                     None => old = z,
                     Some(spin) => out[spin] = z - old,
                 }
             });
+        }
     }
 }
 

@@ -65,8 +65,8 @@ unsafe fn tile<V: Vector, const R: usize, const W: usize>(
         }
         for r in 0..R {
             let p = arena.offset(out[r] as isize).cast::<V::Element>().add(lane);
-            for j in 0..W {
-                acc[r][j].store(p.add(j * V::LANES));
+            for (j, value) in acc[r].iter().enumerate() {
+                value.store(p.add(j * V::LANES));
             }
         }
     }

@@ -3,9 +3,10 @@
 //! All kernels become a symbol on (padded) momenta once per parameter set, in
 //! f64. Real channels travel in pairs as one complex transform.
 
+use super::response::{Coefficients, Layout, Response};
 use super::simd::Real;
 use crate::interp::Tensor;
-use crate::ir::{Boundary, Op, Scan};
+use crate::ir::{Boundary, Op};
 use crate::kernel::{Geometry, Mixer};
 use rustfft::num_complex::{Complex, Complex64};
 use rustfft::{Fft, FftPlanner};
@@ -44,7 +45,7 @@ pub struct Dense<T: Real> {
 }
 
 /// Smallest 2^a 3^b 5^c not below n.
-fn smooth(n: usize) -> usize {
+pub(super) fn smooth(n: usize) -> usize {
     (n..)
         .find(|&m| {
             [2, 3, 5].iter().fold(m, |m, &p| {
@@ -56,85 +57,6 @@ fn smooth(n: usize) -> usize {
             }) == 1
         })
         .unwrap_or(n)
-}
-
-/// Coefficients `[entries][states..][channel]` of a mixer, broadcast over channels.
-struct Coefficients {
-    data: Vec<Complex64>,
-    channels: usize,
-}
-
-impl Coefficients {
-    /// Reads a tensor `[lead.., (2,) own..]` where `lead` entries come first.
-    fn read(t: &Tensor, lead: usize, complex: Layout, channels: &[usize]) -> Coefficients {
-        let width: usize = channels.iter().product();
-        let (before, after) = match complex {
-            Layout::Real => (lead, 0),
-            Layout::Outer => (lead, 1),
-            Layout::Inner => (lead, 2),
-        };
-        let per = t.data.len() / before.max(1) / if after > 0 { 2 } else { 1 };
-        let entries = before;
-        let own_shape: Vec<usize> = {
-            let mut shape = t.shape.clone();
-            // drop leading axes until the product is the size of one entry
-            while shape.iter().product::<usize>() > per {
-                shape.remove(0);
-            }
-            shape
-        };
-        let map = broadcast(&own_shape, channels);
-        let mut data = Vec::with_capacity(entries * width);
-        for e in 0..entries {
-            for &k in &map {
-                data.push(match complex {
-                    Layout::Real => t.data[e * per + k].into(),
-                    Layout::Outer => {
-                        Complex64::new(t.data[e * per + k], t.data[(entries + e) * per + k])
-                    }
-                    Layout::Inner => {
-                        Complex64::new(t.data[2 * e * per + k], t.data[(2 * e + 1) * per + k])
-                    }
-                });
-            }
-        }
-        Coefficients {
-            data,
-            channels: width,
-        }
-    }
-    fn at(&self, entry: usize, channel: usize) -> Complex64 {
-        self.data[entry * self.channels + channel]
-    }
-}
-
-/// Where the axis (real part, imaginary part) is.
-#[derive(Clone, Copy, PartialEq)]
-enum Layout {
-    Real,
-    /// Before the entries.
-    Outer,
-    /// After the entries.
-    Inner,
-}
-
-fn broadcast(from: &[usize], to: &[usize]) -> Vec<usize> {
-    let len: usize = to.iter().product();
-    let mut map = vec![0; len];
-    let (mut stride, mut block) = (1, 1);
-    for (axis, &n) in to.iter().enumerate().rev() {
-        let own = (axis + from.len())
-            .checked_sub(to.len())
-            .map_or(1, |k| from[k]);
-        for (k, m) in map.iter_mut().enumerate() {
-            if own > 1 {
-                *m += (k / block % n) * stride;
-            }
-        }
-        stride *= own;
-        block *= n;
-    }
-    map
 }
 
 impl<T: Real> Plan<T> {
@@ -166,7 +88,7 @@ impl<T: Real> Plan<T> {
                 (0..n * n).map(cell).collect()
             };
             return Ok(Plan::Dense(Dense {
-                complex,
+                complex: complex && !mixer.real,
                 sites: n,
                 kernels: (0..width).map(kernel).collect(),
             }));
@@ -235,29 +157,7 @@ impl<T: Real> Plan<T> {
                 )
             }
             Op::Scan(scan) => {
-                let layout = if scan.complex {
-                    Layout::Outer
-                } else {
-                    Layout::Real
-                };
-                let lead = values
-                    .last()
-                    .map_or(0, |t| t.shape[usize::from(scan.complex)]);
-                let read = |k: usize, t: &&Tensor| {
-                    let entries = if scan.dense && k == 0 {
-                        lead * lead
-                    } else {
-                        lead
-                    };
-                    Coefficients::read(t, entries, layout, channels)
-                };
-                let coefficients: Vec<Coefficients> =
-                    values.iter().enumerate().map(|(k, t)| read(k, t)).collect();
-                let response = Response {
-                    scan,
-                    states: lead,
-                    coefficients,
-                };
+                let response = Response::new(scan, values, channels);
                 let symbol = |c: usize| -> Result<Vec<Complex64>, MixerError> {
                     if open {
                         let mut kernel = vec![Complex64::ZERO; total];
@@ -288,6 +188,7 @@ impl<T: Real> Plan<T> {
             }
             ref other => return Err(MixerError(format!("{other:?} is not a mixer"))),
         };
+        let complex = complex && !mixer.real;
         for s in &mut symbols {
             if !complex {
                 // the real part of the result is what counts
@@ -360,7 +261,7 @@ fn narrow<T: Real>(z: Complex64) -> Complex<T> {
     Complex::new(T::rounded(z.re), T::rounded(z.im))
 }
 
-fn transform2(
+pub(super) fn transform2(
     plans: &[Arc<dyn Fft<f64>>; 2],
     size: [usize; 2],
     mut data: Vec<Complex64>,
@@ -379,7 +280,7 @@ fn transform2(
 }
 
 /// Transforms both axes in place; `other` has the size of `data`.
-fn fourier2<T: Real>(
+pub(super) fn fourier2<T: Real>(
     plans: &[Arc<dyn Fft<T>>; 2],
     size: [usize; 2],
     data: &mut [Complex<T>],
@@ -512,144 +413,4 @@ impl<T: Real> Dense<T> {
             }
         }
     }
-}
-
-/// The response of a linear recurrence, `A = diag(decay) - p q^T` or dense.
-struct Response {
-    scan: Scan,
-    states: usize,
-    /// decay | transition, [p, q], input, output
-    coefficients: Vec<Coefficients>,
-}
-
-impl Response {
-    fn vector(&self, operand: usize, channel: usize) -> Vec<Complex64> {
-        (0..self.states)
-            .map(|n| self.coefficients[operand].at(n, channel))
-            .collect()
-    }
-
-    /// `c A^n b` for n in 0..len.
-    fn impulse(&self, channel: usize, len: usize) -> Vec<Complex64> {
-        let last = self.coefficients.len() - 1;
-        let (mut h, c) = (self.vector(last - 1, channel), self.vector(last, channel));
-        let s = self.states;
-        let mut response = Vec::with_capacity(len);
-        for _ in 0..len {
-            response.push(dot(&c, &h));
-            let mut next: Vec<Complex64> = if self.scan.dense {
-                let a = |n: usize, m: usize| self.coefficients[0].at(n * s + m, channel);
-                (0..s)
-                    .map(|n| (0..s).map(|m| a(n, m) * h[m]).sum())
-                    .collect()
-            } else {
-                self.vector(0, channel)
-                    .iter()
-                    .zip(&h)
-                    .map(|(d, h)| d * h)
-                    .collect()
-            };
-            if self.scan.low_rank {
-                let qh = dot(&self.vector(2, channel), &h);
-                next.iter_mut()
-                    .zip(self.vector(1, channel))
-                    .for_each(|(x, p)| *x -= p * qh);
-            }
-            h = next;
-        }
-        response
-    }
-
-    /// `c (1 - u A)^-1 b` at `u = exp(-2 pi i q / len)`.
-    fn transfer(&self, channel: usize, len: usize) -> Result<Vec<Complex64>, MixerError> {
-        let last = self.coefficients.len() - 1;
-        let (b, c) = (self.vector(last - 1, channel), self.vector(last, channel));
-        let low_rank = self
-            .scan
-            .low_rank
-            .then(|| [1, 2].map(|k| self.vector(k, channel)));
-        let d = if self.scan.dense {
-            Vec::new()
-        } else {
-            self.vector(0, channel)
-        };
-        (0..len)
-            .map(|q| {
-                let u = Complex64::cis(-std::f64::consts::TAU * q as f64 / len as f64);
-                let value = if self.scan.dense {
-                    dot(&c, &self.solve_dense(channel, u, &b, low_rank.as_ref())?)
-                } else {
-                    // (L + u p q^T)^-1 with L = 1 - u diag(d), by Sherman-Morrison
-                    let inverse = |v: &[Complex64]| -> Vec<Complex64> {
-                        v.iter().zip(&d).map(|(v, d)| v / (1.0 - u * d)).collect()
-                    };
-                    let x = inverse(&b);
-                    match &low_rank {
-                        None => dot(&c, &x),
-                        Some([p, q]) => {
-                            let y = inverse(p);
-                            dot(&c, &x) - u * dot(&c, &y) * dot(q, &x) / (1.0 + u * dot(q, &y))
-                        }
-                    }
-                };
-                if value.is_finite() {
-                    Ok(value)
-                } else {
-                    Err(MixerError(
-                        "the recurrence has no unique periodic solution".to_owned(),
-                    ))
-                }
-            })
-            .collect()
-    }
-
-    fn solve_dense(
-        &self,
-        channel: usize,
-        u: Complex64,
-        b: &[Complex64],
-        low_rank: Option<&[Vec<Complex64>; 2]>,
-    ) -> Result<Vec<Complex64>, MixerError> {
-        let s = self.states;
-        let mut rows: Vec<Vec<Complex64>> = (0..s)
-            .map(|n| {
-                let entry = |m: usize| {
-                    let mut a = self.coefficients[0].at(n * s + m, channel);
-                    if let Some([p, q]) = low_rank {
-                        a -= p[n] * q[m];
-                    }
-                    Complex64::from(f64::from(u8::from(n == m))) - u * a
-                };
-                (0..s).map(entry).chain([b[n]]).collect()
-            })
-            .collect();
-        for k in 0..s {
-            let pivot = (k..s)
-                .max_by(|&i, &j| rows[i][k].norm().total_cmp(&rows[j][k].norm()))
-                .unwrap_or(k);
-            rows.swap(k, pivot);
-            if rows[k][k] == Complex64::ZERO {
-                return Err(MixerError(
-                    "the recurrence has no unique periodic solution".to_owned(),
-                ));
-            }
-            let (above, below) = rows.split_at_mut(k + 1);
-            for row in below {
-                let factor = row[k] / above[k][k];
-                for (x, y) in row.iter_mut().zip(&above[k]).skip(k) {
-                    *x -= factor * y;
-                }
-            }
-        }
-        let mut h = vec![Complex64::ZERO; s];
-        for n in (0..s).rev() {
-            let known: Complex64 = (n + 1..s).map(|m| rows[n][m] * h[m]).sum();
-            h[n] = (rows[n][s] - known) / rows[n][n];
-        }
-        Ok(h)
-    }
-}
-
-fn dot(a: &[Complex64], b: &[Complex64]) -> Complex64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

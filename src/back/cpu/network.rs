@@ -3,23 +3,22 @@
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
 use super::flips::{FlipError, Flips};
+use super::gradient::GradientCode;
 use super::jit::Listing;
 use super::simd::Real;
 use super::work::work;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
-use crate::pass::reverse::parameter_gradients;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 /// `log psi` of one network on one lattice in working precision `T`, and
 /// everything derived from it.
 pub struct CpuNetwork<T: Real> {
     full: Compiled<T>,
-    /// Compiled when gradients are first asked for.
-    gradient: OnceLock<Compiled<T>>,
-    /// Compiled when a background is first asked for.
+    gradient: GradientCode<T>,
+    /// Compiled when local changes are first asked for.
     flips: OnceLock<Result<Flips<T>, FlipError>>,
     updates: Updates,
 }
@@ -43,8 +42,8 @@ impl<T: Real> CpuNetwork<T> {
     /// See [`CompileError`].
     pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
         Ok(CpuNetwork {
+            gradient: GradientCode::new(&graph, lattice, theta)?,
             full: Compiled::new(graph, lattice, theta, false)?,
-            gradient: OnceLock::new(),
             flips: OnceLock::new(),
             updates: Updates::default(),
         })
@@ -96,27 +95,20 @@ impl<T: Real> CpuNetwork<T> {
     /// # Errors
     /// See [`CompileError`].
     pub fn try_set_params(&mut self, theta: &[f64]) -> Result<(), CompileError> {
-        self.full.set_params(theta)?;
-        if let Some(g) = self.gradient.get_mut() {
-            g.set_params(theta)?;
-        }
+        // nothing changes unless everything can
+        let full = self.full.prepare(theta)?;
+        let gradient = self.gradient.prepare(theta)?;
+        self.full.install(full);
+        self.gradient.install(gradient);
         if let Some(Ok(flips)) = self.flips.get_mut() {
             flips.set_params(&self.full)?;
         }
         Ok(())
     }
 
-    fn compile_gradient(&self) -> Result<Compiled<T>, CompileError> {
-        let graph = self.full.graph();
-        let mut extended = graph.clone();
-        let mut outputs = Vec::new();
-        for &o in &graph.outputs {
-            let reversed = parameter_gradients(&extended, o)?;
-            extended = reversed.graph;
-            outputs.extend(reversed.gradients);
-        }
-        extended.outputs = outputs;
-        Compiled::new(extended, self.full.lattice(), self.full.params(), false)
+    /// The loop-level programs of the derivative: sites, then parameters.
+    pub fn gradient_programs(&self) -> [&Program; 2] {
+        self.gradient.programs()
     }
 }
 
@@ -139,36 +131,12 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.full.params()
     }
     fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
-        assert_eq!(
-            batch.len(),
-            out.len() * self.lattice().sites(),
-            "one result per configuration"
-        );
-        let slots: Vec<Mutex<Complex64>> =
-            out.iter().map(|_| Mutex::new(Complex64::ZERO)).collect();
-        self.full.evaluate(batch, &|sample, value| {
-            let z = Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0));
-            *slots[sample].lock().unwrap_or_else(|e| e.into_inner()) = z;
+        self.full.evaluate(batch, out, &|value| {
+            Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0))
         });
-        for (out, slot) in out.iter_mut().zip(slots) {
-            *out = slot.into_inner().unwrap_or_else(|e| e.into_inner());
-        }
     }
     fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
-        let count = self.param_count();
-        if self.gradient.get().is_none() {
-            match self.compile_gradient() {
-                Ok(g) => drop(self.gradient.set(g)),
-                Err(e) => panic!("every graph that evaluates has gradients: {e}"),
-            }
-        }
-        let Some(gradient) = self.gradient.get() else {
-            return;
-        };
-        gradient.evaluate(batch, &|sample, values| {
-            let (re, im) = values.split_at(count);
-            row(sample, re, im);
-        });
+        self.gradient.run(batch, row);
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         let mut background = Updated {

@@ -47,6 +47,8 @@ pub fn work(program: &Program) -> f64 {
             Step::Patch { rows, .. } | Step::Unpatch { rows, .. } => {
                 rows.iter().map(|(x, _, o)| site(x).max(site(o))).sum()
             }
+            // products of gradients only: never part of an update
+            Step::PoolProduct { .. } | Step::Correlate { .. } => 0.0,
             Step::Reference { operands, out, .. } => {
                 let rows = operands.iter().flatten().flatten().chain(out);
                 100.0 * rows.map(site).sum::<f64>()

@@ -176,6 +176,7 @@ impl Elaborator<'_> {
             );
         }
         let call_span = args.span;
+        self.step(call_span)?;
         let bound = self.bind_args(name, params, args)?;
         let scoped = self.owns_params(module, index, 0);
         if let (Some(label), false) = (label, scoped) {

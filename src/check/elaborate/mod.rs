@@ -22,6 +22,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// More values than this is a mistake (a `repeat` bound, say), not a network.
 const MAX_VALUES: usize = 200_000;
+/// More statements, turns of a `repeat` and calls than this never end in practice.
+const MAX_STEPS: usize = 1_000_000;
 /// Deeper inlining than this is recursion.
 const MAX_DEPTH: usize = 64;
 
@@ -81,6 +83,9 @@ pub(super) struct Elaborator<'a> {
     params: Vec<ParamInfo>,
     param_index: HashMap<String, (ParamId, ValueId)>,
     mixers: Vec<MixerUse>,
+    bindings: Vec<(String, ValueId)>,
+    /// Statements, turns and calls so far.
+    steps: usize,
     frames: Vec<Frame>,
     /// Calls being inlined: callee, call site, the callee's role.
     via: Vec<(String, Span, Option<String>)>,
@@ -112,6 +117,8 @@ impl<'a> Elaborator<'a> {
             params: Vec::new(),
             param_index: HashMap::new(),
             mixers: Vec::new(),
+            bindings: Vec::new(),
+            steps: 0,
             frames: Vec::new(),
             via: Vec::new(),
             path: Vec::new(),
@@ -137,6 +144,30 @@ impl<'a> Elaborator<'a> {
             .map(|v| v.1)
             .find(|s| !self.modules.in_std(*s))
             .unwrap_or(span)
+    }
+
+    /// Counts a statement, a turn or a call, so that elaboration ends.
+    fn step(&mut self, span: Span) -> R<()> {
+        self.steps += 1;
+        match self.steps.cmp(&MAX_STEPS) {
+            std::cmp::Ordering::Less => Ok(()),
+            std::cmp::Ordering::Equal => {
+                let d = Diagnostic::new(
+                    Code::E0002,
+                    format!("the network takes more than {MAX_STEPS} steps to write out"),
+                    span,
+                    "given up here",
+                )
+                .help("`repeat` and functions are written out in full; use fewer turns and calls");
+                Err(self.report(d))
+            }
+            std::cmp::Ordering::Greater => Err(Reported),
+        }
+    }
+
+    /// Whether elaboration was given up.
+    fn exhausted(&self) -> bool {
+        self.values.len() >= MAX_VALUES || self.steps >= MAX_STEPS
     }
 
     /// Where a value comes from: its expression, or the user's call that led
@@ -387,6 +418,7 @@ pub(super) fn network(
                     values: std::mem::take(&mut e.values),
                     params: std::mem::take(&mut e.params),
                     mixers: std::mem::take(&mut e.mixers),
+                    bindings: std::mem::take(&mut e.bindings),
                     log_psi,
                 };
                 info.mixers.dedup_by(|a, b| a.output == b.output);

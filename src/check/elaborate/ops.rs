@@ -190,14 +190,8 @@ impl Elaborator<'_> {
                 span,
                 "axes are aligned from the last and must agree or be 1",
             )
-            .also(
-                self.place_of(a),
-                format!("this is {}", show_type(&ta)),
-            )
-            .also(
-                self.place_of(b),
-                format!("this is {}", show_type(&tb)),
-            );
+            .also(self.place_of(a), format!("this is {}", show_type(&ta)))
+            .also(self.place_of(b), format!("this is {}", show_type(&tb)));
             return Err(self.report(d));
         };
         let kind = match f {
@@ -236,14 +230,8 @@ impl Elaborator<'_> {
                     span,
                     "combined here",
                 )
-                .also(
-                    self.place_of(a),
-                    format!("this is {}", self.describe(a)),
-                )
-                .also(
-                    self.place_of(b),
-                    format!("this is {}", self.describe(b)),
-                )
+                .also(self.place_of(a), format!("this is {}", self.describe(a)))
+                .also(self.place_of(b), format!("this is {}", self.describe(b)))
                 .help("bring both to the same tokens with `patch`");
                 Err(self.report(d))
             }
@@ -329,14 +317,8 @@ impl Elaborator<'_> {
                     show_shape(&sb[..1])
                 ),
             )
-            .also(
-                self.place_of(a),
-                format!("this is {}", self.describe(a)),
-            )
-            .also(
-                self.place_of(b),
-                format!("this is {}", self.describe(b)),
-            );
+            .also(self.place_of(a), format!("this is {}", self.describe(a)))
+            .also(self.place_of(b), format!("this is {}", self.describe(b)));
             return Err(self.report(d));
         }
         let letters: Vec<char> = ('a'..='z').collect();

@@ -24,7 +24,7 @@ impl Elaborator<'_> {
                     "unreachable",
                 );
             }
-            if self.values.len() >= MAX_VALUES {
+            if self.exhausted() {
                 return Err(Reported);
             }
             if self.statement(stmt).is_err() {
@@ -35,6 +35,7 @@ impl Elaborator<'_> {
     }
 
     fn statement(&mut self, stmt: &Stmt) -> R<()> {
+        self.step(stmt.span)?;
         match &stmt.kind {
             StmtKind::Let {
                 pattern,
@@ -145,7 +146,9 @@ impl Elaborator<'_> {
                     if let Some(v) = var {
                         self.bind(v, Val::Static(Static::Int(turn)), false);
                     }
-                    let r = self.block_in_scope(body);
+                    let r = self
+                        .step(stmt.span)
+                        .and_then(|()| self.block_in_scope(body));
                     self.frame().scopes.pop();
                     self.sharing -= usize::from(share);
                     if let Some(saved) = scopes_before {
@@ -154,7 +157,7 @@ impl Elaborator<'_> {
                     self.path.pop();
                     if r.is_err() {
                         result = r;
-                        if self.values.len() >= MAX_VALUES {
+                        if self.exhausted() {
                             break;
                         }
                     }
@@ -246,6 +249,7 @@ impl Elaborator<'_> {
             ));
             self.report(d);
         }
+        self.record(name, &val);
         if let Val::Tensor(id) = val {
             let path = self.scope_path(&name.name);
             let depth = self.via.len();
@@ -262,7 +266,16 @@ impl Elaborator<'_> {
         checked
     }
 
+    /// Remembers what the network's own statements bind.
+    fn record(&mut self, name: &Ident, val: &Val) {
+        if let (Val::Tensor(id), 1) = (val, self.frames.len()) {
+            let path = self.scope_path(&name.name);
+            self.bindings.push((path, *id));
+        }
+    }
+
     fn assign(&mut self, name: &Ident, val: Val) -> R<()> {
+        self.record(name, &val);
         let frame = self
             .frames
             .last_mut()

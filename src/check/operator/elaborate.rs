@@ -87,6 +87,8 @@ pub(super) struct Elaborator<'a> {
     pub(super) next_variable: u32,
     /// Function calls around the present expression.
     pub(super) depth: usize,
+    /// Function calls so far.
+    pub(super) calls: usize,
 }
 
 impl<'a> Elaborator<'a> {
@@ -98,6 +100,7 @@ impl<'a> Elaborator<'a> {
             mentioned: Vec::new(),
             next_variable: 0,
             depth: 0,
+            calls: 0,
         }
     }
 

@@ -250,7 +250,8 @@ impl<S: Sink> Expansion<'_, S> {
         let [a, b] = product.factors.as_slice() else {
             return Ok(false);
         };
-        let diagonal = a.pauli == Pauli::Z && b.pauli == Pauli::Z && product.quarter.is_multiple_of(2);
+        let diagonal =
+            a.pauli == Pauli::Z && b.pauli == Pauli::Z && product.quarter.is_multiple_of(2);
         let invariant = |number: &Number| !number.depends_on_position();
         if !diagonal
             || !invariant(&product.number)

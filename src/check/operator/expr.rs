@@ -239,6 +239,22 @@ impl Elaborator<'_> {
         body: impl FnOnce(&mut Self) -> Result<T, Reported>,
     ) -> Result<T, Reported> {
         const DEPTH_LIMIT: usize = 48;
+        const CALL_LIMIT: usize = 200_000;
+        self.calls += 1;
+        if self.calls == CALL_LIMIT {
+            return self.fail(
+                Diagnostic::new(
+                    Code::E0002,
+                    format!("the operator takes more than {CALL_LIMIT} function calls"),
+                    span,
+                    "given up here",
+                )
+                .help("functions are written out in full; use fewer calls"),
+            );
+        }
+        if self.calls > CALL_LIMIT {
+            return Err(Reported);
+        }
         if self.depth >= DEPTH_LIMIT {
             return self.fail(
                 Diagnostic::new(

@@ -110,12 +110,7 @@ impl Spectrum {
     ///
     /// # Panics
     /// If there is no such level.
-    pub fn overlap(
-        &self,
-        level: usize,
-        psi: &[Complex64],
-        mirrored: bool,
-    ) -> Result<f64, EdError> {
+    pub fn overlap(&self, level: usize, psi: &[Complex64], mirrored: bool) -> Result<f64, EdError> {
         let (expected, given) = (1 << self.basis.sites(), psi.len());
         if expected != given {
             return Err(EdError::Length { expected, given });

@@ -38,7 +38,8 @@ fn dense_spectrum(operator: &Operator) -> Vec<f64> {
 
 #[test]
 fn the_sectors_together_make_the_spectrum() {
-    let models: [&[(f64, &[(usize, Pauli)])]; 5] = [
+    type Model = &'static [(f64, &'static [(usize, Pauli)])];
+    let models: [Model; 5] = [
         &[(-1.0, &[(0, Z), (1, Z)]), (-0.7, &[(0, X)])],
         &[
             (0.5, &[(0, X), (1, X)]),

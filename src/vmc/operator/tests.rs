@@ -68,8 +68,8 @@ fn assert_equal(operator: &Operator, dense: &Dense) {
             assert!(element.norm() > 0.0);
             entries[column] = element;
         });
-        for column in 0..dense.dim {
-            let difference = entries[column] - dense.entries[row * dense.dim + column];
+        for (column, entry) in entries.iter().enumerate() {
+            let difference = entry - dense.entries[row * dense.dim + column];
             assert!(difference.norm() < 1e-12, "<{row:b}|H|{column:b}>");
         }
     }

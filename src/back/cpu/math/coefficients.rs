@@ -170,7 +170,7 @@ pub(super) const HALF_PI_32: [f64; 3] = [
 
 /// pi/2 as a sum of three `f64`.
 pub(super) const HALF_PI_64: [f64; 3] = [
-    1.5707963267948966,
+    std::f64::consts::FRAC_PI_2,
     6.123233995736766e-17,
     -1.4973849048591698e-33,
 ];

@@ -133,11 +133,11 @@ impl Lanes<'_, '_> {
             v,
         )
     }
-    fn to_int(&mut self, v: Value) -> Value {
+    fn as_int(&mut self, v: Value) -> Value {
         let ty = self.int_ty();
         self.cast(ty, v)
     }
-    fn to_float(&mut self, v: Value) -> Value {
+    fn as_float(&mut self, v: Value) -> Value {
         let ty = self.ty();
         self.cast(ty, v)
     }
@@ -176,7 +176,7 @@ impl Lanes<'_, '_> {
     /// `if a (cc) b { x } else { y }`, lane by lane.
     pub fn select(&mut self, cc: FloatCC, (a, b): (Value, Value), x: Value, y: Value) -> Value {
         let mask = self.b.ins().fcmp(cc, a, b);
-        let mask = self.to_float(mask);
+        let mask = self.as_float(mask);
         self.b.ins().bitselect(mask, x, y)
     }
     /// Horner's rule, coefficients from the constant term up.
@@ -195,10 +195,10 @@ impl Lanes<'_, '_> {
     fn pow2(&mut self, n: Value) -> Value {
         let shift = self.constant(self.magic() + self.bias());
         let t = self.add(n, shift);
-        let t = self.to_int(t);
+        let t = self.as_int(t);
         let bits = self.mantissa_bits();
         let t = self.b.ins().ishl_imm_u(t, bits);
-        self.to_float(t)
+        self.as_float(t)
     }
     /// Nearest integer of a small number, as a number.
     fn round(&mut self, x: Value) -> Value {
@@ -271,7 +271,7 @@ impl Lanes<'_, '_> {
                 0x4330_0000_0000_0000,
             ),
         );
-        let bits = self.to_int(y);
+        let bits = self.as_int(y);
         let offset = self.int_constant(one - root_half);
         let bits = self.b.ins().iadd(bits, offset);
         let width = self.mantissa_bits();
@@ -279,7 +279,7 @@ impl Lanes<'_, '_> {
         let k = {
             let carrier = self.int_constant(exponent_one);
             let k = self.b.ins().bor(k, carrier);
-            let k = self.to_float(k);
+            let k = self.as_float(k);
             let base =
                 self.constant(self.pick(8_388_608.0 + 127.0, 4_503_599_627_370_496.0 + 1023.0));
             let k = self.sub(k, base);
@@ -290,7 +290,7 @@ impl Lanes<'_, '_> {
             let root = self.int_constant(root_half);
             let m = self.b.ins().band(bits, mask);
             let m = self.b.ins().iadd(m, root);
-            self.to_float(m)
+            self.as_float(m)
         };
         let unit = self.constant(1.0);
         let f = self.sub(m, unit);
@@ -376,10 +376,10 @@ impl Lanes<'_, '_> {
     }
     fn copy_sign(&mut self, magnitude: Value, sign: Value) -> Value {
         let bit = self.int_constant(self.pick(0x8000_0000, 0x8000_0000_0000_0000));
-        let (m, s) = (self.to_int(magnitude), self.to_int(sign));
+        let (m, s) = (self.as_int(magnitude), self.as_int(sign));
         let s = self.b.ins().band(s, bit);
         let r = self.b.ins().bor(m, s);
-        self.to_float(r)
+        self.as_float(r)
     }
     /// `log cosh x`, relative error small also near 0.
     pub fn log_cosh(&mut self, x: Value) -> Value {
@@ -410,7 +410,7 @@ impl Lanes<'_, '_> {
         let t = self.fma(x, scale, magic);
         let n = self.sub(t, magic);
         let quadrant = {
-            let bits = self.to_int(t);
+            let bits = self.as_int(t);
             let quarter = self.int_constant(quarter);
             self.b.ins().iadd(bits, quarter)
         };
@@ -435,15 +435,15 @@ impl Lanes<'_, '_> {
         let one = self.int_constant(1);
         let odd = self.b.ins().band(quadrant, one);
         let odd = self.b.ins().icmp(IntCC::Equal, odd, one);
-        let odd = self.to_float(odd);
+        let odd = self.as_float(odd);
         let value = self.b.ins().bitselect(odd, cosine, sine);
         let two = self.int_constant(2);
         let flip = self.b.ins().band(quadrant, two);
         let distance = self.pick(30, 62);
         let flip = self.b.ins().ishl_imm_u(flip, distance);
-        let value = self.to_int(value);
+        let value = self.as_int(value);
         let value = self.b.ins().bxor(value, flip);
-        let fast = self.to_float(value);
+        let fast = self.as_float(value);
         let a = self.abs(x);
         let edge = self.constant(self.pick(8192.0, 1e6));
         let beyond = self.b.ins().fcmp(FloatCC::UnorderedOrGreaterThan, a, edge);

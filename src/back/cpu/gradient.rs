@@ -1,0 +1,305 @@
+//! Gradients of `log psi` with respect to the parameters.
+//!
+//! The graph is cut where values that depend on parameters alone meet values
+//! that depend on the configuration. Above the cut, code on sites gives the
+//! derivatives with respect to the values at the cut, sample by sample. Below
+//! it, the chain from there to the parameters is a program without sites that
+//! many samples go through at once. Values at the cut (recurrence coefficients,
+//! kernels, weights) are computed once per parameter set.
+
+use super::compiled::{CompileError, Compiled, Prepared};
+use super::constants::{ConstantError, tensors};
+use super::simd::Real;
+use crate::interp::{Context, Operand, Tensor, eval_node};
+use crate::ir::{Graph, GraphParam, Lattice, NodeId, Op, ZipFn};
+use crate::kernel::Program;
+use crate::pass::reverse::{ReverseError, gradient, pullback};
+use rayon::prelude::*;
+
+/// Compiled derivatives of one network on one lattice.
+pub struct GradientCode<T: Real> {
+    /// The original graph.
+    graph: Graph,
+    cut: Vec<NodeId>,
+    /// Configurations to derivatives at the cut, output after output.
+    above: Compiled<T>,
+    /// Derivatives at the cut to derivatives with respect to parameters.
+    below: Compiled<T>,
+    /// Outputs of the network: real part, imaginary part.
+    outputs: usize,
+    /// Numbers at the cut, and parameters.
+    lengths: [usize; 2],
+}
+
+impl<T: Real> GradientCode<T> {
+    /// Differentiates and compiles a graph whose outputs are single numbers.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn new(graph: &Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
+        let cut = cut(graph);
+        let below = Compiled::with_inputs(
+            below(graph, &cut)?,
+            lattice,
+            theta,
+            &(0..cut.len())
+                .map(|k| (graph.params.len() + k) as u32)
+                .collect::<Vec<_>>(),
+            false,
+        )?;
+        let values = values_at(graph, &cut, below.program(), theta)?;
+        let above = Compiled::new(above(graph, &cut)?, lattice, &values, false)?;
+        Ok(GradientCode {
+            graph: graph.clone(),
+            cut,
+            above,
+            below,
+            outputs: graph.outputs.len(),
+            lengths: [values.len(), theta.len()],
+        })
+    }
+
+    /// What new parameters change.
+    ///
+    /// # Errors
+    /// Parameters that define no network.
+    pub fn prepare(&self, theta: &[f64]) -> Result<[Prepared<T>; 2], CompileError> {
+        let below = self.below.prepare(theta)?;
+        let values = values_at(&self.graph, &self.cut, self.below.program(), theta)?;
+        Ok([self.above.prepare(&values)?, below])
+    }
+
+    /// Puts prepared parameters in force.
+    pub fn install(&mut self, [above, below]: [Prepared<T>; 2]) {
+        self.above.install(above);
+        self.below.install(below);
+    }
+
+    /// The loop-level programs above and below the cut.
+    pub fn programs(&self) -> [&Program; 2] {
+        [self.above.program(), self.below.program()]
+    }
+
+    /// Calls `row(sample, re, im)` with the gradient of every configuration, from
+    /// several threads; `im` is empty for real networks.
+    ///
+    /// # Panics
+    /// If the batch is not a whole number of configurations.
+    pub fn run(&self, batch: &[i8], row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
+        let sites = self.above.lattice().sites();
+        assert!(batch.len().is_multiple_of(sites), "whole configurations");
+        let count = batch.len() / sites;
+        let fair = count.div_ceil(rayon::current_num_threads());
+        let samples = fair.clamp(1, self.below.samples_at_a_time());
+        batch
+            .par_chunks(samples * sites)
+            .enumerate()
+            .for_each(|(k, spins)| self.chunk(spins, k * samples, row));
+    }
+
+    fn chunk(&self, spins: &[i8], first: usize, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
+        let count = spins.len() / self.above.lattice().sites();
+        let [inner, params] = self.lengths;
+        let mut at_cut = Vec::with_capacity(count * self.outputs * inner);
+        self.above
+            .evaluate_here(spins, &mut |_, values| at_cut.extend_from_slice(values));
+        let part = |output: usize, sample: usize| {
+            let start = (sample * self.outputs + output) * inner;
+            &at_cut[start..start + inner]
+        };
+        let mut im = vec![0.0; if self.outputs > 1 { count * params } else { 0 }];
+        if self.outputs > 1 {
+            self.below
+                .map_here(count, &|s| part(1, s), &mut |s, values| {
+                    im[s * params..(s + 1) * params].copy_from_slice(values);
+                });
+        }
+        self.below
+            .map_here(count, &|s| part(0, s), &mut |s, values| {
+                let im = if im.is_empty() {
+                    &[]
+                } else {
+                    &im[s * params..(s + 1) * params]
+                };
+                row(first + s, values, im);
+            });
+    }
+}
+
+/// For every node whether it depends on the configuration and on parameters.
+fn dependence(graph: &Graph) -> Vec<(bool, bool)> {
+    let mut of: Vec<(bool, bool)> = Vec::with_capacity(graph.len());
+    for id in graph.ids() {
+        let mut d = match graph.op(id) {
+            Op::Spins => (true, false),
+            Op::Param(_) => (false, true),
+            _ => (false, false),
+        };
+        for a in graph.args(id) {
+            let (spins, params) = of[a.index()];
+            d = (d.0 || spins, d.1 || params);
+        }
+        of.push(d);
+    }
+    of
+}
+
+/// The nodes that depend on parameters alone and meet the configuration.
+/// Broadcasts are passed: their operands are smaller.
+fn cut(graph: &Graph) -> Vec<NodeId> {
+    let of = dependence(graph);
+    let mut live = vec![false; graph.len()];
+    let mut inside = vec![false; graph.len()];
+    for o in &graph.outputs {
+        live[o.index()] = true;
+    }
+    for id in graph.ids().rev().filter(|id| of[id.index()].0) {
+        if live[id.index()] {
+            graph.args(id).iter().for_each(|a| live[a.index()] = true);
+        }
+    }
+    for id in graph.ids().rev() {
+        let k = id.index();
+        let fixed = live[k] && !of[k].0 && of[k].1;
+        if fixed && matches!(graph.op(id), Op::Broadcast) {
+            graph.args(id).iter().for_each(|a| live[a.index()] = true);
+        } else {
+            inside[k] = fixed;
+        }
+    }
+    graph.ids().filter(|id| inside[id.index()]).collect()
+}
+
+/// The graph with the nodes of the cut as its parameters, and the derivatives of
+/// all outputs with respect to them.
+fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
+    let of = dependence(graph);
+    let mut top = Graph::default();
+    let mut placed: Vec<Option<NodeId>> = vec![None; graph.len()];
+    for id in graph.ids() {
+        let ty = graph.ty(id).clone();
+        let copy = if cut.contains(&id) {
+            let index = top.params.len() as u32;
+            top.params.push(GraphParam {
+                path: format!("cut_{}", id.index()),
+                ty: ty.clone(),
+            });
+            Some(top.push(Op::Param(index), &[], ty))
+        } else {
+            let args: Option<Vec<NodeId>> =
+                graph.args(id).iter().map(|a| placed[a.index()]).collect();
+            // what lies below the cut is not needed above it
+            let wanted = !matches!(graph.op(id), Op::Param(_));
+            args.filter(|_| wanted)
+                .map(|args| top.push(graph.op(id).clone(), &args, ty))
+        };
+        debug_assert!(copy.is_some() || !of[id.index()].0 || !graph.outputs.contains(&id));
+        placed[id.index()] = copy;
+    }
+    let wanted: Vec<NodeId> = cut.iter().filter_map(|c| placed[c.index()]).collect();
+    let mut gradients = Vec::new();
+    for o in &graph.outputs {
+        let Some(output) = placed[o.index()] else {
+            return Err(ReverseError::NotScalar(o.index()).into());
+        };
+        let reversed = gradient(&top, output, &wanted)?;
+        top = reversed.graph;
+        gradients.extend(reversed.gradients);
+    }
+    top.outputs = gradients;
+    Ok(top)
+}
+
+/// The derivatives with respect to all parameters from those at the cut, which
+/// are further parameters.
+fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
+    let mut bottom = graph.clone();
+    let mut cotangents = Vec::with_capacity(cut.len());
+    for &c in cut {
+        let ty = graph.ty(c).clone();
+        let index = bottom.params.len() as u32;
+        bottom.params.push(GraphParam {
+            path: format!("d_{}", c.index()),
+            ty: ty.clone(),
+        });
+        cotangents.push((c, bottom.push(Op::Param(index), &[], ty)));
+    }
+    // one node per parameter, also for those nobody reads
+    let uses: Vec<(usize, NodeId)> = graph
+        .ids()
+        .filter_map(|id| match graph.op(id) {
+            Op::Param(k) => Some((*k as usize, id)),
+            _ => None,
+        })
+        .collect();
+    let wanted: Vec<NodeId> = uses.iter().map(|u| u.1).collect();
+    let reversed = pullback(&bottom, &cotangents, &wanted)?;
+    let mut bottom = reversed.graph;
+    let mut outputs = Vec::with_capacity(graph.params.len());
+    for (k, p) in graph.params.iter().enumerate() {
+        let mut sum: Option<NodeId> = None;
+        for (_, &g) in uses
+            .iter()
+            .zip(&reversed.gradients)
+            .filter(|(u, _)| u.0 == k)
+        {
+            sum = Some(match sum {
+                None => g,
+                Some(s) => bottom
+                    .add(Op::Zip(ZipFn::Add), &[s, g])
+                    .map_err(ReverseError::from)?,
+            });
+        }
+        outputs.push(match sum {
+            Some(g) => g,
+            None => {
+                let zero = bottom
+                    .add(Op::Number(0.0), &[])
+                    .map_err(ReverseError::from)?;
+                bottom.push(Op::Broadcast, &[zero], p.ty.clone())
+            }
+        });
+    }
+    bottom.outputs = outputs;
+    Ok(bottom)
+}
+
+/// The values at the cut, one after the other.
+fn values_at(
+    graph: &Graph,
+    cut: &[NodeId],
+    program: &Program,
+    theta: &[f64],
+) -> Result<Vec<f64>, CompileError> {
+    let evaluate = || {
+        let params = tensors(graph, program, theta, &[])?;
+        let spins = vec![1; program.lattice.sites()];
+        let context = Context::new(program.lattice, &params, &spins)?;
+        let mut needed = vec![false; graph.len()];
+        cut.iter().for_each(|c| needed[c.index()] = true);
+        for id in graph.ids().rev() {
+            if needed[id.index()] {
+                graph.args(id).iter().for_each(|a| needed[a.index()] = true);
+            }
+        }
+        let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
+        for id in graph.ids().filter(|id| needed[id.index()]) {
+            let operands: Vec<Operand> = graph
+                .args(id)
+                .iter()
+                .filter_map(|a| {
+                    let value = values[a.index()].as_ref()?;
+                    Some(Operand {
+                        ty: graph.ty(*a),
+                        value,
+                    })
+                })
+                .collect();
+            let value = eval_node(graph.op(id), graph.ty(id), &operands, &context)?;
+            values[id.index()] = Some(value);
+        }
+        let at_cut = cut.iter().filter_map(|c| values[c.index()].as_ref());
+        Ok::<_, crate::interp::EvalError>(at_cut.flat_map(|t| t.data.iter().copied()).collect())
+    };
+    Ok(evaluate().map_err(ConstantError::from)?)
+}

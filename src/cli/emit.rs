@@ -1,0 +1,79 @@
+//! `dnetc emit`
+
+use super::common::{
+    CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print, write_atomically,
+};
+use crate::back::cpu::network::CpuNetwork;
+use crate::ir::lower;
+use crate::kernel::lower::lower as lower_to_loops;
+use crate::run::network::Precision;
+use std::path::PathBuf;
+
+/// Arguments of `emit`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// What to print
+    #[arg(long, value_enum)]
+    target: Target,
+    #[command(flatten)]
+    lattice: LatticeArgs,
+    #[command(flatten)]
+    params: ParamArgs,
+    /// Working precision of native code
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// Loops over rows, shared by all back ends
+    KernelIr,
+    /// Cranelift IR of the fused loops
+    Clif,
+    /// Disassembly of the fused loops
+    Asm,
+}
+
+/// Prints the code of log psi.
+pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
+    let (program, info) = args.network.check(ui)?;
+    let lattice = args
+        .lattice
+        .lattice(info.lattice)?
+        .ok_or_else(|| CliError::new("code is made for one lattice", "say which: `--sites 100`"))?;
+    check_lattice(&program, &info, lattice)?;
+    let lowered = lower(&info);
+    let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
+    let text = if args.target == Target::KernelIr {
+        lower_to_loops(&lowered.graph, lattice, &[])
+            .map_err(|e| plain(&e))?
+            .to_string()
+    } else {
+        let theta = args.params.load(&program, &info, &lowered, lattice)?.flat();
+        let graph = lowered.graph;
+        let listing = match args.precision {
+            Precision::F32 => CpuNetwork::<f32>::listing(graph, lattice, &theta),
+            Precision::F64 => CpuNetwork::<f64>::listing(graph, lattice, &theta),
+        }
+        .map_err(|e| plain(&e))?;
+        let parts = if args.target == Target::Clif {
+            listing.clif
+        } else {
+            listing.asm
+        };
+        parts
+            .iter()
+            .map(|part| format!("{}\n", part.trim_end()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    match &args.output {
+        Some(path) => write_atomically(path, text.as_bytes()),
+        None => print(&text),
+    }
+}
