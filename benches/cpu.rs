@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench cpu -- [sites ...]`
 
-use dnet::back::cpu::network::CpuNetwork;
+use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
 use dnet::ir::{Boundary, Lattice, lower};
 use dnet::run::WaveFunction;
@@ -77,6 +77,28 @@ fn main() {
         println!(
             "N {n}: compile {compile:.1} ms, set_params {params:.0}, log_psi {one:.1}, in a batch of 64 {batched:.1}, gradient {gradient:.1}, in a batch of 64 {gradients:.1} (processor time)"
         );
+        let mut flips = vec![Complex64::ZERO; n];
+        let mut background = |updates| {
+            network.set_updates(updates);
+            network.background(&spins).single_flips(&mut flips);
+            median_us(|| network.background(&spins).single_flips(&mut flips)) / n as f64
+        };
+        let abacus = background(Updates::Abacus);
+        let full = if n <= 1000 {
+            background(Updates::Full)
+        } else {
+            f64::NAN
+        };
+        let automatic = background(Updates::Automatic);
+        println!("  per flip: abacus {abacus:.3}, full (wall) {full:.3}, automatic {automatic:.3}");
+        match network.flips() {
+            Ok(f) => println!(
+                "  estimated work per flip: abacus {:.0}, full {:.0}",
+                f.work() / n as f64,
+                dnet::back::cpu::work::work(network.program())
+            ),
+            Err(e) => println!("  no flip program: {e}"),
+        }
         if std::env::var_os("DNET_PROFILE").is_some() {
             println!("{}", network.program());
             println!("{}", network.gradient_programs()[0]);

@@ -25,14 +25,28 @@ use std::rc::Rc;
 /// # Errors
 /// Tokens that do not tile the lattice, and operations without kernels.
 pub fn lower(graph: &Graph, lattice: Lattice, inputs: &[u32]) -> Result<Program, LowerError> {
-    let mut lowering = Lowering::new(graph, lattice, inputs)?;
+    lower_with_sites(graph, lattice, inputs, &[])
+}
+
+/// As [`lower`], with the values of some nodes on sites as further results
+/// ([`Program::site_outputs`]): element after element, node after node.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_with_sites(
+    graph: &Graph,
+    lattice: Lattice,
+    inputs: &[u32],
+    sites: &[NodeId],
+) -> Result<Program, LowerError> {
+    let mut lowering = Lowering::new(graph, lattice, inputs, sites)?;
     for id in graph.ids() {
         if lowering.facts.live[id.index()] && lowering.facts.dynamic[id.index()] {
             let value = lowering.node(id)?;
             lowering.values[id.index()] = value;
         }
     }
-    lowering.finish()
+    lowering.finish(sites)
 }
 
 /// What is known about every node before code is made.
@@ -144,7 +158,12 @@ fn row_shape(lattice: Lattice, ty: &NodeType) -> Result<Vec<usize>, EvalError> {
 }
 
 impl Facts {
-    fn new(graph: &Graph, lattice: Lattice, inputs: &[u32]) -> Result<Facts, LowerError> {
+    fn new(
+        graph: &Graph,
+        lattice: Lattice,
+        inputs: &[u32],
+        sites: &[NodeId],
+    ) -> Result<Facts, LowerError> {
         let n = graph.len();
         let mut dynamic = vec![false; n];
         for id in graph.ids() {
@@ -155,7 +174,7 @@ impl Facts {
             };
         }
         let (mut live, mut memory, mut uses) = (vec![false; n], vec![false; n], vec![0.0; n]);
-        for o in &graph.outputs {
+        for o in graph.outputs.iter().chain(sites) {
             live[o.index()] = true;
             memory[o.index()] = true;
         }
@@ -223,8 +242,13 @@ fn halos(graph: &Graph) -> HashMap<Token, [usize; 2]> {
 }
 
 impl<'g> Lowering<'g> {
-    fn new(graph: &'g Graph, lattice: Lattice, inputs: &'g [u32]) -> Result<Self, LowerError> {
-        let facts = Facts::new(graph, lattice, inputs)?;
+    fn new(
+        graph: &'g Graph,
+        lattice: Lattice,
+        inputs: &'g [u32],
+        sites: &[NodeId],
+    ) -> Result<Self, LowerError> {
+        let facts = Facts::new(graph, lattice, inputs, sites)?;
         let halos = halos(graph);
         let mut geometries: Vec<Geometry> = Vec::new();
         for id in graph.ids() {
@@ -248,6 +272,7 @@ impl<'g> Lowering<'g> {
             correlations: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
+            site_outputs: Vec::new(),
             kept: Vec::new(),
         };
         Ok(Lowering {
@@ -791,7 +816,13 @@ impl<'g> Lowering<'g> {
         Ok(value)
     }
 
-    fn finish(mut self) -> Result<Program, LowerError> {
+    fn finish(mut self, sites: &[NodeId]) -> Result<Program, LowerError> {
+        for &o in sites {
+            let at = space(self.graph.ty(o).place);
+            let value = self.operand(o, at)?;
+            let rows = self.rows(&value, at, o)?;
+            self.program.site_outputs.extend(rows);
+        }
         for &o in &self.graph.outputs {
             let at = space(self.graph.ty(o).place);
             let mut value = self.operand(o, at)?;

@@ -259,6 +259,8 @@ pub struct Program {
     pub outputs: Vec<Cell>,
     /// Host-written inputs: (parameter index, first row of its buffer).
     pub inputs: Vec<(u32, BufferId)>,
+    /// Rows on sites that stay readable after a run, in the order asked for.
+    pub site_outputs: Vec<Row>,
     /// Constant nodes whose whole values reference steps read.
     pub kept: Vec<NodeId>,
 }

@@ -75,6 +75,9 @@ impl Assignment {
                 *life = (life.0.min(time), life.1.max(time));
             }
         }
+        for r in &program.site_outputs {
+            life[r.buffer.0 as usize].1 = usize::MAX;
+        }
         for c in &program.outputs {
             if let crate::kernel::Cell::Row(r) = c {
                 life[r.buffer.0 as usize].1 = usize::MAX;

@@ -368,6 +368,8 @@ impl Bound {
                         });
                     }
                 }
+                // one transform serves all channels with the same input
+                bound.sort_by_key(|c| c.x);
                 BoundStep::Mix {
                     mixer: *mixer,
                     geometry,

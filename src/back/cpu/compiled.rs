@@ -3,12 +3,12 @@
 use super::arena::Memory;
 use super::bind::{Bound, KernelPlan};
 use super::constants::{ConstantError, Constants, param_shape, tensors};
-use super::exec::{Executable, Workspace};
+use super::exec::{Executable, SiteValues, Workspace};
 use super::jit::{Compiler, JitError, KernelCode, Listing};
 use super::simd::{Isa, Real};
-use crate::ir::{Graph, Lattice};
-use crate::kernel::lower::lower;
-use crate::kernel::{Geometry, LowerError, Program};
+use crate::ir::{Graph, Lattice, NodeId};
+use crate::kernel::lower::lower_with_sites;
+use crate::kernel::{Geometry, LowerError, Program, Row};
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use std::sync::Mutex;
@@ -100,7 +100,23 @@ impl<T: Real> Compiled<T> {
         inputs: &[u32],
         listing: bool,
     ) -> Result<Self, CompileError> {
-        let program = lower(&graph, lattice, inputs)?;
+        Self::with(graph, lattice, theta, inputs, &[], listing)
+    }
+
+    /// As [`Compiled::with_inputs`], with nodes on sites as further results (see
+    /// [`Compiled::evaluate_sites`]).
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn with(
+        graph: Graph,
+        lattice: Lattice,
+        theta: &[f64],
+        inputs: &[u32],
+        sites: &[NodeId],
+        listing: bool,
+    ) -> Result<Self, CompileError> {
+        let program = lower_with_sites(&graph, lattice, inputs, sites)?;
         let mut compiler = Compiler::new(listing)?;
         let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
         let code = compiler.finish()?;
@@ -292,6 +308,22 @@ impl<T: Real> Compiled<T> {
                 executable.read_outputs(sample, w, values);
                 each(sample, values);
             }
+        });
+    }
+
+    /// Evaluates one configuration; `read` sees the outputs and, for every
+    /// element of the nodes on sites, its values.
+    ///
+    /// # Panics
+    /// If `spins` is not one configuration.
+    pub fn evaluate_sites(&self, spins: &[i8], read: &mut dyn FnMut(&[f64], &[SiteValues<'_, T>])) {
+        assert_eq!(spins.len(), self.program.lattice.sites(), "a configuration");
+        self.working(self.layout(1), |executable, w, values| {
+            executable.run(spins, w);
+            executable.read_outputs(0, w, values);
+            let site_values = |&row: &Row| executable.site_values(row, 0, w);
+            let sites: Vec<_> = self.program.site_outputs.iter().map(site_values).collect();
+            read(values, &sites);
         });
     }
 

@@ -325,7 +325,9 @@ impl<T: Real> Executable<'_, T> {
                 channels,
             } => {
                 let plan = &self.constants.mixers[*mixer];
-                for c in channels {
+                for (k, c) in channels.iter().enumerate() {
+                    // channels are sorted by input
+                    let again = samples == 1 && k > 0 && channels[k - 1].x == c.x;
                     for sample in 0..samples {
                         let x = c.x.map(|o| &*segment(o, sample, geometry));
                         let first = segment(c.out[0].unwrap_or_default(), sample, geometry);
@@ -336,6 +338,7 @@ impl<T: Real> Executable<'_, T> {
                                 x,
                                 [first, segment(o, sample, geometry)],
                                 &mut w.scratch,
+                                again,
                             ),
                             None => plan.run(
                                 geometry,
@@ -343,6 +346,7 @@ impl<T: Real> Executable<'_, T> {
                                 x,
                                 [first, &mut w.spare],
                                 &mut w.scratch,
+                                again,
                             ),
                         }
                     }

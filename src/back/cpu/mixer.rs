@@ -223,7 +223,7 @@ impl<T: Real> Plan<T> {
     /// Complex numbers of scratch memory [`Plan::run`] needs.
     pub fn scratch(&self) -> usize {
         match self {
-            Plan::Fourier(f) => 2 * f.size[0] * f.size[1] + f.scratch,
+            Plan::Fourier(f) => 3 * f.size[0] * f.size[1] + f.scratch,
             Plan::Dense(d) => 2 * d.sites,
         }
     }
@@ -239,6 +239,8 @@ impl<T: Real> Plan<T> {
     /// Applies the mixer to the rows of one or two channels, one sample.
     /// `x` and `out` are segments: real and imaginary part of channel
     /// `channels[0]`, or the real channels `channels[0]` and `channels[1]`.
+    /// `again`: the previous call with this scratch had the same `x`, whose
+    /// transform is then used again.
     pub fn run(
         &self,
         g: &Geometry,
@@ -246,9 +248,10 @@ impl<T: Real> Plan<T> {
         x: [&[T]; 2],
         out: [&mut [T]; 2],
         scratch: &mut [Complex<T>],
+        again: bool,
     ) {
         match self {
-            Plan::Fourier(f) => f.run(g, channels, x, out, scratch),
+            Plan::Fourier(f) => f.run(g, channels, x, out, scratch, again),
             Plan::Dense(d) => d.run(g, channels, x, out, scratch),
         }
     }
@@ -312,27 +315,33 @@ impl<T: Real> Fourier<T> {
         x: [&[T]; 2],
         out: [&mut [T]; 2],
         memory: &mut [Complex<T>],
+        again: bool,
     ) {
         let [nx, ny] = g.extent;
         let total = self.size[0] * self.size[1];
-        let (z, rest) = memory.split_at_mut(total);
+        let (spectrum, rest) = memory.split_at_mut(total);
+        let (z, rest) = rest.split_at_mut(total);
         let (other, scratch) = rest.split_at_mut(total);
-        if total != nx * ny {
-            z.fill(Complex::default());
-        }
-        for ix in 0..nx {
-            let lane = g.origin() + ix * g.stride();
-            let line = &mut z[ix * self.size[1]..][..ny];
-            for ((z, &re), &im) in line.iter_mut().zip(&x[0][lane..]).zip(&x[1][lane..]) {
-                *z = Complex::new(re, im);
+        if !again {
+            if total != nx * ny {
+                spectrum.fill(Complex::default());
             }
+            for ix in 0..nx {
+                let lane = g.origin() + ix * g.stride();
+                let line = &mut spectrum[ix * self.size[1]..][..ny];
+                for ((z, &re), &im) in line.iter_mut().zip(&x[0][lane..]).zip(&x[1][lane..]) {
+                    *z = Complex::new(re, im);
+                }
+            }
+            fourier2(&self.forward, self.size, spectrum, other, scratch);
         }
-        fourier2(&self.forward, self.size, z, other, scratch);
         if self.complex || channels[0] == channels[1] {
-            for (z, s) in z.iter_mut().zip(&self.symbols[channels[0]]) {
-                *z = *z * *s;
+            let symbol = &self.symbols[channels[0]];
+            for ((z, x), s) in z.iter_mut().zip(&*spectrum).zip(symbol) {
+                *z = *x * *s;
             }
         } else {
+            z.copy_from_slice(spectrum);
             self.pair(channels, z);
         }
         fourier2(&self.inverse, self.size, z, other, scratch);

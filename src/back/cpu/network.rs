@@ -2,19 +2,37 @@
 
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
+use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
 use super::simd::Real;
+use super::work::work;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
+use std::sync::OnceLock;
 
 /// `log psi` of one network on one lattice in working precision `T`, and
 /// everything derived from it.
 pub struct CpuNetwork<T: Real> {
     full: Compiled<T>,
     gradient: GradientCode<T>,
+    /// Compiled when local changes are first asked for.
+    flips: OnceLock<Result<Flips<T>, FlipError>>,
+    updates: Updates,
+}
+
+/// How local changes are evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Updates {
+    /// Whatever is estimated to be less work.
+    #[default]
+    Automatic,
+    /// The flip program wherever there is one.
+    Abacus,
+    /// Full evaluation.
+    Full,
 }
 
 impl<T: Real> CpuNetwork<T> {
@@ -26,7 +44,30 @@ impl<T: Real> CpuNetwork<T> {
         Ok(CpuNetwork {
             gradient: GradientCode::new(&graph, lattice, theta)?,
             full: Compiled::new(graph, lattice, theta, false)?,
+            flips: OnceLock::new(),
+            updates: Updates::default(),
         })
+    }
+
+    /// Overrides how local changes are evaluated.
+    pub fn set_updates(&mut self, updates: Updates) {
+        self.updates = updates;
+    }
+
+    /// The compiled flip program, or why flips are evaluated in full.
+    pub fn flips(&self) -> Result<&Flips<T>, &FlipError> {
+        self.flips.get_or_init(|| Flips::new(&self.full)).as_ref()
+    }
+
+    /// The flip program if a number of flips of one configuration is better
+    /// evaluated by it than one by one.
+    fn flips_for(&self, count: usize) -> Option<&Flips<T>> {
+        let flips = match self.updates {
+            Updates::Full => return None,
+            _ => self.flips().ok()?,
+        };
+        let full = work(self.full.program()) * count as f64;
+        (self.updates == Updates::Abacus || flips.work() < full).then_some(flips)
     }
 
     /// The loop-level program of `log psi`.
@@ -59,6 +100,9 @@ impl<T: Real> CpuNetwork<T> {
         let gradient = self.gradient.prepare(theta)?;
         self.full.install(full);
         self.gradient.install(gradient);
+        if let Some(Ok(flips)) = self.flips.get_mut() {
+            flips.set_params(&self.full)?;
+        }
         Ok(())
     }
 
@@ -95,10 +139,12 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.gradient.run(batch, row);
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
-        let mut background = Reevaluation {
+        let mut background = Updated {
             network: self,
             spins: spins.to_vec(),
             log_psi: Complex64::ZERO,
+            asked: 0,
+            ratios: Vec::new(),
         };
         background.log_psi = background.at(&[]);
         Box::new(background)
@@ -113,14 +159,52 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     }
 }
 
-/// Local changes by full evaluation.
-struct Reevaluation<'a, T: Real> {
+/// One configuration. Single flips come from one run of the flip program once
+/// enough of them were asked for to pay for it; everything else is evaluated in
+/// full.
+struct Updated<'a, T: Real> {
     network: &'a CpuNetwork<T>,
     spins: Vec<i8>,
     log_psi: Complex64,
+    /// Single flips evaluated one by one so far.
+    asked: usize,
+    /// All single flips, once known.
+    ratios: Vec<Complex64>,
 }
 
-impl<T: Real> Reevaluation<'_, T> {
+impl<T: Real> Updated<'_, T> {
+    /// Whether all single flips are known, after computing them if `more` further
+    /// ones justify that.
+    fn prepared(&mut self, more: usize) -> bool {
+        if self.ratios.is_empty() && more > 0 {
+            self.asked += more;
+            if let Some(flips) = self.network.flips_for(self.asked) {
+                let mut ratios = vec![Complex64::ZERO; self.spins.len()];
+                flips.ratios(&self.spins, &mut ratios);
+                // windows may read sites beyond an open lattice, where a network
+                // need not be finite
+                if ratios.iter().all(|z| z.is_finite()) {
+                    self.ratios = ratios;
+                }
+            }
+        }
+        !self.ratios.is_empty()
+    }
+    fn full_ratios(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
+        let mut from = 0;
+        for &end in ends {
+            let first = batch.len();
+            batch.extend_from_slice(&self.spins);
+            for &f in &sites[from..end] {
+                batch[first + f] = -batch[first + f];
+            }
+            from = end;
+        }
+        self.network.log_psi(&batch, out);
+        out.iter_mut().for_each(|z| *z -= self.log_psi);
+    }
+
     fn flip(&mut self, flips: &[usize]) {
         for &f in flips {
             self.spins[f] = -self.spins[f];
@@ -135,35 +219,52 @@ impl<T: Real> Reevaluation<'_, T> {
     }
 }
 
-impl<T: Real> Background for Reevaluation<'_, T> {
+impl<T: Real> Background for Updated<'_, T> {
     fn log_psi(&self) -> Complex64 {
         self.log_psi
     }
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
-        self.at(flips) - self.log_psi
+        match *flips {
+            [site] if self.prepared(1) => self.ratios[site],
+            _ => self.at(flips) - self.log_psi,
+        }
     }
     fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
         assert_eq!(ends.len(), out.len(), "one result per cluster");
-        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
-        let mut start = 0;
-        for &end in ends {
-            let first = batch.len();
-            batch.extend_from_slice(&self.spins);
-            for &f in &sites[start..end] {
-                batch[first + f] = -batch[first + f];
-            }
-            start = end;
+        let cluster = |k: usize| k.checked_sub(1).map_or(0, |k| ends[k])..ends[k];
+        let singles = (0..ends.len()).filter(|&k| cluster(k).len() == 1).count();
+        if !self.prepared(singles) {
+            return self.full_ratios(sites, ends, out);
         }
-        self.network.log_psi(&batch, out);
-        out.iter_mut().for_each(|z| *z -= self.log_psi);
+        let (mut rest, mut rest_ends, mut which) = (Vec::new(), Vec::new(), Vec::new());
+        for (k, out) in out.iter_mut().enumerate() {
+            match sites[cluster(k)] {
+                [site] => *out = self.ratios[site],
+                ref flips => {
+                    rest.extend_from_slice(flips);
+                    rest_ends.push(rest.len());
+                    which.push(k);
+                }
+            }
+        }
+        let mut found = vec![Complex64::ZERO; which.len()];
+        self.full_ratios(&rest, &rest_ends, &mut found);
+        for (k, z) in which.into_iter().zip(found) {
+            out[k] = z;
+        }
     }
     fn single_flips(&mut self, out: &mut [Complex64]) {
+        if self.prepared(out.len()) {
+            return out.copy_from_slice(&self.ratios);
+        }
         let sites: Vec<usize> = (0..self.spins.len()).collect();
         let ends: Vec<usize> = (1..=self.spins.len()).collect();
-        self.log_ratios(&sites, &ends, out);
+        self.full_ratios(&sites, &ends, out);
     }
     fn accept(&mut self, flips: &[usize]) {
         self.log_psi = self.at(flips);
         self.flip(flips);
+        self.asked = 0;
+        self.ratios.clear();
     }
 }

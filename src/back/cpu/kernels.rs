@@ -1,0 +1,175 @@
+//! Real-space kernels of mixers, and the parameters of flip programs made of them.
+
+use super::compiled::{CompileError, Compiled};
+use super::constants::{ConstantError, Constants, tensors};
+use super::mixer::Plan;
+use super::simd::Real;
+use crate::interp::TokenLattice;
+use crate::ir::Boundary;
+use crate::kernel::{Geometry, Program};
+use crate::pass::flips::Derived;
+use rustfft::FftPlanner;
+use rustfft::num_complex::{Complex, Complex64};
+
+/// `G_m(D)` of translation-invariant mixers, in f64.
+pub struct Kernels {
+    mixers: Vec<Kernel>,
+}
+
+struct Kernel {
+    lattice: TokenLattice,
+    complex: bool,
+    /// Per displacement the channels.
+    entries: Vec<Vec<Complex64>>,
+}
+
+impl Kernels {
+    /// Responses of the mixers of a compiled network to unit impulses.
+    ///
+    /// # Errors
+    /// Parameters for which a mixer does not exist.
+    pub fn new<T: Real>(network: &Compiled<T>) -> Result<Kernels, CompileError> {
+        let (graph, program) = (network.graph(), network.program());
+        let params = tensors(graph, program, network.params(), &[]).map_err(ConstantError::from)?;
+        let mut planner = (FftPlanner::new(), FftPlanner::new());
+        let constants = Constants::<f64>::new(graph, program, &params, &mut planner)?;
+        let mixers = program
+            .mixers
+            .iter()
+            .zip(&constants.mixers)
+            .map(|(m, plan)| {
+                let geometry = program.geometry(m.space);
+                Kernel::new(program, geometry, plan, m.channels.iter().product())
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Kernels { mixers })
+    }
+
+    /// The values of a derived parameter.
+    pub fn derived(&self, what: &Derived) -> Vec<f64> {
+        match what {
+            Derived::Direct {
+                mixer,
+                displacements,
+            } => {
+                let kernel = &self.mixers[*mixer];
+                let mut data = Vec::new();
+                for &d in displacements {
+                    let g = kernel.at(d);
+                    if kernel.complex {
+                        data.extend(g.iter().map(|z| z.re));
+                        data.extend(g.iter().map(|z| z.im));
+                        data.extend(g.iter().map(|z| -z.im));
+                    }
+                    data.extend(g.iter().map(|z| z.re));
+                }
+                data
+            }
+            Derived::Chain {
+                last,
+                first,
+                displacements,
+                conjugate,
+            } => {
+                let (last, first) = (&self.mixers[*last], &self.mixers[*first]);
+                let parts = if last.complex { 2 } else { 1 };
+                let mut data = Vec::new();
+                for n in last.displacements() {
+                    let right = first.at([-n[0], -n[1]]);
+                    let lefts: Vec<Vec<Complex64>> = displacements
+                        .iter()
+                        .map(|d| last.at([n[0] + d[0], n[1] + d[1]]))
+                        .collect();
+                    for part in 0..parts {
+                        for left in &lefts {
+                            for g in &right {
+                                let g = if *conjugate { g.conj() } else { *g };
+                                data.extend(left.iter().map(|h| {
+                                    let z = h * g;
+                                    if part == 0 { z.re } else { z.im }
+                                }));
+                            }
+                        }
+                    }
+                }
+                data
+            }
+        }
+    }
+}
+
+impl Kernel {
+    fn new(
+        program: &Program,
+        geometry: &Geometry,
+        plan: &Plan<f64>,
+        channels: usize,
+    ) -> Result<Kernel, CompileError> {
+        let lattice =
+            TokenLattice::new(program.lattice, geometry.token).map_err(ConstantError::from)?;
+        let count = lattice.displacements(0) * lattice.displacements(1);
+        let mut entries = vec![vec![Complex64::ZERO; channels]; count];
+        let mut scratch = vec![Complex::default(); plan.scratch()];
+        let segment = geometry.segment();
+        let (mut re, mut im) = (vec![0.0; segment], vec![0.0; segment]);
+        let zero = vec![0.0; segment];
+        // impulses at the corners reach every displacement, also on an open lattice
+        let corners = |a: usize| [0, lattice.extent[a] - 1];
+        for x in corners(0) {
+            for y in corners(1) {
+                let source = lattice.site([x, y]);
+                let mut impulse = zero.clone();
+                impulse[geometry.lane(source)] = 1.0;
+                for c in 0..channels {
+                    let out = [re.as_mut_slice(), im.as_mut_slice()];
+                    plan.run(
+                        geometry,
+                        [c, c],
+                        [&impulse, &zero],
+                        out,
+                        &mut scratch,
+                        false,
+                    );
+                    for target in 0..lattice.count() {
+                        let lane = geometry.lane(target);
+                        let im = if plan.complex() { im[lane] } else { 0.0 };
+                        entries[lattice.displacement(target, source)][c] =
+                            Complex64::new(re[lane], im);
+                    }
+                }
+            }
+        }
+        Ok(Kernel {
+            lattice,
+            complex: plan.complex(),
+            entries,
+        })
+    }
+
+    /// The kernel at a displacement: zero if no two sites have it.
+    fn at(&self, d: [i64; 2]) -> Vec<Complex64> {
+        let mut entry = 0;
+        for a in 0..2 {
+            let t = self.lattice.extent[a] as i64;
+            let n = match self.lattice.boundary {
+                Boundary::Periodic => d[a].rem_euclid(t),
+                Boundary::Open if d[a].abs() < t => d[a] + t - 1,
+                Boundary::Open => return vec![Complex64::ZERO; self.entries[0].len()],
+            };
+            entry = entry * self.lattice.displacements(a) + n as usize;
+        }
+        self.entries[entry].clone()
+    }
+
+    /// Every displacement, in order of the entries.
+    fn displacements(&self) -> Vec<[i64; 2]> {
+        let axis = |a: usize| {
+            let shift = match self.lattice.boundary {
+                Boundary::Periodic => 0,
+                Boundary::Open => self.lattice.extent[a] as i64 - 1,
+            };
+            (0..self.lattice.displacements(a) as i64).map(move |n| n - shift)
+        };
+        axis(0).flat_map(|x| axis(1).map(move |y| [x, y])).collect()
+    }
+}

@@ -1,0 +1,223 @@
+//! All local changes of one shape as a single site-local program.
+//!
+//! A *shape* is a set of spins relative to the first spin of a token: `[0]` the
+//! first spin of the token, `[0, 1]` it and its right neighbour. Changing the
+//! shape at every token of a background gives as many configurations as there
+//! are tokens; here they are evaluated side by side. Whatever changed at offset a
+//! from the token is a value *per token*, namely a function of the background
+//! seen through a window shifted by a, with the changed spins substituted. So
+//! the update
+//!
+//! ```text
+//! e_m    = DS_m + sum_{k<m} DA_mk ( y_k + Dy_k )      emission into mixer m
+//! Dy_m   = sum_{k<=m} L_mk e_k                         where a changed coefficient reads it
+//! DOmega = sum ( Dq + sum_k DR_k ( y_k + Dy_k ) ) + sum_m T_m e_m
+//! ```
+//!
+//! is a graph on tokens like any other, and back ends compile it like any other.
+//! It contains the background (the network itself), the final links `T_m` (a
+//! reverse pass) and the links `L_mk` with k < m (convolutions of the vertices
+//! `A_mk`, `links`). Kernels of mixers enter as derived parameters
+//! ([`Derived`]): functions of the network's parameters that the host computes
+//! once per parameter set.
+//!
+//! The program ends at the *frontier*: the last values that are still affine in
+//! the pooled features. It delivers the background's frontier per configuration
+//! and its change per token; a second graph maps a frontier to log psi, to be
+//! evaluated in f64, so that no digits are lost between extensive numbers.
+
+mod frontier;
+mod links;
+mod values;
+
+use crate::check::core::{Place, Token};
+use crate::interp::TokenLattice;
+use crate::ir::kinds::Dependence;
+use crate::ir::valid::Fault;
+use crate::ir::{Boundary, Graph, Lattice, NodeId};
+use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
+use crate::pass::reverse::ReverseError;
+use frontier::Frontier;
+use values::Values;
+
+/// Spins of a local change, relative to the first spin of a token.
+pub type Shape = Vec<[i64; 2]>;
+
+/// Largest number of frontier elements: each needs a reverse pass.
+const MAX_FRONTIER: usize = 32;
+
+/// Why local changes of a network have no such program.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NoFlips {
+    /// The network breaks the rules of the normal form.
+    #[error(transparent)]
+    NormalForm(#[from] NoNormalForm),
+    /// Something the program cannot express.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The windows of a change cover the lattice.
+    #[error("a local change reaches {tokens} tokens of an axis that has {extent}")]
+    Covers {
+        /// Tokens reached along the axis.
+        tokens: i64,
+        /// Tokens there are.
+        extent: i64,
+    },
+    /// Final links could not be derived.
+    #[error(transparent)]
+    Reverse(#[from] ReverseError),
+    /// A node that could not be built.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl NoFlips {
+    fn new(text: impl Into<String>) -> NoFlips {
+        NoFlips::Unsupported(text.into())
+    }
+}
+
+/// A parameter of the program computed from kernels of mixers, numbered as in
+/// the normal form. `G(D)` is the kernel at displacement D = target - source,
+/// per channel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Derived {
+    /// `G_m(D)` for a list of displacements. Real: `[n, C]`; complex:
+    /// `[n, 2, 2, C]`, the real matrix (part of the input, part of the result).
+    Direct {
+        /// The mixer.
+        mixer: usize,
+        /// D, tokens per axis.
+        displacements: Vec<[i64; 2]>,
+    },
+    /// `C_D(n) = G_m(n + D) G_k(-n)` on displacements n: `[2, |D|, C, R]` if
+    /// complex, else `[|D|, C, R]`; C channels of k, R of m.
+    Chain {
+        /// m.
+        last: usize,
+        /// k.
+        first: usize,
+        /// D, tokens per axis.
+        displacements: Vec<[i64; 2]>,
+        /// `G_k` conjugated.
+        conjugate: bool,
+    },
+}
+
+/// The program; see the [module](self).
+#[derive(Clone, Debug)]
+pub struct FlipProgram {
+    /// The network's graph, extended. Its outputs are the background's frontier;
+    /// its parameters the network's, then one per entry of `derived`.
+    pub graph: Graph,
+    /// How to compute the additional parameters.
+    pub derived: Vec<Derived>,
+    /// Tokens the changes are counted by.
+    pub token: Token,
+    /// Per shape the nodes with the change of the frontier, per token; their
+    /// elements are those of `graph.outputs`, in order.
+    pub changes: Vec<Vec<NodeId>>,
+    /// From frontier to log psi. Its parameters are the network's, then one
+    /// `Whole` input per frontier node.
+    pub readout: Graph,
+    /// Indices of those inputs.
+    pub inputs: Vec<u32>,
+}
+
+impl FlipProgram {
+    /// Derives the program for the given shapes.
+    ///
+    /// # Errors
+    /// See [`NoFlips`]: then changes are evaluated in full.
+    pub fn new(graph: &Graph, lattice: Lattice, shapes: &[Shape]) -> Result<FlipProgram, NoFlips> {
+        let form = NormalForm::new(graph)?;
+        let token = common_token(graph, &form)?;
+        let tokens = TokenLattice::new(lattice, token).map_err(|e| NoFlips::new(e.to_string()))?;
+        let frontier = Frontier::new(graph, &form)?;
+        if frontier.elements(graph)? > MAX_FRONTIER {
+            return Err(NoFlips::new("too many pooled features"));
+        }
+        let mut extended = graph.clone();
+        let finals = frontier.final_links(&mut extended, &form)?;
+        let mut values = Values::new(extended, &form, token, lattice.boundary);
+        values.links(shapes)?;
+        let mut changes = Vec::new();
+        for shape in shapes {
+            values.begin(shape);
+            changes.push(frontier.changes(&mut values, &finals)?);
+        }
+        for axis in 0..2 {
+            let (reached, extent) = (values.reach(axis), tokens.extent[axis] as i64);
+            if reached > extent {
+                return Err(NoFlips::Covers {
+                    tokens: reached,
+                    extent,
+                });
+            }
+        }
+        let (readout, inputs) = frontier.readout(graph);
+        let (mut graph, derived) = values.finish();
+        graph.outputs = frontier.nodes.clone();
+        Ok(FlipProgram {
+            graph,
+            derived,
+            token,
+            changes,
+            readout,
+            inputs,
+        })
+    }
+}
+
+/// Every single-spin shape of a token, in row-major order of its spins.
+pub fn single_spins(token: Token) -> Vec<Shape> {
+    (0..token.0[0] as i64)
+        .flat_map(|x| (0..token.0[1] as i64).map(move |y| vec![[x, y]]))
+        .collect()
+}
+
+/// The tokens of a network's mixers, or of its coarsest pool: changes are
+/// counted by them.
+///
+/// # Errors
+/// Mixers on different tokens, of classes without cheap links, and pools that
+/// keep their sites.
+pub fn common_token(graph: &Graph, form: &NormalForm) -> Result<Token, NoFlips> {
+    let mut token = Token::SPIN;
+    for pool in &form.pools {
+        if pool.kind == PoolKind::Gather {
+            return Err(NoFlips::new("features proportional to the number of sites"));
+        }
+        if pool.token.volume() > token.volume() {
+            token = pool.token;
+        }
+    }
+    for mixer in &form.mixers {
+        if !matches!(mixer.class, MixerClass::StateSpace | MixerClass::Toeplitz) {
+            return Err(NoFlips::new(format!(
+                "links through a {} mixer",
+                mixer.class
+            )));
+        }
+        if mixer.source_token != token {
+            return Err(NoFlips::new("mixers and pools on different tokens"));
+        }
+    }
+    for &id in form.locals.iter().chain(&form.linears) {
+        if let Place::Site(t) = graph.ty(id).place {
+            let divides = (0..2).all(|a| token.0[a].is_multiple_of(t.0[a]));
+            let linear = form.kinds.get(id) == Dependence::Linear;
+            if !divides || (linear && t != token) {
+                return Err(NoFlips::new(
+                    "values on tokens that do not divide those of the mixers",
+                ));
+            }
+        }
+    }
+    Ok(token)
+}
+
+/// Whether anything lies beyond the lattice.
+fn is_open(boundary: Boundary) -> bool {
+    boundary == Boundary::Open
+}
