@@ -370,7 +370,7 @@ fn hostile_input() {
     hostile(&[("a.dnet", &operator)], "E0002");
     let deep = format!("const x = {}1{}", "(".repeat(100_000), ")".repeat(100_000));
     hostile(&[("a.dnet", &deep)], "E0002");
-    hostile(&[("a.dnet", &"const x = 1\n".repeat(900_000))], "E0002");
+    hostile(&[("a.dnet", &"const x = 1\n".repeat(900_000))], "E0102");
     hostile(
         &[(
             "a.dnet",

@@ -25,7 +25,7 @@ pub struct Args {
     )]
     columns: Vec<String>,
     /// Power of the order parameter the data hold: 1 for |m|, 2 for m^2
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, allow_negative_numbers = true)]
     power: f64,
     /// Start the fit at this critical point
     #[arg(long, value_name = "X", allow_hyphen_values = true)]

@@ -10,6 +10,9 @@ use clap::ValueEnum;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+/// Diagnostics shown to people at once.
+const MAX_SHOWN: usize = 100;
+
 /// How diagnostics are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MessageFormat {
@@ -119,13 +122,21 @@ impl Ui {
         if diagnostics.is_empty() {
             return;
         }
+        // A wall of text helps nobody; the counts at the end stay complete.
+        let shown = &diagnostics[..diagnostics.len().min(MAX_SHOWN)];
+        let hidden = diagnostics.len() - shown.len();
         match self.format {
             MessageFormat::Human => {
                 let _ = write!(
                     std::io::stderr(),
                     "{}",
-                    render::human(sources, diagnostics, self.colour)
+                    render::human(sources, shown, self.colour)
                 );
+                if hidden > 0 {
+                    eprintln!(
+                        "... and {hidden} more problems; mend the first ones and check again\n"
+                    );
+                }
             }
             MessageFormat::Json => {
                 let _ = print(&render::json(sources, diagnostics));

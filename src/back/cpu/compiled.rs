@@ -57,6 +57,9 @@ struct Layout<T: Real> {
     idle: Mutex<Vec<(Workspace<T>, Vec<f64>)>>,
 }
 
+/// Receives the outputs and, for every element of the nodes on sites, its values.
+pub type ReadSites<'r, T> = &'r mut dyn FnMut(&[f64], &[SiteValues<'_, T>]);
+
 /// A graph on one lattice, compiled for this machine in working precision `T`.
 pub struct Compiled<T: Real> {
     graph: Graph,
@@ -316,7 +319,7 @@ impl<T: Real> Compiled<T> {
     ///
     /// # Panics
     /// If `spins` is not one configuration.
-    pub fn evaluate_sites(&self, spins: &[i8], read: &mut dyn FnMut(&[f64], &[SiteValues<'_, T>])) {
+    pub fn evaluate_sites(&self, spins: &[i8], read: ReadSites<'_, T>) {
         assert_eq!(spins.len(), self.program.lattice.sites(), "a configuration");
         self.working(self.layout(1), |executable, w, values| {
             executable.run(spins, w);

@@ -133,8 +133,9 @@ impl Kernel {
                     for target in 0..lattice.count() {
                         let lane = geometry.lane(target);
                         let im = if plan.complex() { im[lane] } else { 0.0 };
-                        entries[lattice.displacement(target, source)][c] =
-                            Complex64::new(re[lane], im);
+                        let entry: &mut Vec<Complex64> =
+                            &mut entries[lattice.displacement(target, source)];
+                        entry[c] = Complex64::new(re[lane], im);
                     }
                 }
             }
@@ -149,11 +150,11 @@ impl Kernel {
     /// The kernel at a displacement: zero if no two sites have it.
     fn at(&self, d: [i64; 2]) -> Vec<Complex64> {
         let mut entry = 0;
-        for a in 0..2 {
+        for (a, d) in d.into_iter().enumerate() {
             let t = self.lattice.extent[a] as i64;
             let n = match self.lattice.boundary {
-                Boundary::Periodic => d[a].rem_euclid(t),
-                Boundary::Open if d[a].abs() < t => d[a] + t - 1,
+                Boundary::Periodic => d.rem_euclid(t),
+                Boundary::Open if d.abs() < t => d + t - 1,
                 Boundary::Open => return vec![Complex64::ZERO; self.entries[0].len()],
             };
             entry = entry * self.lattice.displacements(a) + n as usize;

@@ -315,10 +315,7 @@ impl<'a> Values<'a> {
             Dependence::Linear => self.linear_difference(id, at)?,
             _ => return Err(NoFlips::new("a pooled value used on sites")),
         };
-        let difference = match difference {
-            Some(d) => Some(self.fill(d, id)),
-            None => None,
-        };
+        let difference = difference.map(|d| self.fill(d, id));
         self.differences.insert((id, at), difference);
         Ok(difference)
     }
