@@ -317,7 +317,7 @@ pub enum CoreOp {
     /// All sites as a new leading axis (length [`Dim::Sites`]).
     Gather,
     /// Linear recurrence along the chain; see [`ScanShape`]. Operands: x, decay
-    /// (or dense transition), [p, q], input, output, [skip].
+    /// (or dense transition), [p, q], input, output, (skip).
     Scan(ScanShape),
     /// `y_i = sum_j kernel(i - j) x_j` per channel; operands: x, kernel on
     /// `Displacement` (broadcast over channels).

@@ -1,7 +1,7 @@
 //! From the network graph to loop-level code.
 //!
 //! One pass over the live nodes in order. The value of a node is a list of
-//! [`Tree`]s, one per element of its shape: views only rename them, elementwise
+//! `Tree`s, one per element of its shape: views only rename them, elementwise
 //! operations grow them, and they are turned into rows of memory where somebody
 //! needs memory (contractions, mixers, windows, pools) or where recomputation
 //! would cost more than a load (several uses).

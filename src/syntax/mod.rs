@@ -1,8 +1,8 @@
 //! From text to a syntax tree with spans, and back.
 //!
-//! [`parser::parse`] reads a file in three steps: [`scan`] finds comments,
+//! [`parser::parse`] reads a file in three steps: `scan` finds comments,
 //! nesting and item boundaries in one pass over the bytes; the grammar
-//! (`grammar/dnet.pest`) is run on one item at a time; [`build`] turns its
+//! (`grammar/dnet.pest`) is run on one item at a time; `build` turns its
 //! pairs into [`ast`] nodes and gives operators their precedence.
 
 pub mod ast;

@@ -1,6 +1,6 @@
 //! From kernel expressions to native code.
 //!
-//! A [`Kernel`] is one compiled loop nest: for every row, for every vector of
+//! A `Kernel` is one compiled loop nest: for every row, for every vector of
 //! lanes, evaluate an expression and store it. Operand addresses come from a
 //! table, so one piece of code serves all channels of a layer and all layers
 //! that compute the same expression.

@@ -1,6 +1,6 @@
 //! Sums over sites of outer products of rows, and small matrices times vectors.
 //!
-//! Partial sums stay in vectors of the working precision for at most [`BLOCK`]
+//! Partial sums stay in vectors of the working precision for at most `BLOCK`
 //! terms per lane and are then added in f64.
 
 use super::simd::{Isa, Real, Vector};

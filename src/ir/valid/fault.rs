@@ -111,7 +111,7 @@ pub enum Fault {
     /// A gradient of an operand the scan does not have.
     #[error("the scan has no coefficient operand {0}")]
     ScanOperand(usize),
-    /// An index beyond [`Graph::params`].
+    /// An index beyond `Graph::params`.
     #[error("there is no parameter {0}")]
     NoParam(u32),
     /// The declared type is not the one the operation yields.

@@ -1,6 +1,6 @@
 //! Links between two translation-invariant mixers by Fourier transforms.
 //!
-//! With the background vertex A[k] between them, the diagonal at displacement D is
+//! With the background vertex A(k) between them, the diagonal at displacement D is
 //!
 //! ```text
 //! L[q+D, q] = sum_k G_m(q+D-k) A[k] G_k(k-q) = ( C_D * A )(q),   C_D(n) = G_m(n+D) G_k(-n)
