@@ -1,8 +1,8 @@
 //! The self-check passes for every example, and finds what is broken on purpose.
 
-use dnet::check::Program;
-use dnet::check::core::{NetworkInfo, Window};
-use dnet::check::lattice::{Sites, check as lattice_check};
+mod networks;
+
+use dnet::check::core::Window;
 use dnet::interp::arbitrary::network;
 use dnet::ir::{Boundary, Lattice};
 use dnet::params::{initialise, perturb};
@@ -11,57 +11,7 @@ use dnet::pass::normal_form::{Affine, Coefficient};
 use dnet::pipeline;
 use dnet::rng::{ChainRng, Stream};
 use dnet::verify::{Case, Check, Options, Report, Subject, cases, check, updates, verify};
-use std::path::Path;
-
-/// Sizes at which every example is verified: structure as in the file, tensors small.
-const SMALL: [(&str, i64); 5] = [
-    ("dim", 4),
-    ("states", 2),
-    ("hidden", 2),
-    ("features", 1),
-    ("kernel", 3),
-];
-
-fn examples() -> Vec<(String, Program)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut all: Vec<(String, Program)> = std::fs::read_dir(dir)
-        .expect("the examples")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "dnet"))
-        .map(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            (name.into_owned(), Program::load(&path))
-        })
-        .collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
-}
-
-/// Every network of a file, made small.
-fn small_networks(program: &Program) -> Vec<NetworkInfo> {
-    let names = program.networks().into_iter().map(|n| n.name.name.clone());
-    names
-        .map(|name| {
-            let plain = program.network(&name).check();
-            let hyper = plain.unwrap_or_else(|e| panic!("{e}")).hyper;
-            let mut request = program.network(&name);
-            for (key, value) in SMALL.iter().filter(|(key, _)| hyper.contains_key(*key)) {
-                request = request.with(key, *value);
-            }
-            request.check().unwrap_or_else(|e| panic!("{e}"))
-        })
-        .collect()
-}
-
-fn lattices(program: &Program, info: &NetworkInfo) -> Vec<Lattice> {
-    cases::lattices(info, &|l| {
-        let sites = Sites {
-            extent: l.extent,
-            periodic: l.boundary == Boundary::Periodic,
-        };
-        lattice_check(program.modules(), info, sites).is_empty()
-    })
-}
+use networks::{examples, lattices, small_networks};
 
 fn verified(half: usize) {
     let mut networks = 0;
