@@ -4,7 +4,7 @@ use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
-use crate::ir::Lattice;
+use crate::ir::{Boundary, Lattice};
 use crate::params::count::ParamCount;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
@@ -159,6 +159,7 @@ impl<'a> View<'a> {
             cost: CostModel::new(
                 &pipeline::amplitude(&pipeline::graph(info)),
                 &Cluster::single(),
+                lattice.map_or(Boundary::Periodic, |l| l.boundary),
             ),
             values,
         }
