@@ -38,7 +38,7 @@ impl Case {
             name: format!("{} on {lattice:?}", info.name),
             graph: pipeline::amplitude(&lowered),
             lattice,
-            params: params.expect("fits").tensors,
+            params: params.expect("fits").params.tensors,
             spins,
         }
     }

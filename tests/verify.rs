@@ -2,6 +2,7 @@
 
 mod networks;
 
+use dnet::check::Program;
 use dnet::check::core::Window;
 use dnet::interp::arbitrary::network;
 use dnet::ir::{Boundary, Lattice};
@@ -196,6 +197,50 @@ fn wrong_links_are_found() {
         );
         assert!(failed(&report, Check::FinalLink), "{report}");
     }
+}
+
+/// A network whose amplitude explodes at parameters of order one is verified
+/// closer to its initial values, and the report says so.
+#[test]
+fn smaller_perturbations_are_reported() {
+    let network = |factor: &str| {
+        let text = format!(
+            "use std::nn::{{channel_sum, mean}}
+             network n() {{
+                 param w: real[4]
+                 log_psi = channel_sum({factor} * w * w) + mean(channel_sum(sin(w * spins)))
+             }}"
+        );
+        let program = Program::parse("large.dnet", &text);
+        program
+            .only_network()
+            .check()
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
+    let options = Options {
+        seed: 3,
+        samples: 1,
+    };
+    let lattice = Lattice::chain(6, Boundary::Open);
+    let report = |factor: &str| {
+        verify(&network(factor), &[lattice], &options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let plain = report("1");
+    assert!(plain.passed() && plain.notes.iter().all(|n| !n.contains("instead of 0.4")));
+    let large = report("1000");
+    let note = large.notes.iter().find(|n| n.contains("instead of 0.4"));
+    let note = note.unwrap_or_else(|| panic!("{large}"));
+    assert!(
+        note.starts_with("on 6 open") && large.to_string().contains(note),
+        "{large}"
+    );
+    let width = note
+        .split("width ")
+        .nth(1)
+        .and_then(|t| t.split(' ').next());
+    let width: f64 = width.and_then(|w| w.parse().ok()).expect("a number");
+    assert!(width < 0.4 && (0.4 / width).log2().fract() == 0.0, "{note}");
+    assert!(large.passed(), "{large}");
 }
 
 #[test]
