@@ -100,7 +100,7 @@ fn equal_seeds_make_equal_parameter_files() {
         let example = "examples/dysonnet.dnet";
         run(
             0,
-            &["init", example, "--sites", "8", "--seed", seed, "-o", &out],
+            &["init", example, "--sites", "20", "--seed", seed, "-o", &out],
         );
         std::fs::read(out).expect("written")
     };

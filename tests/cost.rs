@@ -13,16 +13,9 @@ fn model(plan: &Plan) -> CostModel {
     CostModel::new(&net.graph, &Cluster::single(), Boundary::Periodic)
 }
 
-fn paper() -> Plan {
-    Plan {
-        dim: 14,
-        ..Plan::dysonnet(2, (-1, 2), &[Mix::ScanComplex, Mix::ScanComplex])
-    }
-}
-
 #[test]
 fn dysonnet_updates_are_constant_and_evaluation_linear() {
-    let m = model(&paper());
+    let m = model(&Plan::paper());
     assert_eq!(m.update_class(), "O(1)");
     assert_eq!(m.full.operations.class(), "O(N)");
     assert_eq!(m.shared_class(), "O(1)");
@@ -47,21 +40,7 @@ fn convolutional_networks_have_constant_updates() {
 
 #[test]
 fn restricted_boltzmann_machines_are_linear() {
-    let mut n = Net::new(Lattice::chain(10, Boundary::Periodic), 1);
-    let site = Place::Site(Token::SPIN);
-    let spins = n.typed(Op::Spins, &[], site, &[]);
-    let w = n.param(Place::Pair(Token::SPIN), 100, &[], |r| r.sym());
-    let theta = n.op(
-        Op::Mix {
-            complex: false,
-            transposed: false,
-        },
-        &[spins, w],
-    );
-    let hidden = n.op(Op::Gather, &[theta]);
-    let hidden = n.map(MapFn::LogCosh, hidden);
-    let out = n.einsum("i->", &[hidden]);
-    n.graph.outputs.push(out);
+    let n = Net::boltzmann(10);
     let m = CostModel::new(&n.graph, &Cluster::single(), Boundary::Periodic);
     assert_eq!(m.full.operations.class(), "O(N^2)");
     assert_eq!(m.update_class(), "O(N)");
@@ -105,7 +84,7 @@ fn deeper_toeplitz_chains_fall_back_to_dense_links() {
 
 #[test]
 fn larger_clusters_cost_more() {
-    let net = Net::build(Lattice::chain(24, Boundary::Periodic), &paper(), 1);
+    let net = Net::build(Lattice::chain(24, Boundary::Periodic), &Plan::paper(), 1);
     let cost = |cluster: &Cluster| {
         CostModel::new(&net.graph, cluster, Boundary::Periodic)
             .links
@@ -124,7 +103,7 @@ fn larger_clusters_cost_more() {
 
 #[test]
 fn the_printed_form_names_every_task() {
-    let text = model(&paper()).to_string();
+    let text = model(&Plan::paper()).to_string();
     for part in [
         "full evaluation",
         "links: build",

@@ -20,12 +20,12 @@ const NETWORKS: [&str; 5] = [
        log_psi = mean(h) |> log_cosh_head(1) }",
     "network n() { let phi = patch(spins, 2) |> dense(4) as e
        var h = phi
-       repeat 2 { h += gate(phi) * dense(s4(dense(h, 4) as in, 3, bidirectional: true), 4) as out }
+       repeat 2 { h += gate(phi) * dense(s4(dense(h, 4) as before, 3, bidirectional: true), 4) as behind }
        log_psi = mean(h) |> log_cosh_head(2) }",
     "network n() { let phi = patch(spins, 1) |> dense(2) as e
        let a = exponential(phi, 2)
-       let b = lru(gate(phi) * dense(a, 2) as in_b, 3)
-       let c = from_the_right(dense(b, 2) + gate(phi) * dense(a, 2) as in_c)
+       let b = lru(gate(phi) * dense(a, 2) as before_b, 3)
+       let c = from_the_right(dense(b, 2) + gate(phi) * dense(a, 2) as before_c)
        log_psi = mean(gate(phi) * c + b) |> log_cosh_head(3) }",
     "network n() { let phi = patch(spins, 1) |> dense(2) as e
        var h = phi
@@ -128,8 +128,8 @@ impl Walk<'_> {
     /// `z` with the left-moving states of mixers `0..upto` replaced by those behind the new site.
     fn substituted(&mut self, z: &Matrix, v: &[Matrix], upto: usize) -> Matrix {
         let mut out = z.clone();
-        for k in 0..upto {
-            clear(&mut out, self.ports.gam[k], self.ports.leftward[k]);
+        for (&gam, &states) in self.ports.gam.iter().zip(&self.ports.leftward).take(upto) {
+            clear(&mut out, gam, states);
         }
         for (k, v) in v.iter().enumerate().take(upto) {
             let (gam, states) = (self.ports.gam[k], self.ports.leftward[k]);

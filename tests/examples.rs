@@ -7,9 +7,14 @@ use dnet::check::Program;
 use dnet::check::core::{Dim, Kind, NetworkInfo, Place, Token};
 use dnet::interp::{Context, Tensor, evaluate};
 use dnet::ir::text::text;
-use dnet::ir::{Boundary, Lattice, lower};
+use dnet::ir::{Boundary, Graph, Lattice, lower};
 use dnet::pipeline;
+use dnet::run::WaveFunction;
+use dnet::run::network::{Backend, Precision, build};
+use dnet::verify::cases;
 use num_complex::Complex64;
+use rayon::prelude::*;
+use std::sync::Mutex;
 
 fn network(file: &str) -> NetworkInfo {
     networks::networks(&Program::load(&networks::path(file))).remove(0)
@@ -230,4 +235,68 @@ fn graphs_of_some_examples() {
             settings.bind(|| insta::assert_snapshot!(name, text(&graph)));
         }
     }
+}
+
+/// What runs is compiled from the simplified graph: its amplitudes, ratios and
+/// gradients are those of the graph as lowered.
+#[test]
+fn compiled_code_of_simplified_graphs_agrees() {
+    let all = networks::examples();
+    let small: Vec<(&Program, NetworkInfo)> = all
+        .iter()
+        .flat_map(|(_, p)| networks::small_networks(p).into_iter().map(move |n| (p, n)))
+        .collect();
+    small.par_iter().for_each(|(program, info)| {
+        let lowered = pipeline::graph(info);
+        for boundary in [Boundary::Periodic, Boundary::Open] {
+            let fits = networks::lattices(program, info);
+            let Some(&lattice) = fits.iter().find(|l| l.boundary == boundary) else {
+                continue;
+            };
+            let mut rng = cases::random(lattice, 5, 0);
+            let spins = cases::configuration(lattice, &mut rng);
+            let drawn = cases::parameters(info, &lowered, lattice, 5, &spins);
+            let params = drawn.expect("fits").params;
+            let build = |graph: &Graph, backend| {
+                build(graph, lattice, &params, Precision::F64, backend)
+                    .unwrap_or_else(|e| panic!("{} on {lattice:?}: {e}", info.name))
+            };
+            let wanted = build(&lower(info).graph, Backend::Reference);
+            let found = build(&pipeline::amplitude(&lowered), Backend::Cpu);
+            let answers = |psi: &dyn WaveFunction| {
+                let mut log_psi = [Complex64::ZERO];
+                psi.log_psi(&spins, &mut log_psi);
+                let mut ratios = vec![Complex64::ZERO; spins.len()];
+                psi.background(&spins).single_flips(&mut ratios);
+                let gradients = Mutex::new(vec![]);
+                psi.gradients(&spins, &|_, re, im| {
+                    let all = re.iter().chain(im).copied();
+                    gradients.lock().expect("unpoisoned").extend(all);
+                });
+                let amplitudes = log_psi.into_iter().chain(ratios);
+                (
+                    // Phases through their sine and cosine: they are defined modulo 2 pi.
+                    amplitudes
+                        .flat_map(|z| [z.re, z.im.cos(), z.im.sin()])
+                        .collect::<Vec<f64>>(),
+                    gradients.into_inner().expect("unpoisoned"),
+                )
+            };
+            let (wanted, found) = (answers(&*wanted), answers(&*found));
+            for (what, w, f) in [
+                ("log psi", &wanted.0, &found.0),
+                ("gradients", &wanted.1, &found.1),
+            ] {
+                assert_eq!(w.len(), f.len(), "{what} of {}", info.name);
+                let size = w.iter().fold(1.0_f64, |s, x| s.max(x.abs()));
+                for (w, f) in w.iter().zip(f) {
+                    assert!(
+                        (w - f).abs() <= 1e-10 * size,
+                        "{what} of {} on {lattice:?}: {f} instead of {w}",
+                        info.name
+                    );
+                }
+            }
+        }
+    });
 }

@@ -144,8 +144,8 @@ fn updates_with_links() {
     });
 }
 
-/// With both ways to the pooled features that environments offer: cut at the slice,
-/// and one site at a time along a sweep.
+/// Cut at the slice of every listed flip; of the first configuration also one site
+/// at a time along a sweep.
 #[test]
 fn updates_with_environments() {
     every_file(|g| {
@@ -158,20 +158,20 @@ fn updates_with_environments() {
                 let what = format!("{} configuration {k} flipping {sites:?}", g.name);
                 close(log_psi - background.log_psi(), *ratio, &what);
             }
-            // A sweep that accepts nothing proposes every listed single flip.
-            for reverse in [false, true] {
-                let mut proposed = 0;
-                let rest = sweep(&background, reverse, &mut |site, ratio| {
-                    let (sites, expected) = &flips[site];
-                    assert_eq!(*sites, [site]);
-                    let what = format!("{} configuration {k} sweeping {site}", g.name);
-                    close(ratio, *expected, &what);
-                    proposed += 1;
-                    false
-                });
-                assert_eq!(&rest.expect("a sweep"), spins);
-                assert_eq!(proposed, spins.len());
+            if k > 0 {
+                continue;
             }
+            // A sweep that accepts nothing proposes every listed single flip.
+            let mut proposed = 0;
+            let rest = sweep(&background, false, &mut |site, ratio| {
+                let (sites, expected) = &flips[site];
+                assert_eq!(*sites, [site]);
+                close(ratio, *expected, &format!("{} sweeping {site}", g.name));
+                proposed += 1;
+                false
+            });
+            assert_eq!(&rest.expect("a sweep"), spins);
+            assert_eq!(proposed, spins.len());
         }
     });
 }

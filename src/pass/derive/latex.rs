@@ -15,7 +15,7 @@ pub(super) fn write(r: &Recurrence) -> String {
 fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
-        "\\documentclass{{article}}\n\\usepackage{{amsmath,booktabs}}\n\\begin{{document}}"
+        "\\documentclass{{article}}\n\\usepackage[margin=2.5cm]{{geometry}}\n\\usepackage{{amsmath,booktabs}}\n\\begin{{document}}"
     )?;
     writeln!(
         out,
@@ -114,7 +114,7 @@ fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
 fn coefficients(r: &Recurrence, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
-        "\\begin{{center}}\\begin{{tabular}}{{lllll}}\\toprule\n\
+        "\\begin{{center}}\\begin{{tabular}}{{llllp{{5.5cm}}}}\\toprule\n\
          coefficient & shape & reads spins & changes on & form \\\\ \\midrule"
     )?;
     let several = r.pools.len() > 1;

@@ -213,7 +213,7 @@ fn symbol(t: &Term, source: &str, vertex: &str, index: usize) -> String {
 
 fn coefficient(out: &mut String, t: &Term, name: &str) -> Result {
     let window = match t.window {
-        None => "the same everywhere".to_owned(),
+        None => "constant".to_owned(),
         Some([x, [0, 0]]) => format!("reads spins [{}, {}]", x[0], x[1]),
         Some([x, y]) => format!("reads spins [{}, {}] x [{}, {}]", x[0], x[1], y[0], y[1]),
     };
@@ -224,6 +224,7 @@ fn coefficient(out: &mut String, t: &Term, name: &str) -> Result {
     };
     let form = match t.from {
         None => String::new(),
+        Some(_) if t.window.is_none() => String::new(),
         Some(_) => format!("   {}", t.form()),
     };
     writeln!(out, "    {name:<4} {}   {window}{changes}{form}", t.shape)
