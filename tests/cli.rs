@@ -55,7 +55,7 @@ fn path(dir: &tempfile::TempDir, name: &str) -> String {
 
 #[test]
 fn the_graph_is_printed_before_and_after_simplification() {
-    let file = "examples/jastrow.dnet";
+    let file = DYSONNET;
     let (after, _) = run(0, &["emit", file, "--target", "ir"]);
     let (before, _) = run(0, &["emit", file, "--target", "ir", "--unsimplified"]);
     for text in [&before, &after] {

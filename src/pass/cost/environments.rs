@@ -220,6 +220,9 @@ impl Count<'_> {
     /// Multiply-adds of `X g_k` for the rows of X, `g_k = Lb g'_k + Bb v_k`.
     fn substitute(&self, rows: usize, k: usize) -> usize {
         let from = &self.mixers[k];
+        if from.left == 0 {
+            return 0;
+        }
         rows * (from.left * (from.transition + from.signal) + from.inputs * self.columns(k))
     }
     /// Multiply-adds of the vertices that read mixer outputs into `rows` rows.
