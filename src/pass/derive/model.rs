@@ -93,14 +93,14 @@ pub struct Term {
 }
 
 impl Term {
-    /// How the coefficient of a mixer's output is made: `constant + gate a + matrix of b, c`.
+    /// How the coefficient of a mixer's output is made: `constant + gated by a + matrix of b, c`.
     pub fn form(&self) -> String {
         let mut parts = vec![];
         if self.constant {
             parts.push("constant".to_owned());
         }
         if !self.gates.is_empty() {
-            parts.push(format!("gate {}", self.gates.join(", ")));
+            parts.push(format!("gated by {}", self.gates.join(", ")));
         }
         if !self.matrices.is_empty() {
             parts.push(format!("matrix of {}", self.matrices.join(", ")));

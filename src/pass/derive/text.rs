@@ -45,10 +45,9 @@ fn coefficients(r: &Recurrence, out: &mut String) -> Result {
         writeln!(out, "  none: the network is local throughout")?;
     }
     for m in &r.mixers {
-        let name = m
-            .name
-            .as_deref()
-            .map_or(String::new(), |n| format!("{n}, "));
+        // A mixer called after its class needs no second word.
+        let name = m.name.iter().filter(|n| **n != m.class);
+        let name: String = name.map(|n| format!("{n}, ")).collect();
         let (index, class) = (m.index, &m.class);
         writeln!(
             out,
