@@ -21,10 +21,14 @@
 pub mod adjoint;
 pub mod contract;
 pub mod expr;
+mod facts;
 pub mod geometry;
 pub mod lower;
 pub mod materialise;
+mod mixer;
 pub mod print;
+pub(crate) mod shape;
+mod sites;
 
 use crate::ir::{Lattice, NodeId, Op};
 pub use adjoint::{Correlation, CorrelationKind, OuterGroup};

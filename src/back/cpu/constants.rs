@@ -7,7 +7,7 @@ use super::mixer::{MixerError, Plan};
 use super::simd::Real;
 use crate::interp::{Context, EvalError, Operand, Tensor, eval_node};
 use crate::ir::{Graph, NodeId};
-use crate::kernel::lower::dims;
+use crate::kernel::shape::dims;
 use crate::kernel::{Cell, CorrelationKind, DenseGroup, Program, Space, Step};
 use rustfft::FftPlanner;
 use std::collections::HashMap;
