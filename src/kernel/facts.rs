@@ -2,6 +2,7 @@
 
 use super::LowerError;
 use super::shape::row_shape;
+use super::table::Tabulation;
 use crate::check::core::{Place, Token};
 use crate::interp::EvalError;
 use crate::ir::{Graph, Lattice, NodeId, Op};
@@ -42,18 +43,11 @@ impl Facts {
     pub(super) fn new(
         graph: &Graph,
         lattice: Lattice,
-        inputs: &[u32],
+        dynamic: Vec<bool>,
         sites: &[NodeId],
+        tabulation: &Tabulation,
     ) -> Result<Facts, LowerError> {
         let n = graph.len();
-        let mut dynamic = vec![false; n];
-        for id in graph.ids() {
-            dynamic[id.index()] = match graph.op(id) {
-                Op::Spins => true,
-                Op::Param(k) => inputs.contains(k),
-                _ => graph.args(id).iter().any(|a| dynamic[a.index()]),
-            };
-        }
         let (mut live, mut memory, mut uses) = (vec![false; n], vec![false; n], vec![0.0; n]);
         for o in graph.outputs.iter().chain(sites) {
             live[o.index()] = true;
@@ -63,7 +57,7 @@ impl Facts {
             Ok::<f64, EvalError>(row_shape(lattice, graph.ty(id))?.iter().product::<usize>() as f64)
         };
         for id in graph.ids().rev().filter(|id| dynamic[id.index()]) {
-            if !live[id.index()] {
+            if !live[id.index()] || tabulation.has(id) {
                 continue;
             }
             for &a in graph.args(id) {
@@ -97,11 +91,33 @@ impl Facts {
     }
 }
 
+/// For every node whether it depends on the configuration, or on host-written
+/// values.
+pub(super) fn dynamic(graph: &Graph, inputs: &[u32]) -> Vec<bool> {
+    let mut dynamic = vec![false; graph.len()];
+    for id in graph.ids() {
+        dynamic[id.index()] = match graph.op(id) {
+            Op::Spins => true,
+            Op::Param(k) => inputs.contains(k),
+            _ => graph.args(id).iter().any(|a| dynamic[a.index()]),
+        };
+    }
+    dynamic
+}
+
 /// The largest lane offset any window reads at, per token lattice and axis.
-pub(super) fn halos(graph: &Graph) -> HashMap<Token, [usize; 2]> {
+pub(super) fn halos(
+    graph: &Graph,
+    live: &[bool],
+    tabulation: &Tabulation,
+) -> HashMap<Token, [usize; 2]> {
     let mut reach: Vec<[usize; 2]> = vec![[0, 0]; graph.len()];
     let mut halos: HashMap<Token, [usize; 2]> = HashMap::new();
-    for id in graph.ids() {
+    for (token, by) in tabulation.halos(graph) {
+        let h = halos.entry(token).or_default();
+        *h = [0, 1].map(|k| h[k].max(by[k]));
+    }
+    for id in graph.ids().filter(|id| live[id.index()]) {
         let adjoint = matches!(graph.op(id), Op::WindowAdjoint { .. });
         if !is_view(graph, id) && !adjoint {
             continue;

@@ -6,14 +6,15 @@
 //! needs memory (contractions, mixers, windows, pools) or where recomputation
 //! would cost more than a load (several uses).
 
-use super::facts::{Facts, halos, is_view};
+use super::facts::{Facts, dynamic, halos, is_view};
 use super::geometry::{Geometry, Space};
 use super::materialise::Tree;
 use super::shape::{broadcast_map, row_shape, space};
+use super::table::Tabulation;
 use super::{Buffer, BufferId, Cell, LowerError, Program, Row, Source, StaticRow, Step};
-use crate::check::core::Place;
-use crate::ir::{Graph, Lattice, NodeId, Op};
-use std::collections::HashMap;
+use crate::check::core::{Place, Token};
+use crate::ir::{Boundary, Graph, Lattice, NodeId, Op};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Lowers `graph` on `lattice`. Parameters listed in `inputs` (placed on sites
@@ -37,7 +38,43 @@ pub fn lower_with_sites(
     inputs: &[u32],
     sites: &[NodeId],
 ) -> Result<Program, LowerError> {
-    let mut lowering = Lowering::new(graph, lattice, inputs, sites)?;
+    let dynamic = dynamic(graph, inputs);
+    let roots: Vec<NodeId> = graph.outputs.iter().chain(sites).copied().collect();
+    let tabulation = Tabulation::new(graph, lattice, inputs, &dynamic, &roots);
+    run(graph, lattice, inputs, sites, dynamic, tabulation)
+}
+
+/// As [`lower_with_sites`], computing everything: no tables.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_without_tables(
+    graph: &Graph,
+    lattice: Lattice,
+    inputs: &[u32],
+    sites: &[NodeId],
+) -> Result<Program, LowerError> {
+    let dynamic = dynamic(graph, inputs);
+    run(
+        graph,
+        lattice,
+        inputs,
+        sites,
+        dynamic,
+        Tabulation::none(graph),
+    )
+}
+
+fn run(
+    graph: &Graph,
+    lattice: Lattice,
+    inputs: &[u32],
+    sites: &[NodeId],
+    dynamic: Vec<bool>,
+    tabulation: Tabulation,
+) -> Result<Program, LowerError> {
+    let facts = Facts::new(graph, lattice, dynamic, sites, &tabulation)?;
+    let mut lowering = Lowering::new(graph, lattice, inputs, facts, tabulation)?;
     for id in graph.ids() {
         if lowering.facts.live[id.index()] && lowering.facts.dynamic[id.index()] {
             let value = lowering.node(id)?;
@@ -56,6 +93,9 @@ pub(super) struct Lowering<'g> {
     pub(super) program: Program,
     scalars: HashMap<NodeId, u32>,
     statics: HashMap<(Space, Source), u32>,
+    pub(super) tabulation: Tabulation,
+    /// The configuration as a row, once there is one.
+    spins: Option<Row>,
     /// Steps that correlate the operands of a recurrence's derivatives.
     pub(super) scan_gradients: HashMap<(crate::ir::Scan, Vec<NodeId>), usize>,
 }
@@ -67,15 +107,16 @@ impl<'g> Lowering<'g> {
         graph: &'g Graph,
         lattice: Lattice,
         inputs: &'g [u32],
-        sites: &[NodeId],
+        facts: Facts,
+        tabulation: Tabulation,
     ) -> Result<Self, LowerError> {
-        let facts = Facts::new(graph, lattice, inputs, sites)?;
-        let halos = halos(graph);
+        let halos = halos(graph, &facts.live, &tabulation);
         let mut geometries: Vec<Geometry> = Vec::new();
         for id in graph.ids() {
             if let Place::Site(token) = graph.ty(id).place {
                 let known = geometries.iter().any(|g| g.token == token);
-                if facts.live[id.index()] && !known {
+                let spins = matches!(graph.op(id), Op::Spins);
+                if (facts.live[id.index()] || spins) && !known {
                     let mut g = Geometry::new(lattice, token)?;
                     g.halo = halos.get(&token).copied().unwrap_or_default();
                     geometries.push(g);
@@ -90,6 +131,7 @@ impl<'g> Lowering<'g> {
             scalars: Vec::new(),
             statics: Vec::new(),
             mixers: Vec::new(),
+            tables: None,
             correlations: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
@@ -105,6 +147,8 @@ impl<'g> Lowering<'g> {
             program,
             scalars: HashMap::new(),
             statics: HashMap::new(),
+            tabulation,
+            spins: None,
             scan_gradients: HashMap::new(),
         })
     }
@@ -243,16 +287,26 @@ impl<'g> Lowering<'g> {
         Ok((0..len).map(cell).map(|c| Rc::new(Tree::Cell(c))).collect())
     }
 
+    /// The configuration as a row.
+    pub(super) fn spins(&mut self) -> Row {
+        if let Some(row) = self.spins {
+            return row;
+        }
+        let out = self.buffer("spins".to_owned(), Space::Site(Token::SPIN), 1)[0];
+        self.program.steps.push(Step::Spins { out });
+        self.spins = Some(out);
+        out
+    }
+
     fn node(&mut self, id: NodeId) -> Result<Value, LowerError> {
         let graph = self.graph;
         let (args, shape) = (graph.args(id), self.dims(id)?);
         let at = space(graph.ty(id).place);
+        if self.tabulation.has(id) {
+            return self.lookup(id, at);
+        }
         let value = match graph.op(id) {
-            Op::Spins => {
-                let out = self.buffer("spins".to_owned(), at, 1);
-                self.program.steps.push(Step::Spins { out: out[0] });
-                cells(&out)
-            }
+            Op::Spins => cells(&[self.spins()]),
             Op::Param(k) => {
                 let out = self.buffer(
                     graph.params[*k as usize].path.clone(),
@@ -409,6 +463,7 @@ impl<'g> Lowering<'g> {
                 }
             }
         }
+        self.finish_tables();
         self.program.fill_halos();
         Ok(self.program)
     }
@@ -421,21 +476,44 @@ pub(super) fn cells(rows: &[Row]) -> Value {
 }
 
 impl Program {
-    /// Inserts the halo steps: before the first shifted read of each buffer.
+    /// Inserts the halo steps: before the first shifted read of each buffer. On a
+    /// ring a table read at a pattern beyond the lattice is the value there: the
+    /// halo of the patterns serves all rows looked up.
     fn fill_halos(&mut self) {
-        let mut done: Vec<bool> = self.buffers.iter().map(|_| false).collect();
+        let ring = self.lattice.boundary == Boundary::Periodic;
+        let mut shifted: HashSet<BufferId> = HashSet::new();
+        let mut looked_up: HashMap<BufferId, BufferId> = HashMap::new();
+        for step in &self.steps {
+            let mut see = |r: Row| {
+                if r.shift != 0 {
+                    shifted.insert(r.buffer);
+                }
+            };
+            step.visit(&mut see, &mut |_| {});
+            if let Step::Lookup { index, rows, .. } = step
+                && ring
+            {
+                looked_up.extend(rows.iter().map(|(_, out)| (out.buffer, index.buffer)));
+            }
+        }
+        let mut done: HashSet<BufferId> = HashSet::new();
         let steps = std::mem::take(&mut self.steps);
         for step in steps {
-            let mut needed = Vec::new();
+            let (mut needed, mut written) = (Vec::new(), Vec::new());
             step.visit(
                 &mut |r| {
-                    if r.shift != 0 && !done[r.buffer.0 as usize] {
-                        done[r.buffer.0 as usize] = true;
+                    if r.shift != 0 && !looked_up.contains_key(&r.buffer) {
                         needed.push(r.buffer);
                     }
                 },
-                &mut |_| {},
+                &mut |r| {
+                    if shifted.contains(&r.buffer) {
+                        written.extend(looked_up.get(&r.buffer));
+                    }
+                },
             );
+            needed.append(&mut written);
+            needed.retain(|&buffer| done.insert(buffer));
             self.steps
                 .extend(needed.into_iter().map(|buffer| Step::Halo { buffer }));
             self.steps.push(step);
