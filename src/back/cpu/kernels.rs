@@ -32,7 +32,7 @@ impl Kernels {
         let (graph, program) = (network.graph(), network.program());
         let params = tensors(graph, program, network.params(), &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<f64>::new(graph, program, &params, &mut planner)?;
+        let constants = Constants::<f64>::new(graph, program, &params, Vec::new(), &mut planner)?;
         let mixers = program
             .mixers
             .iter()
