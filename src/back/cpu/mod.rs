@@ -6,6 +6,7 @@
 //! of samples ([`bind`]), given its constants ([`constants`]) and run ([`exec`]).
 
 pub mod arena;
+mod background;
 pub mod bind;
 pub mod compiled;
 pub mod constants;

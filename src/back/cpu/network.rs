@@ -1,5 +1,6 @@
 //! A network on the CPU as a [`WaveFunction`].
 
+use super::background::Updated;
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
 use super::flips::{FlipError, Flips};
@@ -61,7 +62,7 @@ impl<T: Real> CpuNetwork<T> {
 
     /// The flip program if a number of flips of one configuration is better
     /// evaluated by it than one by one.
-    fn flips_for(&self, count: usize) -> Option<&Flips<T>> {
+    pub(super) fn flips_for(&self, count: usize) -> Option<&Flips<T>> {
         let flips = match self.updates {
             Updates::Full => return None,
             _ => self.flips().ok()?,
@@ -139,15 +140,7 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.gradient.run(batch, row);
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
-        let mut background = Updated {
-            network: self,
-            spins: spins.to_vec(),
-            log_psi: Complex64::ZERO,
-            asked: 0,
-            ratios: Vec::new(),
-        };
-        background.log_psi = background.at(&[]);
-        Box::new(background)
+        Box::new(Updated::new(self, spins))
     }
     fn sweep(
         &self,
@@ -156,115 +149,5 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         _decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         None
-    }
-}
-
-/// One configuration. Single flips come from one run of the flip program once
-/// enough of them were asked for to pay for it; everything else is evaluated in
-/// full.
-struct Updated<'a, T: Real> {
-    network: &'a CpuNetwork<T>,
-    spins: Vec<i8>,
-    log_psi: Complex64,
-    /// Single flips evaluated one by one so far.
-    asked: usize,
-    /// All single flips, once known.
-    ratios: Vec<Complex64>,
-}
-
-impl<T: Real> Updated<'_, T> {
-    /// Whether all single flips are known, after computing them if `more` further
-    /// ones justify that.
-    fn prepared(&mut self, more: usize) -> bool {
-        if self.ratios.is_empty() && more > 0 {
-            self.asked += more;
-            if let Some(flips) = self.network.flips_for(self.asked) {
-                let mut ratios = vec![Complex64::ZERO; self.spins.len()];
-                flips.ratios(&self.spins, &mut ratios);
-                // windows may read sites beyond an open lattice, where a network
-                // need not be finite
-                if ratios.iter().all(|z| z.is_finite()) {
-                    self.ratios = ratios;
-                }
-            }
-        }
-        !self.ratios.is_empty()
-    }
-    fn full_ratios(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
-        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
-        let mut from = 0;
-        for &end in ends {
-            let first = batch.len();
-            batch.extend_from_slice(&self.spins);
-            for &f in &sites[from..end] {
-                batch[first + f] = -batch[first + f];
-            }
-            from = end;
-        }
-        self.network.log_psi(&batch, out);
-        out.iter_mut().for_each(|z| *z -= self.log_psi);
-    }
-
-    fn flip(&mut self, flips: &[usize]) {
-        for &f in flips {
-            self.spins[f] = -self.spins[f];
-        }
-    }
-    fn at(&mut self, flips: &[usize]) -> Complex64 {
-        self.flip(flips);
-        let mut out = [Complex64::ZERO];
-        self.network.log_psi(&self.spins, &mut out);
-        self.flip(flips);
-        out[0]
-    }
-}
-
-impl<T: Real> Background for Updated<'_, T> {
-    fn log_psi(&self) -> Complex64 {
-        self.log_psi
-    }
-    fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
-        match *flips {
-            [site] if self.prepared(1) => self.ratios[site],
-            _ => self.at(flips) - self.log_psi,
-        }
-    }
-    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
-        assert_eq!(ends.len(), out.len(), "one result per cluster");
-        let cluster = |k: usize| k.checked_sub(1).map_or(0, |k| ends[k])..ends[k];
-        let singles = (0..ends.len()).filter(|&k| cluster(k).len() == 1).count();
-        if !self.prepared(singles) {
-            return self.full_ratios(sites, ends, out);
-        }
-        let (mut rest, mut rest_ends, mut which) = (Vec::new(), Vec::new(), Vec::new());
-        for (k, out) in out.iter_mut().enumerate() {
-            match sites[cluster(k)] {
-                [site] => *out = self.ratios[site],
-                ref flips => {
-                    rest.extend_from_slice(flips);
-                    rest_ends.push(rest.len());
-                    which.push(k);
-                }
-            }
-        }
-        let mut found = vec![Complex64::ZERO; which.len()];
-        self.full_ratios(&rest, &rest_ends, &mut found);
-        for (k, z) in which.into_iter().zip(found) {
-            out[k] = z;
-        }
-    }
-    fn single_flips(&mut self, out: &mut [Complex64]) {
-        if self.prepared(out.len()) {
-            return out.copy_from_slice(&self.ratios);
-        }
-        let sites: Vec<usize> = (0..self.spins.len()).collect();
-        let ends: Vec<usize> = (1..=self.spins.len()).collect();
-        self.full_ratios(&sites, &ends, out);
-    }
-    fn accept(&mut self, flips: &[usize]) {
-        self.log_psi = self.at(flips);
-        self.flip(flips);
-        self.asked = 0;
-        self.ratios.clear();
     }
 }
