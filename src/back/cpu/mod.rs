@@ -8,6 +8,7 @@
 pub mod arena;
 mod background;
 pub mod bind;
+mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
@@ -23,4 +24,5 @@ pub mod network;
 pub mod outer;
 mod response;
 pub mod simd;
+mod units;
 pub mod work;

@@ -1,26 +1,33 @@
 //! A network on the CPU as a [`WaveFunction`].
 
 use super::background::Updated;
+use super::clusters::Clusters;
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
 use super::simd::Real;
-use super::work::work;
+use super::units::Units;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
+use crate::pass::flips::Family;
+use crate::pass::flips::units::HiddenUnits;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// `log psi` of one network on one lattice in working precision `T`, and
 /// everything derived from it.
 pub struct CpuNetwork<T: Real> {
     full: Compiled<T>,
     gradient: GradientCode<T>,
-    /// Compiled when local changes are first asked for.
-    flips: OnceLock<Result<Flips<T>, FlipError>>,
+    /// Compiled when local changes are asked for.
+    clusters: Clusters<T>,
+    /// The form of networks with hidden units.
+    form: Option<HiddenUnits>,
+    /// Their tables, made when local changes are asked for.
+    units: OnceLock<Option<Units<T>>>,
     updates: Updates,
 }
 
@@ -36,6 +43,27 @@ pub enum Updates {
     Full,
 }
 
+/// What the ratios of local changes of a network come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalUpdates {
+    /// Products over hidden units.
+    HiddenUnits,
+    /// Flip programs, where they pay.
+    Programs,
+    /// Full evaluation, and why.
+    Full(String),
+}
+
+impl std::fmt::Display for LocalUpdates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LocalUpdates::HiddenUnits => f.write_str("products over hidden units"),
+            LocalUpdates::Programs => f.write_str("flip programs"),
+            LocalUpdates::Full(why) => write!(f, "full evaluation because of {why}"),
+        }
+    }
+}
+
 impl<T: Real> CpuNetwork<T> {
     /// Compiles a graph whose outputs are `[Re log psi]` or `[Re, Im]`.
     ///
@@ -44,8 +72,10 @@ impl<T: Real> CpuNetwork<T> {
     pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
         Ok(CpuNetwork {
             gradient: GradientCode::new(&graph, lattice, theta)?,
+            form: HiddenUnits::new(&graph).ok(),
             full: Compiled::new(graph, lattice, theta, false)?,
-            flips: OnceLock::new(),
+            clusters: Clusters::new(),
+            units: OnceLock::new(),
             updates: Updates::default(),
         })
     }
@@ -55,20 +85,39 @@ impl<T: Real> CpuNetwork<T> {
         self.updates = updates;
     }
 
-    /// The compiled flip program, or why flips are evaluated in full.
+    /// The compiled program of single flips, or why they are evaluated in full.
+    ///
+    /// # Errors
+    /// See [`FlipError`].
     pub fn flips(&self) -> Result<&Flips<T>, &FlipError> {
-        self.flips.get_or_init(|| Flips::new(&self.full)).as_ref()
+        self.clusters.singles(&self.full).map(Arc::as_ref)
     }
 
-    /// The flip program if a number of flips of one configuration is better
-    /// evaluated by it than one by one.
-    pub(super) fn flips_for(&self, count: usize) -> Option<&Flips<T>> {
-        let flips = match self.updates {
-            Updates::Full => return None,
-            _ => self.flips().ok()?,
-        };
-        let full = work(self.full.program()) * count as f64;
-        (self.updates == Updates::Abacus || flips.work() < full).then_some(flips)
+    /// How local changes are evaluated; compiles what that takes.
+    pub fn local_updates(&self) -> LocalUpdates {
+        match (self.updates, self.units(), self.flips()) {
+            (Updates::Full, ..) => LocalUpdates::Full("the caller's wish".to_owned()),
+            (_, Some(_), _) => LocalUpdates::HiddenUnits,
+            (.., Ok(_)) => LocalUpdates::Programs,
+            (.., Err(e)) => LocalUpdates::Full(e.to_string()),
+        }
+    }
+
+    /// The tables of hidden units, if the network has that form.
+    pub(super) fn units(&self) -> Option<&Units<T>> {
+        let form = self.form.as_ref()?;
+        let units = || Units::new(&self.full, form).ok();
+        self.units.get_or_init(units).as_ref()
+    }
+
+    /// Whether changes are ever evaluated by a flip program.
+    pub(super) fn updates_locally(&self) -> bool {
+        self.updates != Updates::Full
+    }
+
+    /// The program that pays for so many clusters of one configuration.
+    pub(super) fn choose(&self, asked: &[(Family, usize)]) -> Option<Arc<Flips<T>>> {
+        self.clusters.choose(&self.full, self.updates, asked)
     }
 
     /// The loop-level program of `log psi`.
@@ -99,11 +148,11 @@ impl<T: Real> CpuNetwork<T> {
         // nothing changes unless everything can
         let full = self.full.prepare(theta)?;
         let gradient = self.gradient.prepare(theta)?;
+        let clusters = self.clusters.prepare(&self.full, theta)?;
         self.full.install(full);
         self.gradient.install(gradient);
-        if let Some(Ok(flips)) = self.flips.get_mut() {
-            flips.set_params(&self.full)?;
-        }
+        self.clusters.install(clusters);
+        self.units = OnceLock::new();
         Ok(())
     }
 
