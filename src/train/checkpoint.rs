@@ -1,7 +1,7 @@
 //! Checkpoints: one JSON file that is complete by itself.
 
 use super::{RunFile, Setup, TrainError};
-use crate::vmc::driver::Checkpoint;
+use crate::vmc::driver::{Checkpoint, Timings};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -34,6 +34,9 @@ pub struct Saved {
     run: String,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// What they were spent on.
+    #[serde(default)]
+    pub timings: Timings,
     /// The state of the driver.
     pub state: Checkpoint,
 }
@@ -59,7 +62,7 @@ fn fingerprint(setup: &Setup) -> String {
 
 impl Saved {
     /// The state of a run of `setup`.
-    pub fn new(setup: &Setup, state: Checkpoint, seconds: f64) -> Saved {
+    pub fn new(setup: &Setup, state: Checkpoint, seconds: f64, timings: Timings) -> Saved {
         let m = &setup.metadata;
         Saved {
             format: FORMAT.into(),
@@ -73,6 +76,7 @@ impl Saved {
             operator: fingerprint(setup),
             run: setup.run.to_toml(),
             seconds,
+            timings,
             state,
         }
     }
