@@ -153,6 +153,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     ui.diagnostics(setup.program.sources(), &setup.warnings);
     if let Start::Resume(saved) = &start {
         saved.check(&setup)?;
+        for change in saved.changes(&setup.run)? {
+            ui.note(&format!("note: {change}"));
+        }
     }
     let directory = match &args.resume {
         Some(directory) => directory.clone(),
