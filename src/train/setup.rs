@@ -6,8 +6,9 @@ use crate::check::core::NetworkInfo;
 use crate::check::operator::OperatorInfo;
 use crate::check::{CheckError, Program, lattice};
 use crate::diag::{Diagnostic, Severity};
-use crate::ir::{Boundary, Lattice, Lowered, lower};
+use crate::ir::{Boundary, Lattice, Lowered};
 use crate::params::{Metadata, Params, initialise, load};
+use crate::pipeline;
 use crate::run::WaveFunction;
 use crate::run::network::build;
 use crate::syntax::ast::LatticeKind;
@@ -80,7 +81,7 @@ impl Setup {
         })?;
         let options = options(&run, &operator)?;
         Ok(Setup {
-            lowered: lower(&info),
+            lowered: pipeline::graph(&info),
             metadata: Metadata::new(&program, &info, lattice),
             run,
             program,
@@ -137,7 +138,7 @@ impl Setup {
     pub fn wave_function(&self, params: &Params) -> Result<Box<dyn WaveFunction>, TrainError> {
         let run = &self.run;
         build(
-            &self.lowered.graph,
+            &pipeline::amplitude(&self.lowered),
             self.lattice,
             params,
             run.precision,
