@@ -56,6 +56,12 @@ impl Setup {
     /// Files that are missing or wrong, numbers that make no sense; each with
     /// the key and a way out.
     pub fn new(run: RunFile) -> Result<Setup, TrainError> {
+        if run.scan.is_some() {
+            return Err(TrainError::new(
+                "the run file has a [scan] table",
+                "run the whole grid with `dnetc scan`, or leave the table out to train one point",
+            ));
+        }
         let Some(file) = &run.network.file else {
             return Err(TrainError::new(
                 "no network is given",

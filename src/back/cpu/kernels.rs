@@ -24,15 +24,16 @@ struct Kernel {
 }
 
 impl Kernels {
-    /// Responses of the mixers of a compiled network to unit impulses.
+    /// Responses of the mixers of a compiled network to unit impulses, for
+    /// parameters that need not be those in force.
     ///
     /// # Errors
     /// Parameters for which a mixer does not exist.
-    pub fn new<T: Real>(network: &Compiled<T>) -> Result<Kernels, CompileError> {
+    pub fn new<T: Real>(network: &Compiled<T>, theta: &[f64]) -> Result<Kernels, CompileError> {
         let (graph, program) = (network.graph(), network.program());
-        let params = tensors(graph, program, network.params(), &[]).map_err(ConstantError::from)?;
+        let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<f64>::new(graph, program, &params, &mut planner)?;
+        let constants = Constants::<f64>::new(graph, program, &params, Vec::new(), &mut planner)?;
         let mixers = program
             .mixers
             .iter()

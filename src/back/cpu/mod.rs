@@ -6,7 +6,9 @@
 //! of samples ([`bind`]), given its constants ([`constants`]) and run ([`exec`]).
 
 pub mod arena;
+mod background;
 pub mod bind;
+mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
@@ -15,6 +17,7 @@ pub mod flips;
 pub mod gradient;
 pub mod jit;
 pub mod kernels;
+pub mod lookup;
 pub mod math;
 pub mod microkernel;
 pub mod mixer;
@@ -22,4 +25,6 @@ pub mod network;
 pub mod outer;
 mod response;
 pub mod simd;
+mod tables;
+mod units;
 pub mod work;
