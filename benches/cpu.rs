@@ -1,6 +1,7 @@
 //! Times of the CPU back end on the published network, in microseconds.
 //!
-//! `cargo bench --bench cpu -- [sites ...]`
+//! `cargo bench --bench cpu -- [sites ...]`; `DNET_ONLY=flips` (or `log_psi`,
+//! `gradient`) repeats one operation for a profiler.
 
 use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
@@ -67,6 +68,26 @@ fn main() {
             .map(|k| if (k * k + 3 * k) % 7 < 3 { 1 } else { -1 })
             .collect();
         let mut out = [Complex64::ZERO];
+        if let Ok(only) = std::env::var("DNET_ONLY") {
+            let mut flips = vec![Complex64::ZERO; n];
+            network.set_updates(Updates::Abacus);
+            let us = median_us(|| {
+                for _ in 0..20 {
+                    match only.as_str() {
+                        "flips" => network.background(&spins).single_flips(&mut flips),
+                        "gradient" => network.gradients(&spins, &|_, _, _| {}),
+                        _ => network.log_psi(&spins, &mut out),
+                    }
+                }
+            });
+            println!("{only}, N {n}: {:.1}", us / 20.0);
+            if let Ok(f) = network.flips()
+                && std::env::var_os("DNET_PROFILE").is_some()
+            {
+                println!("{}", f.changes().program());
+            }
+            continue;
+        }
         let one = median_us(|| network.log_psi(&spins, &mut out));
         let batch: Vec<i8> = spins.iter().copied().cycle().take(64 * n).collect();
         let mut many = vec![Complex64::ZERO; 64];
