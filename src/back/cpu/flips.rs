@@ -3,7 +3,7 @@
 use super::compiled::{CompileError, Compiled};
 use super::kernels::Kernels;
 use super::simd::Real;
-use super::work::work;
+use super::work::{flops, work};
 use crate::check::core::Token;
 use crate::interp::TokenLattice;
 use crate::pass::flips::{Derived, FlipProgram, NoFlips, common_token, single_spins};
@@ -86,6 +86,16 @@ impl<T: Real> Flips<T> {
     /// Estimated work of one run, in the units of [`work`].
     pub fn work(&self) -> f64 {
         work(self.changes.program()) + work(self.readout.program()) * self.spins() as f64
+    }
+
+    /// Bytes of working memory of one run.
+    pub fn bytes(&self) -> usize {
+        self.changes.memory().first().map_or(0, |m| m.1)
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self) -> f64 {
+        flops(self.changes.program()) + flops(self.readout.program()) * self.spins() as f64
     }
 
     fn spins(&self) -> usize {

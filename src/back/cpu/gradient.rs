@@ -10,6 +10,7 @@
 use super::compiled::{CompileError, Compiled, Prepared};
 use super::constants::{ConstantError, constant_values, tensors};
 use super::simd::Real;
+use super::work::flops;
 use crate::ir::{Graph, GraphParam, Lattice, NodeId, Op, ZipFn};
 use crate::kernel::Program;
 use crate::pass::reverse::{ReverseError, gradient, pullback};
@@ -78,6 +79,16 @@ impl<T: Real> GradientCode<T> {
     /// The loop-level programs above and below the cut.
     pub fn programs(&self) -> [&Program; 2] {
         [self.above.program(), self.below.program()]
+    }
+
+    /// Bytes of working memory, and floating-point operations of one gradient.
+    pub fn cost(&self) -> (usize, f64) {
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let below = flops(self.below.program()) * self.outputs as f64;
+        (
+            bytes(&self.above) + bytes(&self.below),
+            flops(self.above.program()) + below,
+        )
     }
 
     /// Calls `row(sample, re, im)` with the gradient of every configuration, from

@@ -24,6 +24,7 @@ pub mod microkernel;
 pub mod mixer;
 pub mod network;
 pub mod outer;
+pub mod peak;
 mod response;
 pub mod simd;
 mod tables;

@@ -5,11 +5,12 @@ use super::compiled::Compiled;
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
+use super::peak;
 use super::simd::Real;
-use super::work::work;
+use super::work::{flops, work};
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
-use crate::run::{Background, Spins, WaveFunction};
+use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
 use std::sync::OnceLock;
 
@@ -137,6 +138,30 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     }
     fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
         self.gradient.run(batch, row);
+    }
+    fn strategy(&self, task: Task) -> Strategy {
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let tables = |c: &Compiled<T>| c.program().tables.is_some();
+        let sites = self.lattice().sites();
+        let full = flops(self.full.program());
+        let (name, bytes, flops) = match task {
+            Task::LogPsi if tables(&self.full) => ("tables", bytes(&self.full), full),
+            Task::LogPsi => ("direct", bytes(&self.full), full),
+            Task::Gradient => {
+                let (bytes, flops) = self.gradient.cost();
+                ("reverse", bytes, flops)
+            }
+            Task::Flips => match self.flips_for(sites) {
+                Some(flips) => ("flips", flips.bytes(), flips.flops()),
+                None => ("full", bytes(&self.full), full * (sites + 1) as f64),
+            },
+        };
+        Strategy {
+            name,
+            bytes,
+            flops,
+            peak: peak::gflops::<T>(),
+        }
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         let mut background = Updated {
