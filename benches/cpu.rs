@@ -1,7 +1,8 @@
 //! Times of the CPU back end on the published network, in microseconds.
 //!
 //! `cargo bench --bench cpu -- [sites ...]`; `DNET_ONLY=flips` (or `log_psi`,
-//! `gradient`) repeats one operation for a profiler.
+//! `gradient`, `set_params`) repeats one operation for a profiler, with
+//! `DNET_REPEAT=5` exactly five times (`benches/instructions.sh`).
 
 use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
@@ -71,16 +72,19 @@ fn main() {
         if let Ok(only) = std::env::var("DNET_ONLY") {
             let mut flips = vec![Complex64::ZERO; n];
             network.set_updates(Updates::Abacus);
-            let us = median_us(|| {
-                for _ in 0..20 {
-                    match only.as_str() {
-                        "flips" => network.background(&spins).single_flips(&mut flips),
-                        "gradient" => network.gradients(&spins, &|_, _, _| {}),
-                        _ => network.log_psi(&spins, &mut out),
-                    }
-                }
-            });
-            println!("{only}, N {n}: {:.1}", us / 20.0);
+            let mut call = || match only.as_str() {
+                "flips" => network.background(&spins).single_flips(&mut flips),
+                "gradient" => network.gradients(&spins, &|_, _, _| {}),
+                "set_params" => network.set_params(&theta),
+                _ => network.log_psi(&spins, &mut out),
+            };
+            if let Ok(count) = std::env::var("DNET_REPEAT") {
+                // what is prepared at the first call belongs to no call
+                call();
+                (0..count.parse().unwrap_or(1)).for_each(|_| call());
+                continue;
+            }
+            println!("{only}, N {n}: {:.1} microseconds", median_us(call));
             if let Ok(f) = network.flips()
                 && std::env::var_os("DNET_PROFILE").is_some()
             {
