@@ -341,6 +341,8 @@ struct Derivatives {
     /// Displacements to keep; `None`: stay in momentum space.
     keep: Option<usize>,
     momenta: usize,
+    /// `exp(-2 pi i q / momenta)`
+    phases: Vec<Complex64>,
     /// Per state, per momentum.
     h: Vec<Vec<Complex64>>,
     l: Vec<Vec<Complex64>>,
@@ -381,6 +383,7 @@ impl Derivatives {
         let [h, l] = sequences;
         Ok(Derivatives {
             keep: open.then_some(sites),
+            phases: (0..momenta).map(|q| phase(q, momenta)).collect(),
             momenta,
             h,
             l,
@@ -405,7 +408,7 @@ impl Derivatives {
         };
         let product = |l: &[Complex64], h: &[Complex64], sign: f64| -> Vec<Complex64> {
             (0..self.momenta)
-                .map(|q| sign * phase(q, self.momenta) * l[q] * h[q])
+                .map(|q| sign * self.phases[q] * l[q] * h[q])
                 .collect()
         };
         let rows: Vec<Vec<Complex64>> = if wrt == last {
