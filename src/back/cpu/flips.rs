@@ -3,7 +3,7 @@
 use super::compiled::{CompileError, Compiled, Prepared};
 use super::kernels::Kernels;
 use super::simd::Real;
-use super::work::work;
+use super::work::{flops, work};
 use crate::check::core::Token;
 use crate::interp::TokenLattice;
 use crate::ir::NodeId;
@@ -154,6 +154,17 @@ impl<T: Real> Flips<T> {
     pub fn work(&self) -> f64 {
         let ratios = self.families.len() * self.tokens.count() * self.token.volume();
         work(self.changes.program()) + work(self.readout.program()) * ratios as f64
+    }
+
+    /// Bytes of working memory of one run.
+    pub fn bytes(&self) -> usize {
+        self.changes.memory().first().map_or(0, |m| m.1)
+    }
+
+    /// Floating-point operations of one run and all its ratios.
+    pub fn flops(&self) -> f64 {
+        let ratios = self.families.len() * self.tokens.count() * self.token.volume();
+        flops(self.changes.program()) + flops(self.readout.program()) * ratios as f64
     }
 
     /// Runs the program on one configuration.

@@ -1,10 +1,10 @@
 //! Real-space kernels of mixers, and the parameters of flip programs made of them.
 
 use super::compiled::{CompileError, Compiled};
-use super::constants::{ConstantError, Constants, tensors};
+use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
 use super::simd::Real;
-use crate::interp::TokenLattice;
+use crate::interp::{Tensor, TokenLattice};
 use crate::ir::Boundary;
 use crate::kernel::{Geometry, Program};
 use crate::pass::flips::Derived;
@@ -33,16 +33,22 @@ impl Kernels {
         let (graph, program) = (network.graph(), network.program());
         let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<f64>::new(graph, program, &params, Vec::new(), &mut planner)?;
-        let mixers = program
-            .mixers
-            .iter()
-            .zip(&constants.mixers)
-            .map(|(m, plan)| {
-                let geometry = program.geometry(m.space);
-                Kernel::new(program, geometry, plan, m.channels.iter().product())
-            })
-            .collect::<Result<_, _>>()?;
+        let roots = program.mixers.iter().flat_map(|m| m.kernel.iter().copied());
+        let values =
+            constant_values(graph, program.lattice, &params, roots).map_err(ConstantError::from)?;
+        let mut mixers = Vec::with_capacity(program.mixers.len());
+        for m in &program.mixers {
+            let geometry = program.geometry(m.space);
+            let kernel: Vec<&Tensor> = m
+                .kernel
+                .iter()
+                .filter_map(|k| values[k.index()].as_ref())
+                .collect();
+            let plan = Plan::<f64>::new(m, &[], geometry, &kernel, &mut planner)
+                .map_err(ConstantError::from)?;
+            let channels = m.channels.iter().product();
+            mixers.push(Kernel::new(program, geometry, &plan, channels)?);
+        }
         Ok(Kernels { mixers })
     }
 

@@ -62,6 +62,18 @@ pub(super) struct Configuration<T: Real> {
 }
 
 impl<T: Real> Units<T> {
+    /// Bytes of the tables that all single flips read.
+    pub(super) fn bytes(&self) -> usize {
+        self.z.iter().map(|plane| plane.len() * size_of::<T>()).sum()
+    }
+
+    /// Floating-point operations of all single flips: a factor `p + q z` per unit,
+    /// multiplied up.
+    pub(super) fn flops(&self) -> f64 {
+        let each = if self.complex { 14 } else { 3 };
+        (each * self.units * self.rest.len()) as f64
+    }
+
     /// The tables of a network of this form.
     ///
     /// # Errors
