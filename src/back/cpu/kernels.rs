@@ -46,6 +46,11 @@ impl Kernels {
         Ok(Kernels { mixers })
     }
 
+    /// `G_m(D)`, per channel.
+    pub(super) fn at(&self, mixer: usize, displacement: [i64; 2]) -> Vec<Complex64> {
+        self.mixers[mixer].at(displacement)
+    }
+
     /// The values of a derived parameter.
     pub fn derived(&self, what: &Derived) -> Vec<f64> {
         match what {

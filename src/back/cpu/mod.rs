@@ -21,6 +21,7 @@ pub mod math;
 pub mod microkernel;
 pub mod mixer;
 pub mod network;
+pub mod object;
 pub mod outer;
 mod response;
 pub mod simd;
