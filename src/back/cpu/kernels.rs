@@ -5,7 +5,7 @@ use super::constants::{ConstantError, Constants, tensors};
 use super::mixer::Plan;
 use super::simd::Real;
 use crate::interp::TokenLattice;
-use crate::ir::Boundary;
+use crate::ir::{Boundary, Op};
 use crate::kernel::{Geometry, Program};
 use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
@@ -18,6 +18,7 @@ pub struct Kernels {
 
 struct Kernel {
     lattice: TokenLattice,
+    /// The graph's values are complex, also where only real parts matter.
     complex: bool,
     /// Per displacement the channels.
     entries: Vec<Vec<Complex64>>,
@@ -40,9 +41,16 @@ impl Kernels {
             .zip(&constants.mixers)
             .map(|(m, plan)| {
                 let geometry = program.geometry(m.space);
-                Kernel::new(program, geometry, plan, m.channels.iter().product())
+                let complex = match m.op {
+                    Op::Scan(s) => s.complex,
+                    Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
+                    _ => plan.complex(),
+                };
+                let channels = m.channels.iter().product();
+                let kernel = Kernel::new(program, geometry, plan, channels)?;
+                Ok(Kernel { complex, ..kernel })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, CompileError>>()?;
         Ok(Kernels { mixers })
     }
 
@@ -78,7 +86,7 @@ impl Kernels {
                 conjugate,
             } => {
                 let (last, first) = (&self.mixers[*last], &self.mixers[*first]);
-                let parts = if last.complex { 2 } else { 1 };
+                let parts = if last.complex || first.complex { 2 } else { 1 };
                 let mut data = Vec::new();
                 for n in last.displacements() {
                     let right = first.at([-n[0], -n[1]]);

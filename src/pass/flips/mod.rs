@@ -94,7 +94,7 @@ pub enum Derived {
         displacements: Vec<[i64; 2]>,
     },
     /// `C_D(n) = G_m(n + D) G_k(-n)` on displacements n: `[2, |D|, C, R]` if
-    /// complex, else `[|D|, C, R]`; C channels of k, R of m.
+    /// either is complex, else `[|D|, C, R]`; C channels of k, R of m.
     Chain {
         /// m.
         last: usize,
