@@ -536,7 +536,7 @@ fn random_programs() {
             [0, 2]
         };
         let (family, _) = Family::of(lattice, &pair).expect("a pair");
-        let program = match Flips::new(&network, &[Family::single(), family]) {
+        let flips_of = match Flips::new(&network, &[Family::single(), family]) {
             Ok(flips) => flips,
             Err(e) => {
                 refused.insert(e.to_string());
@@ -552,7 +552,7 @@ fn random_programs() {
             e.log_psi()
         };
         let old = log_psi(&[]);
-        let changes = program.run(&spins);
+        let changes = flips_of.run(&spins);
         for _ in 0..12 {
             let at = (random.uniform() * spins.len() as f64) as usize;
             let mut flips = vec![at];
@@ -567,16 +567,13 @@ fn random_programs() {
                 corner: at,
             };
             let mut got = [Complex64::ZERO];
-            program.ratios(&changes, &[place], &mut got);
+            flips_of.ratios(&changes, &[place], &mut got);
             let want = log_psi(&flips) - old;
             assert!(
                 error(got[0], want) <= 1e-10 * old.norm().max(1.0),
                 "seed {seed} on {lattice:?}, {flips:?}: {} instead of {want}\n{}",
                 got[0],
-                source
-                    .only_network()
-                    .check()
-                    .map_or_else(|e| e.to_string(), |i| i.name.clone())
+                program.text
             );
         }
     }
