@@ -158,6 +158,16 @@ impl<T: Real> Background for Updated<'_, T> {
 
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
         let mut out = [Complex64::ZERO];
+        // proposals of a sampler that keeps its background
+        if let [corner] = *flips
+            && let Some((run, family)) = self.find(&Family::single())
+        {
+            let (program, changes) = &self.known[run];
+            program.ratios(changes, &[Place { family, corner }], &mut out);
+            if out[0].is_finite() {
+                return out[0];
+            }
+        }
         self.log_ratios(flips, &[flips.len()], &mut out);
         out[0]
     }
