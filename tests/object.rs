@@ -131,7 +131,7 @@ fn network(file: &str) -> NetworkInfo {
 }
 
 /// S4 and stencils, complex readouts (sines and angles), power laws, momentum
-/// space, error functions, dense and complex dense mixers, pooled phases.
+/// space, error functions, dense and complex dense mixers, pooled products, phases.
 #[test]
 fn chains_from_c() {
     for file in [
@@ -140,6 +140,7 @@ fn chains_from_c() {
         "power_law.dnet",
         "fourier.dnet",
         "cnn.dnet",
+        "jastrow.dnet",
         "positional.dnet",
         "rbm.dnet",
         "rbm_complex.dnet",

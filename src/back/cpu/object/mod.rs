@@ -7,26 +7,23 @@
 //! small routines and mixers by direct sums, so that it needs nothing but the C
 //! mathematics library.
 
+mod entry;
+mod header;
+mod mixing;
 mod routines;
 
 use super::bind::{Bound, BoundStep, KernelPlan};
 use super::compiled::{CompileError, Compiled};
 use super::constants::{ConstantError, Constants, tensors};
 use super::jit::{Compiler, JitError, define_kernel, host_isa};
-use super::kernels::Kernels;
 use super::math::{LibFn, Precision};
-use super::response::{Coefficients, Layout};
 use super::simd::Real;
-use crate::interp::{Tensor, evaluate_node};
-use crate::ir::{Boundary, Op};
+use crate::ir::Graph;
 use crate::kernel::lower::lower;
 use crate::kernel::{Cell, Geometry, LowerError, Program, Row, Space, Step};
-use cranelift_codegen::ir::types;
-use cranelift_codegen::ir::{InstBuilder, Value};
-use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, default_libcall_names};
+use cranelift_module::{DataDescription, FuncId, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
-use num_complex::Complex64;
-use routines::{Code, MixShape, Routines, define};
+use routines::Routines;
 use rustfft::FftPlanner;
 use std::collections::{BTreeMap, HashMap};
 
@@ -104,8 +101,12 @@ pub fn object<T: Real>(network: &Compiled<T>, name: &str) -> Result<Object, Comp
     let bytes = writer.finish(&name)?;
     Ok(Object {
         bytes,
-        header: header(network, &program, &name, workspace),
+        header: header::header(network, &program, &name, workspace),
     })
+}
+
+fn unsupported(what: &str) -> CompileError {
+    LowerError::Unsupported(format!("{what} in an object file")).into()
 }
 
 /// A name as C allows it.
@@ -116,11 +117,12 @@ fn identifier(name: &str) -> String {
 }
 
 struct Writer<'a, T: Real> {
+    graph: &'a Graph,
     program: &'a Program,
     module: ObjectModule,
     bound: Bound,
     constants: Constants<T>,
-    mixers: Vec<MixKernel>,
+    mixers: Vec<mixing::MixKernel>,
     routines: Routines,
     kernels: HashMap<(crate::kernel::Expr, Precision), FuncId>,
     libraries: BTreeMap<(LibFn, bool), FuncId>,
@@ -130,18 +132,9 @@ struct Writer<'a, T: Real> {
     pools: [Argument; 2],
 }
 
-/// Where a mixer's kernel lies in the data: per channel real part, imaginary part,
-/// and minus the imaginary part.
-struct MixKernel {
-    complex: bool,
-    channels: Vec<[Argument; 3]>,
-    shape: Argument,
-    origin: usize,
-}
-
 impl<'a, T: Real> Writer<'a, T> {
     fn new(
-        network: &Compiled<T>,
+        network: &'a Compiled<T>,
         program: &'a Program,
         name: &str,
     ) -> Result<Writer<'a, T>, CompileError> {
@@ -166,8 +159,9 @@ impl<'a, T: Real> Writer<'a, T> {
             data.numbers(T::PRECISION, constants.pool64.iter().copied()),
             data.numbers(Precision::F64, constants.pool64.iter().copied()),
         ];
-        let mixers = mixers(network, program, &constants, &mut data)?;
+        let mixers = mixing::kernels(network, program, &constants, &mut data)?;
         Ok(Writer {
+            graph: network.graph(),
             program,
             module,
             bound,
@@ -319,6 +313,19 @@ impl<'a, T: Real> Writer<'a, T> {
                     self.listed(routine, &table, table.len() - 1, &[]);
                 }
             }
+            Step::PoolProduct { groups, .. } => {
+                for g in groups {
+                    let pairs = g.a.iter().flat_map(|a| g.b.iter().map(move |b| (a, b)));
+                    for ((a, b), out) in pairs.zip(&g.out) {
+                        let sites = self.sites(a).into_iter().zip(self.sites(b));
+                        let factors = sites.flat_map(|(a, b)| [a, b]);
+                        let table: Vec<usize> =
+                            [self.offset(out)].into_iter().chain(factors).collect();
+                        let routine = self.routines.pool_product;
+                        self.listed(routine, &table, table.len() / 2, &[]);
+                    }
+                }
+            }
             Step::Spread { rows } => {
                 for (x, out) in rows {
                     let (from, to) = (self.offset(x), self.sites(out));
@@ -348,15 +355,14 @@ impl<'a, T: Real> Writer<'a, T> {
                     self.copies(routine, coarse.into_iter().zip(fine));
                 }
             }
-            other => {
-                let text = format!("{other:?}");
-                let word: String = text.chars().take_while(|c| c.is_alphanumeric()).collect();
-                return Err(LowerError::Unsupported(format!(
-                    "{} in an object file",
-                    word.to_lowercase()
-                ))
-                .into());
+            Step::Reference { node, .. } => {
+                let op = format!("{:?}", self.graph.op(*node));
+                let op: String = op.chars().take_while(|c| c.is_alphanumeric()).collect();
+                return Err(unsupported(&format!(
+                    "the operation {op}, which the interpreter evaluates,"
+                )));
             }
+            _ => return Err(unsupported("a derivative")),
         }
         Ok(())
     }
@@ -473,304 +479,15 @@ impl<'a, T: Real> Writer<'a, T> {
                 Cell::Static(_) => Err(f64::NAN),
             })
             .collect();
-        let (calls, sites) = (&self.calls, self.program.lattice.sites() as i64);
-        let module = &mut self.module;
-        let one = define(
-            module,
-            ("evaluate", Linkage::Local),
-            (3, None),
-            |module, c, given| {
-                let &[spins, out, arena] = given else {
-                    unreachable!("three arguments")
-                };
-                steps(module, c, calls, data, (spins, arena));
-                for (k, result) in results.iter().enumerate() {
-                    let x = match *result {
-                        Ok(at) => {
-                            let at = c.b.ins().iadd_imm_s(arena, at as i64);
-                            c.load(types::F64, at)
-                        }
-                        Err(x) => c.b.ins().f64const(x),
-                    };
-                    let to = c.b.ins().iadd_imm_s(out, 8 * k as i64);
-                    c.store(x, to);
-                }
-                None
-            },
+        let sites = self.program.lattice.sites() as i64;
+        entry::points(
+            &mut self.module,
+            name,
+            &self.calls,
+            data,
+            (&results, sites, bytes),
         )?;
-        let width = results.len() as i64;
-        define(
-            module,
-            (&format!("{name}_log_psi"), Linkage::Export),
-            (4, Some(types::I32)),
-            |module, c, given| {
-                let &[spins, count, out, arena] = given else {
-                    unreachable!("four arguments")
-                };
-                clean(c, arena, bytes);
-                let one = module.declare_func_in_func(one, c.b.func);
-                c.for_each(count, |c, k| {
-                    let from = c.at(spins, k, sites);
-                    let to = c.at(out, k, 8 * width);
-                    c.b.ins().call(one, &[from, to, arena]);
-                });
-                Some(c.b.ins().iconst(types::I32, 0))
-            },
-        )?;
-        ratio(module, name, one, (sites, width, bytes))?;
-        let sizes = [
-            (
-                "workspace_bytes",
-                bytes + (sites as u64).next_multiple_of(64) as i64,
-            ),
-            ("sites", sites),
-            ("outputs", width),
-        ];
-        for (what, size) in sizes {
-            define(
-                module,
-                (&format!("{name}_{what}"), Linkage::Export),
-                (0, Some(types::I64)),
-                |_, c, _| Some(c.number(size)),
-            )?;
-        }
         let product = self.module.finish();
         Ok(product.emit().map_err(JitError::new)?)
     }
-}
-
-/// Calls one routine after the other.
-fn steps(
-    module: &mut ObjectModule,
-    c: &mut Code,
-    calls: &[Call],
-    data: DataId,
-    (spins, arena): (Value, Value),
-) {
-    let data = module.declare_data_in_func(data, c.b.func);
-    let mut known = HashMap::new();
-    for call in calls {
-        let function = *known
-            .entry(call.routine)
-            .or_insert_with(|| module.declare_func_in_func(call.routine, c.b.func));
-        let mut arguments = Vec::new();
-        for argument in &call.arguments {
-            arguments.push(match *argument {
-                Argument::Number(n) => c.number(n),
-                Argument::Arena(at) => c.b.ins().iadd_imm_s(arena, at),
-                Argument::Data(at) => {
-                    let start = c.b.ins().symbol_value(types::I64, data);
-                    c.b.ins().iadd_imm_s(start, at as i64)
-                }
-                Argument::Spins => spins,
-            });
-        }
-        c.b.ins().call(function, &arguments);
-    }
-}
-
-/// Fills the workspace with zeros: lanes that belong to no site are computed too.
-fn clean(c: &mut Code, arena: Value, bytes: i64) {
-    let words = c.number(bytes / 8);
-    let zero = c.number(0);
-    c.for_each(words, |c, k| {
-        let to = c.at(arena, k, 8);
-        c.store(zero, to);
-    });
-}
-
-/// `log psi(s') - log psi(s)` from two evaluations.
-fn ratio(
-    module: &mut ObjectModule,
-    name: &str,
-    one: FuncId,
-    (sites, width, bytes): (i64, i64, i64),
-) -> Result<FuncId, JitError> {
-    define(
-        module,
-        (&format!("{name}_log_ratio"), Linkage::Export),
-        (5, Some(types::I32)),
-        |module, c, given| {
-            let &[spins, flips, count, out, arena] = given else {
-                unreachable!("five arguments")
-            };
-            clean(c, arena, bytes);
-            let one = module.declare_func_in_func(one, c.b.func);
-            c.b.ins().call(one, &[spins, out, arena]);
-            let old: Vec<Value> = (0..width)
-                .map(|k| {
-                    let at = c.b.ins().iadd_imm_s(out, 8 * k);
-                    c.load(types::F64, at)
-                })
-                .collect();
-            let copy = c.b.ins().iadd_imm_s(arena, bytes);
-            let all = c.number(sites);
-            c.for_each(all, |c, k| {
-                let [from, to] = [spins, copy].map(|p| c.add(p, k));
-                let s = c.load(types::I8, from);
-                c.store(s, to);
-            });
-            c.for_each(count, |c, k| {
-                let at = c.at(flips, k, 8);
-                let site = c.load(types::I64, at);
-                let at = c.add(copy, site);
-                let s = c.load(types::I8, at);
-                let s = c.b.ins().ineg(s);
-                c.store(s, at);
-            });
-            c.b.ins().call(one, &[copy, out, arena]);
-            for (k, old) in old.into_iter().enumerate() {
-                let at = c.b.ins().iadd_imm_s(out, 8 * k as i64);
-                let new = c.load(types::F64, at);
-                let difference = c.b.ins().fsub(new, old);
-                c.store(difference, at);
-            }
-            Some(c.b.ins().iconst(types::I32, 0))
-        },
-    )
-}
-
-/// Kernels of all mixers as data.
-fn mixers<T: Real>(
-    network: &Compiled<T>,
-    program: &Program,
-    constants: &Constants<T>,
-    data: &mut Data,
-) -> Result<Vec<MixKernel>, CompileError> {
-    let invariant = program
-        .mixers
-        .iter()
-        .any(|m| !matches!(m.op, Op::Mix { .. }));
-    let kernels = match invariant {
-        true => Some(Kernels::new(network, network.params())?),
-        false => None,
-    };
-    let mut found = Vec::new();
-    for (number, m) in program.mixers.iter().enumerate() {
-        let g = program.geometry(m.space);
-        // the sites of a chain follow each other
-        let chain = g.extent[1] == 1 && g.stride() == 1;
-        let [nx, ny] = if chain { [1, g.extent[0]] } else { g.extent };
-        let line = (g.stride() * T::PRECISION.bytes()) as i64;
-        let (n, width) = (g.sites(), m.channels.iter().product::<usize>());
-        let signed = [nx, ny].map(|n| n as i64);
-        let (entries, shape): (Vec<Vec<Complex64>>, MixShape) = match (&m.op, &kernels) {
-            (
-                Op::Mix {
-                    complex,
-                    transposed,
-                },
-                _,
-            ) => {
-                let value = value(network, m.kernel[0])?;
-                let layout = if *complex {
-                    Layout::Inner
-                } else {
-                    Layout::Real
-                };
-                let k = Coefficients::read(&value, n * n, layout, &m.channels);
-                let entry = |i: usize, j: usize| if *transposed { j * n + i } else { i * n + j };
-                let matrix = |c: usize| (0..n * n).map(|e| k.at(entry(e / n, e % n), c)).collect();
-                let step = signed[0] * signed[1];
-                let shape = MixShape {
-                    extent: signed,
-                    line,
-                    first: 0,
-                    target: [signed[1] * step, step],
-                    source: signed[1],
-                };
-                ((0..width).map(matrix).collect(), shape)
-            }
-            (_, Some(kernels)) => {
-                // element (a, b) holds the displacement (nx - 1 - a, ny - 1 - b)
-                let [lx, ly] = signed.map(|n| 2 * n - 1);
-                let at = |e: i64| {
-                    let d = [signed[0] - 1 - e / ly, signed[1] - 1 - e % ly];
-                    kernels.at(number, if chain { [d[1], 0] } else { d })
-                };
-                let all: Vec<Vec<Complex64>> = (0..lx * ly).map(at).collect();
-                let shape = MixShape {
-                    extent: signed,
-                    line,
-                    first: (signed[0] - 1) * ly + signed[1] - 1,
-                    target: [-ly, -1],
-                    source: ly,
-                };
-                let channel = |c: usize| all.iter().map(|k| k[c]).collect();
-                ((0..width).map(channel).collect(), shape)
-            }
-            (_, None) => unreachable!("kernels of every mixer that has some"),
-        };
-        let planes = |k: &Vec<Complex64>| {
-            let signs: [fn(&Complex64) -> f64; 3] = [|z| z.re, |z| z.im, |z| -z.im];
-            signs.map(|f| data.numbers(T::PRECISION, k.iter().map(f)))
-        };
-        let channels = entries.iter().map(planes).collect();
-        let shape = shape.entries().map(i64::to_le_bytes).concat();
-        found.push(MixKernel {
-            complex: constants.mixers[number].complex(),
-            channels,
-            shape: data.bytes(&shape),
-            origin: g.origin() * T::PRECISION.bytes(),
-        });
-    }
-    Ok(found)
-}
-
-/// The value of a node that depends on parameters only.
-fn value<T: Real>(network: &Compiled<T>, node: crate::ir::NodeId) -> Result<Tensor, CompileError> {
-    let params = tensors(network.graph(), network.program(), network.params(), &[]);
-    let params = params.map_err(ConstantError::from)?;
-    let spins = vec![1; network.lattice().sites()];
-    let (graph, lattice) = (network.graph(), network.lattice());
-    let value = evaluate_node(graph, lattice, &params, &spins, node);
-    Ok(value.map_err(ConstantError::from)?)
-}
-
-fn header<T: Real>(
-    network: &Compiled<T>,
-    program: &Program,
-    name: &str,
-    workspace: usize,
-) -> String {
-    let [x, y] = program.lattice.extent;
-    let boundary = match program.lattice.boundary {
-        Boundary::Periodic => "periodic",
-        Boundary::Open => "open",
-    };
-    let precision = match T::PRECISION {
-        Precision::F32 => "32 bit",
-        Precision::F64 => "64 bit",
-    };
-    let parts = if network.outputs() > 1 {
-        "real part, imaginary part"
-    } else {
-        "real"
-    };
-    let (guard, sites) = (name.to_uppercase(), program.lattice.sites());
-    let bytes = workspace + sites.next_multiple_of(64);
-    format!(
-        "/* log psi of the network `{network}` with fixed parameters.\n\
-         \n   {x} x {y} spins, {boundary} boundary, {precision}; code for the processor it was made on.\
-         \n   Link with the mathematics library (-lm). Functions keep no state: threads may\
-         \n   call them at the same time, each with a workspace of its own. */\n\
-         #ifndef {guard}_H\n#define {guard}_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n\
-         #ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n\
-         /* Spins of a configuration; numbers per log psi ({parts}); bytes of a workspace. */\n\
-         #define {guard}_SITES {sites}\n\
-         #define {guard}_OUTPUTS {outputs}\n\
-         #define {guard}_WORKSPACE_BYTES {bytes}\n\n\
-         /* The same, of the object that was linked. */\n\
-         size_t {name}_sites(void);\nsize_t {name}_outputs(void);\nsize_t {name}_workspace_bytes(void);\n\n\
-         /* log psi of `count` configurations, one after the other: `spins` holds +1 or -1,\
-         \n   sites in row-major order, `out` takes {outputs} number(s) each. `workspace` is aligned\
-         \n   to 64 bytes; its contents do not matter. Returns 0. */\n\
-         int32_t {name}_log_psi(const int8_t *spins, size_t count, double *out, void *workspace);\n\n\
-         /* log psi(s') - log psi(s), s' being s with `count` distinct sites flipped. Returns 0. */\n\
-         int32_t {name}_log_ratio(const int8_t *spins, const size_t *flips, size_t count,\
-         \n    double *out, void *workspace);\n\n\
-         #ifdef __cplusplus\n}}\n#endif\n\n#endif\n",
-        network = name.trim_start_matches("dnet_"),
-        outputs = program.outputs.len(),
-    )
 }

@@ -163,6 +163,8 @@ pub(super) struct Routines {
     pub(super) clear: FuncId,
     /// `(arena, table, n)`: the sum over table[1..] in f64 at table[0].
     pub(super) pool: FuncId,
+    /// `(arena, table, n)`: the sum of products of pairs table[1..] in f64 at table[0].
+    pub(super) pool_product: FuncId,
     /// `(arena, table, weights, operands, results, bytes)`: operands, then results.
     pub(super) dense: [FuncId; 2],
     /// `(arena, table, n, bytes)`: result, then pairs of factors.
@@ -188,6 +190,7 @@ impl Routines {
             narrow: moves(module, "narrow", types::F64, work)?,
             clear: clear(module, p)?,
             pool: pool(module, p)?,
+            pool_product: pool_product(module, p)?,
             dense: [dense0?, dense1?],
             dot: [dot0?, dot1?],
             mix: [mix0?, mix1?],
@@ -262,6 +265,29 @@ fn pool(module: &mut ObjectModule, p: Precision) -> Defined {
             let old = c.b.use_var(sum);
             let new = c.b.ins().fadd(old, x);
             c.b.def_var(sum, new);
+        });
+        let zero = c.number(0);
+        let to = c.entry(arena, table, zero, 0);
+        let total = c.b.use_var(sum);
+        c.store(total, to);
+        None
+    })
+}
+
+fn pool_product(module: &mut ObjectModule, p: Precision) -> Defined {
+    define(module, local("pool_product"), (3, None), |_, c, given| {
+        let &[arena, table, n] = given else {
+            unreachable!("three arguments")
+        };
+        let sum = c.sum(types::F64);
+        c.for_each(n, |c, k| {
+            let two = c.b.ins().imul_imm_s(k, 2);
+            let [a, b] = [1, 2].map(|fixed| {
+                let from = c.entry(arena, table, two, fixed);
+                let x = c.load(scalar(p), from);
+                c.convert(x, scalar(p), types::F64)
+            });
+            c.add_product(sum, a, b);
         });
         let zero = c.number(0);
         let to = c.entry(arena, table, zero, 0);
