@@ -581,6 +581,50 @@ fn random_programs() {
     assert_eq!(derived, 10, "refused: {refused:?}");
 }
 
+/// A recurrence whose decay is 1 has no solution on a ring: the old parameters
+/// stay in force in every program.
+#[test]
+fn rejected_parameters_leave_all_programs() {
+    let text = "use std::nn::{dense, silu, mean, log_cosh_head}\n\
+        mixer memory(x): state_space {\n\
+          param decay: real[1, dim(x)] = 0.9 * random_uniform\n\
+          param weight: real[1, dim(x)] = random_normal // of the memory\n\
+          return scan(x, decay: decay, input: weight, output: weight)\n}\n\
+        network ring() on chain {\n\
+          let t = patch(spins, 1) |> dense(2) as embedding\n\
+          let h = silu(t) * memory(t)\n\
+          log_psi = mean(h) |> log_cosh_head(2)\n}\n";
+    let program = Program::parse("ring.dnet", text);
+    let info = program.only_network().check();
+    let graph = lower(&info.unwrap_or_else(|e| panic!("{e}"))).graph;
+    let lattice = Lattice::chain(16, Boundary::Periodic);
+    let mut random = Random(59);
+    let tensors = params(&graph, lattice, &mut random).expect("a chain");
+    let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+    let mut network = CpuNetwork::<f64>::new(graph, lattice, &theta).expect("compiles");
+    network.set_updates(Updates::Abacus);
+    let spins = random.spins(16);
+    // singles and pairs, each by their program
+    let (sites, ends) = ([3, 5, 6, 9], [1, 3, 4]);
+    let ratios = |network: &CpuNetwork<f64>| {
+        let mut out = [Complex64::ZERO; 3];
+        let mut background = network.background(&spins);
+        background.log_ratios(&sites, &ends, &mut out);
+        let mut all = vec![Complex64::ZERO; 16];
+        background.single_flips(&mut all);
+        all.extend(out);
+        all.push(background.log_psi());
+        all
+    };
+    let before = ratios(&network);
+    assert!(network.try_set_params(&vec![1.0; theta.len()]).is_err());
+    assert_eq!(ratios(&network), before);
+    let moved: Vec<f64> = theta.iter().map(|x| 0.5 * x).collect();
+    network.try_set_params(&moved).expect("a decay below 1");
+    let after = ratios(&network);
+    assert!(before.iter().zip(&after).all(|(a, b)| a != b));
+}
+
 #[test]
 fn windows_that_cover_the_ring_are_refused() {
     let file = files()
