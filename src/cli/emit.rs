@@ -1,10 +1,15 @@
 //! `dnetc emit`
 
-use super::common::{CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice};
+use super::common::{
+    CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print, write_atomically,
+};
 use super::model::deliver;
+use crate::back::cpu::compiled::{CompileError, Compiled};
 use crate::back::cpu::network::CpuNetwork;
-use crate::ir::lower;
+use crate::back::cpu::object as back_object;
+use crate::back::cpu::simd::Real;
 use crate::ir::text::text;
+use crate::ir::{Graph, Lattice, lower};
 use crate::kernel::lower::lower as lower_to_loops;
 use crate::pipeline;
 use crate::run::network::Precision;
@@ -43,6 +48,34 @@ enum Target {
     Clif,
     /// Disassembly of the fused loops
     Asm,
+    /// Object file for this machine: log psi with the given parameters, for C
+    Obj,
+    /// C header of that object file
+    Header,
+}
+
+/// The object file of log psi, or its header.
+fn object<T: Real>(
+    args: &Args,
+    name: &str,
+    graph: Graph,
+    lattice: Lattice,
+    theta: &[f64],
+) -> Result<(), CliError> {
+    let plain = |e: CompileError| CliError::plain(e.to_string());
+    if args.target == Target::Obj && args.output.is_none() {
+        return Err(CliError::new(
+            "an object file is no text to print",
+            "say where to write it: `-o net.o`",
+        ));
+    }
+    let network = Compiled::<T>::new(graph, lattice, theta, false).map_err(plain)?;
+    let made = back_object::object(&network, name).map_err(plain)?;
+    match (&args.output, args.target) {
+        (Some(path), Target::Obj) => write_atomically(path, &made.bytes),
+        (Some(path), _) => write_atomically(path, made.header.as_bytes()),
+        (None, _) => print(&made.header),
+    }
 }
 
 /// Prints the graph or the code of log psi.
@@ -76,6 +109,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             .to_string()
     } else {
         let theta = args.params.load(&program, &info, &lowered, lattice)?.flat();
+        if matches!(args.target, Target::Obj | Target::Header) {
+            return match args.precision {
+                Precision::F32 => object::<f32>(args, &info.name, graph, lattice, &theta),
+                Precision::F64 => object::<f64>(args, &info.name, graph, lattice, &theta),
+            };
+        }
         let listing = match args.precision {
             Precision::F32 => CpuNetwork::<f32>::listing(graph, lattice, &theta),
             Precision::F64 => CpuNetwork::<f64>::listing(graph, lattice, &theta),

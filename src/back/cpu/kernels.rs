@@ -5,7 +5,7 @@ use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
 use super::simd::Real;
 use crate::interp::{Tensor, TokenLattice};
-use crate::ir::Boundary;
+use crate::ir::{Boundary, Op};
 use crate::kernel::{Geometry, Program};
 use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
@@ -18,6 +18,7 @@ pub struct Kernels {
 
 struct Kernel {
     lattice: TokenLattice,
+    /// The graph's values are complex, also where only real parts matter.
     complex: bool,
     /// Per displacement the channels.
     entries: Vec<Vec<Complex64>>,
@@ -47,9 +48,20 @@ impl Kernels {
             let plan = Plan::<f64>::new(m, &[], geometry, &kernel, &mut planner)
                 .map_err(ConstantError::from)?;
             let channels = m.channels.iter().product();
-            mixers.push(Kernel::new(program, geometry, &plan, channels)?);
+            let complex = match m.op {
+                Op::Scan(s) => s.complex,
+                Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
+                _ => plan.complex(),
+            };
+            let kernel = Kernel::new(program, geometry, &plan, channels)?;
+            mixers.push(Kernel { complex, ..kernel });
         }
         Ok(Kernels { mixers })
+    }
+
+    /// `G_m(D)`, per channel.
+    pub(super) fn at(&self, mixer: usize, displacement: [i64; 2]) -> Vec<Complex64> {
+        self.mixers[mixer].at(displacement)
     }
 
     /// The values of a derived parameter.
@@ -79,7 +91,7 @@ impl Kernels {
                 conjugate,
             } => {
                 let (last, first) = (&self.mixers[*last], &self.mixers[*first]);
-                let parts = if last.complex { 2 } else { 1 };
+                let parts = if last.complex || first.complex { 2 } else { 1 };
                 let mut data = Vec::new();
                 for n in last.displacements() {
                     let right = first.at([-n[0], -n[1]]);

@@ -72,11 +72,14 @@ impl<T: Real> CpuNetwork<T> {
     /// # Errors
     /// See [`CompileError`].
     pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
+        let gradient = GradientCode::new(&graph, lattice, theta)?;
+        let form = HiddenUnits::new(&graph).ok();
+        let full = Compiled::new(graph, lattice, theta, false)?;
         Ok(CpuNetwork {
-            gradient: GradientCode::new(&graph, lattice, theta)?,
-            form: HiddenUnits::new(&graph).ok(),
-            full: Compiled::new(graph, lattice, theta, false)?,
-            clusters: Clusters::new(),
+            clusters: Clusters::new(&full),
+            gradient,
+            full,
+            form,
             units: OnceLock::new(),
             updates: Updates::default(),
         })

@@ -519,10 +519,8 @@ fn complex_product<T: Real>(
         up.iter().for_each(|z| times(&mut n, row(z, at)));
         let mut d = weights(q, at);
         down.iter().for_each(|z| times(&mut d, row(z, at)));
-        for part in 0..2 {
-            for k in 0..WIDTH {
-                n[part][k] = n[part][k] + d[part][k];
-            }
+        for (n, d) in n.iter_mut().zip(&d) {
+            n.iter_mut().zip(d).for_each(|(n, &d)| *n = *n + d);
         }
         times(&mut acc, n);
         since += 1;
