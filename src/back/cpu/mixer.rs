@@ -45,7 +45,7 @@ pub struct Dense<T: Real> {
 }
 
 /// Smallest 2^a 3^b 5^c not below n.
-pub(super) fn smooth(n: usize) -> usize {
+pub(in crate::back) fn smooth(n: usize) -> usize {
     (n..)
         .find(|&m| {
             [2, 3, 5].iter().fold(m, |m, &p| {
@@ -225,6 +225,15 @@ impl<T: Real> Plan<T> {
         match self {
             Plan::Fourier(f) => 3 * f.size[0] * f.size[1] + f.scratch,
             Plan::Dense(d) => 2 * d.sites,
+        }
+    }
+
+    /// Per channel its symbol, divided by the number of momenta, or its matrix
+    /// with the target slowest.
+    pub(in crate::back) fn kernels(&self) -> &[Vec<Complex<T>>] {
+        match self {
+            Plan::Fourier(f) => &f.symbols,
+            Plan::Dense(d) => &d.kernels,
         }
     }
 
