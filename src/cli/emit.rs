@@ -4,7 +4,10 @@ use super::common::{
     CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print, write_atomically,
 };
 use crate::back::cpu::network::CpuNetwork;
-use crate::ir::lower;
+use crate::back::cuda::emit::Options;
+use crate::back::cuda::network::NetworkSource;
+use crate::back::cuda::nvrtc::{self, Architecture, Form, Nvrtc};
+use crate::ir::{Graph, Lattice, lower};
 use crate::kernel::lower::lower as lower_to_loops;
 use crate::run::network::Precision;
 use std::path::PathBuf;
@@ -24,6 +27,9 @@ pub struct Args {
     /// Working precision of native code
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     precision: Precision,
+    /// GPU architecture for ptx and cubin
+    #[arg(long, value_name = "sm_XY", default_value = "sm_90")]
+    arch: Architecture,
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -37,6 +43,12 @@ enum Target {
     Clif,
     /// Disassembly of the fused loops
     Asm,
+    /// CUDA C++: log psi and its derivatives, with the device library
+    Cuda,
+    /// Virtual machine code of NVIDIA GPUs
+    Ptx,
+    /// Machine code of an NVIDIA GPU; registers and spills are listed
+    Cubin,
 }
 
 /// Prints the code of log psi.
@@ -49,6 +61,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     check_lattice(&program, &info, lattice)?;
     let lowered = lower(&info);
     let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
+    if matches!(args.target, Target::Cuda | Target::Ptx | Target::Cubin) {
+        return cuda(args, ui, &lowered.graph, lattice);
+    }
     let text = if args.target == Target::KernelIr {
         lower_to_loops(&lowered.graph, lattice, &[])
             .map_err(|e| plain(&e))?
@@ -75,5 +90,35 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     match &args.output {
         Some(path) => write_atomically(path, text.as_bytes()),
         None => print(&text),
+    }
+}
+
+/// Prints the code of log psi and its derivatives for a GPU.
+fn cuda(args: &Args, ui: &Ui, graph: &Graph, lattice: Lattice) -> Result<(), CliError> {
+    let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
+    let options = Options::new(args.precision);
+    let source = NetworkSource::new(graph, lattice, &options).map_err(|e| plain(&e))?;
+    let text = source.text();
+    let code = if args.target == Target::Cuda {
+        text.into_bytes()
+    } else {
+        let form = match args.target {
+            Target::Ptx => Form::Ptx,
+            _ => Form::Cubin,
+        };
+        let library = Nvrtc::find().map_err(|e| plain(&e))?;
+        let binary = library.compile(&text, args.arch, form).map_err(|e| plain(&e))?;
+        if !binary.resources.is_empty() {
+            ui.note(nvrtc::listing(args.arch, &binary.resources).trim_end());
+        }
+        binary.code
+    };
+    match (&args.output, args.target) {
+        (Some(path), _) => write_atomically(path, &code),
+        (None, Target::Cubin) => Err(CliError::new(
+            "machine code is not printed",
+            "say where to write it: `--output log_psi.cubin`",
+        )),
+        (None, _) => print(String::from_utf8_lossy(&code).trim_end_matches('\0')),
     }
 }

@@ -136,7 +136,7 @@ impl<T: Real> Flips<T> {
 fn extended<T: Real>(network: &Compiled<T>, derived: &[Derived]) -> Result<Vec<f64>, CompileError> {
     let mut theta = network.params().to_vec();
     if !derived.is_empty() {
-        let kernels = Kernels::new(network)?;
+        let kernels = Kernels::new(network.graph(), network.program(), network.params())?;
         for d in derived {
             theta.extend(kernels.derived(d));
         }

@@ -1,11 +1,10 @@
 //! Real-space kernels of mixers, and the parameters of flip programs made of them.
 
-use super::compiled::{CompileError, Compiled};
+use super::compiled::CompileError;
 use super::constants::{ConstantError, Constants, tensors};
 use super::mixer::Plan;
-use super::simd::Real;
 use crate::interp::TokenLattice;
-use crate::ir::Boundary;
+use crate::ir::{Boundary, Graph};
 use crate::kernel::{Geometry, Program};
 use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
@@ -24,13 +23,12 @@ struct Kernel {
 }
 
 impl Kernels {
-    /// Responses of the mixers of a compiled network to unit impulses.
+    /// Responses of a network's mixers to unit impulses.
     ///
     /// # Errors
     /// Parameters for which a mixer does not exist.
-    pub fn new<T: Real>(network: &Compiled<T>) -> Result<Kernels, CompileError> {
-        let (graph, program) = (network.graph(), network.program());
-        let params = tensors(graph, program, network.params(), &[]).map_err(ConstantError::from)?;
+    pub fn new(graph: &Graph, program: &Program, theta: &[f64]) -> Result<Kernels, CompileError> {
+        let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
         let constants = Constants::<f64>::new(graph, program, &params, &mut planner)?;
         let mixers = program

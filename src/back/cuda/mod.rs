@@ -7,10 +7,17 @@
 //! behind a header that runs every CUDA thread as a fiber.
 
 pub mod ast;
+pub mod cache;
+pub mod code;
 pub mod constants;
+pub mod device;
+pub mod driver;
 pub mod emit;
+pub mod flips;
 pub mod index;
 pub mod names;
+pub mod network;
+pub mod nvrtc;
 pub mod print;
 pub mod sizes;
 

@@ -86,8 +86,9 @@ pub struct Kernel {
     pub site_outputs: usize,
 }
 
-/// Makes the kernel of a program; `graph` is what it was lowered from, `title`
-/// goes to its first lines.
+/// Makes the kernel of a program; `graph` is what it was lowered from, `inputs`
+/// are its parameters that the host writes per sample, `title` goes to its first
+/// lines.
 ///
 /// # Errors
 /// See [`EmitError`].
@@ -96,9 +97,10 @@ pub fn emit(
     title: &[String],
     graph: &Graph,
     program: &Program,
+    inputs: &[u32],
     options: &Options,
 ) -> Result<Kernel, EmitError> {
-    let mut emitter = Emitter::new(graph, program, options)?;
+    let mut emitter = Emitter::new(graph, program, inputs, options)?;
     emitter.program()?;
     emitter.finish(name, title)
 }
@@ -153,6 +155,7 @@ struct Range {
 struct Emitter<'p> {
     graph: &'p Graph,
     program: &'p Program,
+    inputs: &'p [u32],
     options: &'p Options,
     /// First element of each buffer in its arena.
     offsets: Vec<usize>,
@@ -174,10 +177,16 @@ struct Emitter<'p> {
 }
 
 impl<'p> Emitter<'p> {
-    fn new(graph: &'p Graph, program: &'p Program, options: &'p Options) -> Result<Self, EmitError> {
+    fn new(
+        graph: &'p Graph,
+        program: &'p Program,
+        inputs: &'p [u32],
+        options: &'p Options,
+    ) -> Result<Self, EmitError> {
         let mut emitter = Emitter {
             graph,
             program,
+            inputs,
             options,
             offsets: Vec::new(),
             rows: 0,

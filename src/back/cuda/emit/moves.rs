@@ -3,6 +3,7 @@
 use super::super::ast::{Expr, Stmt, Type};
 use super::super::names::Comment;
 use super::{EmitError, Emitter, coordinates, lane};
+use crate::back::cpu::constants::param_shape;
 use crate::ir::Boundary;
 use crate::kernel::{BufferId, Cell, Row, Space};
 
@@ -150,29 +151,31 @@ impl Emitter<'_> {
         vec![comment(format!("{what}: {} rows", rows.len())), code]
     }
 
-    /// Numbers per sample of each host-written input, in the program's order.
-    fn input_lengths(&self) -> Vec<usize> {
-        let length = |(_, b): &(u32, BufferId)| {
-            let buffer = &self.program.buffers[b.0 as usize];
-            buffer.rows as usize * self.lanes(buffer.space).sites
-        };
-        self.program.inputs.iter().map(length).collect()
+    /// Where the numbers of each host-written input begin, also of those nobody
+    /// reads, and how many there are in all.
+    fn input_starts(&self) -> (Vec<(u32, usize)>, usize) {
+        let mut at = 0;
+        let mut starts = Vec::new();
+        for &k in self.inputs {
+            starts.push((k, at));
+            let shape = param_shape(self.program, &self.graph.params[k as usize].ty);
+            at += shape.map_or(0, |s| s.iter().product::<usize>());
+        }
+        (starts, at)
     }
 
     pub(super) fn input_count(&self) -> usize {
-        self.input_lengths().iter().sum()
+        self.input_starts().1
     }
 
     /// Host-written inputs: all of a sample one after the other in the order of
     /// their parameters, each with the place index first.
     pub(super) fn inputs(&mut self) {
-        let lengths = self.input_lengths();
-        let total: usize = lengths.iter().sum();
-        let mut order: Vec<usize> = (0..lengths.len()).collect();
-        order.sort_by_key(|&k| self.program.inputs[k].0);
-        let mut start = 0;
-        for k in order {
-            let buffer = self.program.inputs[k].1;
+        let (starts, total) = self.input_starts();
+        for &(k, buffer) in &self.program.inputs {
+            let Some(&(_, start)) = starts.iter().find(|s| s.0 == k) else {
+                continue;
+            };
             let b = &self.program.buffers[buffer.0 as usize];
             let lanes = self.lanes(b.space);
             let rows: Vec<Row> = (0..b.rows)
@@ -199,7 +202,6 @@ impl Emitter<'_> {
             };
             let what = comment(format!("input of {} rows", rows.len()));
             self.phase(vec![(range, true)], false, vec![what, code]);
-            start += lengths[k];
         }
     }
 
