@@ -185,3 +185,120 @@ fn log_psi_and_gradients_of_every_example_in_f64() {
         assert_eq!(*seen.lock().unwrap(), 2);
     });
 }
+
+#[test]
+fn log_psi_and_gradients_of_every_example_in_f32() {
+    let lattices: Vec<Lattice> = lattices().into_iter().step_by(3).collect();
+    let cases = cases(&lattices, 3);
+    assert!(cases.len() > 20, "only {} cases", cases.len());
+    cases.par_iter().enumerate().for_each(|(k, case)| {
+        let order = [Order::Random(k as i32), Order::Forward, Order::Backward][k % 3];
+        let network = case.network(Precision::F32, order);
+        let what = format!("{} on {:?}", case.name, case.lattice);
+        let mut got = vec![Complex64::ZERO; 3];
+        network.try_log_psi(&case.spins, &mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for k in 0..3 {
+            let (g, w) = (got[k] - got[0], case.log_psi[k] - case.log_psi[0]);
+            assert!(error(g, w) <= 2e-5, "{what}: ratio {g} instead of {w}");
+        }
+        let one = &case.spins[..case.lattice.sites()];
+        let want = gradient(case, 0, one);
+        let scale = want.iter().fold(1.0, |m: f64, w| m.max(w.abs()));
+        let check = |_, re: &[f64], _: &[f64]| {
+            for (k, (g, w)) in re.iter().zip(&want).enumerate() {
+                let off = (g - w).abs();
+                assert!(off <= 1e-4 * scale, "{what}, parameter {k}: {g} instead of {w}");
+            }
+        };
+        network.try_gradients(one, &check).unwrap_or_else(|e| panic!("{what}: {e}"));
+    });
+}
+
+#[test]
+fn single_flips_of_every_example_with_a_flip_program() {
+    let lattices = [Boundary::Periodic, Boundary::Open].map(|b| Lattice::chain(26, b));
+    let cases = cases(&lattices, 2);
+    let with_program: usize = cases
+        .par_iter()
+        .enumerate()
+        .map(|(k, case)| {
+            let precision = if k % 4 == 3 { Precision::F32 } else { Precision::F64 };
+            let order = [Order::Backward, Order::Random(k as i32), Order::Forward][k % 3];
+            let mut network = case.network(precision, order);
+            // other parameters first: the program must follow them
+            let theta = case.theta();
+            let other: Vec<f64> = theta.iter().map(|x| 0.5 * x).collect();
+            network.try_set_params(&other).expect("a network");
+            if network.flips().is_err() {
+                return 0;
+            }
+            network.try_set_params(&theta).expect("a network");
+            let what = format!("{} on {:?}", case.name, case.lattice);
+            let mut got = vec![Complex64::ZERO; case.spins.len()];
+            let flips = network.flips().unwrap_or_else(|e| panic!("{what}: {e}"));
+            flips.ratios(&case.spins, &mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let n = case.lattice.sites();
+            let bound = if precision == Precision::F64 { 1e-10 } else { 2e-5 };
+            for (k, got) in got.iter().enumerate() {
+                let mut spins = case.spins[k / n * n..][..n].to_vec();
+                spins[k % n] = -spins[k % n];
+                let want = case.log_psi_of(&spins) - case.log_psi[k / n];
+                assert!(error(*got, want) <= bound, "{what} flip {k}: {got} instead of {want}");
+            }
+            1
+        })
+        .sum();
+    assert!(with_program >= 16, "only {with_program} flip programs");
+}
+
+#[test]
+fn batches_are_cut_to_fit_the_memory() {
+    let (name, graph) = examples().swap_remove(0);
+    let case = Case::new(&name, &graph, Lattice::chain(12, Boundary::Periodic), 9);
+    let case = case.expect("a ring of twelve");
+    let run = |budget: usize, blocks: usize| {
+        let device: Arc<dyn Device> = Arc::new(ShimDevice::new(Order::Forward, blocks, budget));
+        let options = Options::new(Precision::F64);
+        let network = CudaNetwork::new(device, &graph, case.lattice, &case.theta(), &options);
+        let network = network.expect("compiles");
+        let mut log_psi = vec![Complex64::ZERO; 9];
+        network.try_log_psi(&case.spins, &mut log_psi).expect("runs");
+        let gradients = Mutex::new(vec![Vec::new(); 9]);
+        let keep = |k: usize, re: &[f64], _: &[f64]| gradients.lock().unwrap()[k] = re.to_vec();
+        network.try_gradients(&case.spins, &keep).expect("runs");
+        (log_psi, gradients.into_inner().unwrap())
+    };
+    let all = run(1 << 30, 16);
+    assert!(all.1.iter().all(|g| !g.is_empty()));
+    assert_eq!(all, run(0, 1), "one configuration at a time");
+    assert_eq!(all, run(20_000, 2), "a few at a time");
+}
+
+#[test]
+fn a_background_follows_accepted_flips() {
+    let examples = examples();
+    let (name, graph) = examples.iter().find(|e| e.0 == "dysonnet").expect("the example");
+    let lattice = Lattice::chain(26, Boundary::Periodic);
+    let case = Case::new(name, graph, lattice, 1).expect("a ring");
+    let network = case.network(Precision::F64, Order::Forward);
+    let network: &dyn dnet::run::WaveFunction = &network;
+    let mut spins = case.spins.clone();
+    let mut background = network.background(&spins);
+    for accepted in [vec![3], vec![2, 11, 12]] {
+        let clusters: [&[usize]; 3] = [&[7], &[1, 2], &[25]];
+        let mut got = [Complex64::ZERO; 3];
+        background.log_ratios(&clusters.concat(), &[1, 3, 4], &mut got);
+        let mut all = vec![Complex64::ZERO; 26];
+        background.single_flips(&mut all);
+        assert!(error(all[7], got[0]) < 1e-12);
+        for (cluster, got) in clusters.iter().zip(got) {
+            let mut s = spins.clone();
+            cluster.iter().for_each(|&f| s[f] = -s[f]);
+            let want = case.log_psi_of(&s) - case.log_psi_of(&spins);
+            assert!(error(got, want) < 1e-11, "{cluster:?}");
+        }
+        background.accept(&accepted);
+        accepted.iter().for_each(|&f| spins[f] = -spins[f]);
+        assert!(error(background.log_psi(), case.log_psi_of(&spins)) < 1e-11);
+    }
+}
