@@ -4,6 +4,7 @@
 use super::arena::{Assignment, Memory};
 use super::constants::Constants;
 use super::jit::{Compiler, JitError, KernelId};
+use super::lookup::{Quad, quads};
 use super::math::Precision;
 use super::microkernel::Product;
 use super::outer::Outer;
@@ -73,6 +74,12 @@ pub(super) enum BoundStep {
     Dot {
         batch: bool,
         rows: Vec<(i32, Vec<(i32, i32)>)>,
+        lanes: usize,
+    },
+    Lookup {
+        table: usize,
+        index: usize,
+        quads: Vec<Quad>,
         lanes: usize,
     },
     Halo {
@@ -330,6 +337,17 @@ impl Bound {
                         )
                     })
                     .collect(),
+                lanes: self.lanes[space],
+            },
+            Step::Lookup {
+                space,
+                table: number,
+                index,
+                rows,
+            } => BoundStep::Lookup {
+                table: *number,
+                index: at(index),
+                quads: quads(rows.iter().map(|(column, out)| (*column, table(out)))),
                 lanes: self.lanes[space],
             },
             Step::Halo { buffer } => {

@@ -1,13 +1,14 @@
 //! What depends on parameters alone, computed once per parameter set.
 
 use super::correlation::Correlator;
+use super::lookup::TableData;
 use super::math::Precision;
 use super::microkernel::pack;
 use super::mixer::{MixerError, Plan};
 use super::simd::Real;
 use crate::interp::{Context, EvalError, Operand, Tensor, eval_node};
 use crate::ir::{Graph, NodeId};
-use crate::kernel::lower::dims;
+use crate::kernel::shape::dims;
 use crate::kernel::{Cell, CorrelationKind, DenseGroup, Program, Space, Step};
 use rustfft::FftPlanner;
 use std::collections::HashMap;
@@ -35,6 +36,8 @@ pub struct Constants<T: Real> {
     pub weights: Vec<T>,
     /// Packed weights of dense steps per configuration.
     pub weights64: Vec<f64>,
+    /// What lookups read.
+    pub tables: Vec<TableData<T>>,
     /// Mixers.
     pub mixers: Vec<Plan<T>>,
     /// Derivatives with respect to kernels.
@@ -95,7 +98,8 @@ pub fn param_shape(program: &Program, ty: &crate::ir::NodeType) -> Result<Vec<us
 }
 
 impl<T: Real> Constants<T> {
-    /// Evaluates everything constant that the program uses.
+    /// Evaluates everything constant that the program uses; `tables` holds the
+    /// values of its tables.
     ///
     /// # Errors
     /// What the reference evaluator reports, and mixers that do not exist.
@@ -103,6 +107,7 @@ impl<T: Real> Constants<T> {
         graph: &Graph,
         program: &Program,
         params: &[Tensor],
+        tables: Vec<TableData<T>>,
         planner: &mut (FftPlanner<T>, FftPlanner<f64>),
     ) -> Result<Constants<T>, ConstantError> {
         let spins = vec![1i8; program.lattice.sites()];
@@ -200,6 +205,7 @@ impl<T: Real> Constants<T> {
             statics,
             weights,
             weights64,
+            tables,
             mixers,
             correlators,
             kept,

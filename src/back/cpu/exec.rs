@@ -4,6 +4,7 @@ use super::arena::Memory;
 use super::bind::{Bound, BoundStep};
 use super::constants::{Constants, param_shape};
 use super::jit::KernelCode;
+use super::lookup::lookup;
 use super::math::Precision;
 use super::microkernel::{dense, dot};
 use super::outer::outer;
@@ -311,6 +312,15 @@ impl<T: Real> Executable<'_, T> {
                         }
                     }
                 }
+            }
+            BoundStep::Lookup {
+                table,
+                index,
+                quads,
+                lanes,
+            } => {
+                let table = &self.constants.tables[*table];
+                unsafe { lookup::<T>(self.isa, arena, table, *index, quads, *lanes) }
             }
             BoundStep::Halo { geometry, rows } => {
                 for &r in rows {

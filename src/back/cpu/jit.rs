@@ -17,7 +17,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A failure of the code generator: the host is not supported, or a bug.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +143,7 @@ impl Compiler {
         context.func =
             Function::with_name_signature(UserFuncName::user(0, func.as_u32()), signature);
         let mut libs = BTreeMap::new();
-        for f in expr.library_calls() {
+        for f in library_calls(expr) {
             let mut s = self.module.make_signature();
             s.params.extend([AbiParam::new(types::I64); 3]);
             let callee = self
@@ -197,6 +197,19 @@ impl Compiler {
             module: Some(self.module),
         })
     }
+}
+
+/// Scalar routines an expression may call.
+fn library_calls(expr: &Expr) -> BTreeSet<LibFn> {
+    let call = |n: &ExprNode| match n {
+        ExprNode::Map(MapFn::Sin, _) => Some(LibFn::Sin),
+        ExprNode::Map(MapFn::Cos, _) => Some(LibFn::Cos),
+        ExprNode::Map(MapFn::Erf, _) => Some(LibFn::Erf),
+        ExprNode::Zip(ZipFn::Pow, ..) => Some(LibFn::Pow),
+        ExprNode::Zip(ZipFn::Atan2, ..) => Some(LibFn::Atan2),
+        _ => None,
+    };
+    expr.nodes().iter().filter_map(call).collect()
 }
 
 /// for row in 0..rows { for byte in (0..bytes).step_by(16) { out = expr } }

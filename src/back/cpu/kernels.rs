@@ -30,7 +30,7 @@ impl Kernels {
     pub fn new(graph: &Graph, program: &Program, theta: &[f64]) -> Result<Kernels, CompileError> {
         let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<f64>::new(graph, program, &params, &mut planner)?;
+        let constants = Constants::<f64>::new(graph, program, &params, Vec::new(), &mut planner)?;
         let mixers = program
             .mixers
             .iter()

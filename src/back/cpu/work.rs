@@ -36,6 +36,7 @@ pub fn work(program: &Program) -> f64 {
                 2.0 * lanes(*space) * each
             }
             Step::Halo { .. } => 0.0,
+            Step::Lookup { space, rows, .. } => lanes(*space) * (1 + rows.len()) as f64,
             Step::Mix { mixer, channels } => {
                 let n = lanes(program.mixers[*mixer].space);
                 10.0 * channels.len() as f64 * n * n.log2().max(1.0)
