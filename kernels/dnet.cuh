@@ -87,6 +87,12 @@ template <class T> __device__ inline T log_cosh(T x) {
     return a + log1p(exp(T(-2) * a)) - T(0.69314718055994530942);
 }
 
+// the whole number nearest to x, kept below a bound
+template <class T> __device__ inline int nearest(T x, int bound) {
+    const int k = (int)(x + T(0.5));
+    return k < 0 ? 0 : k < bound ? k : bound - 1;
+}
+
 // whether (x, y) is on a rectangle
 __device__ inline bool inside(int x, int nx, int y, int ny) {
     return 0 <= x && x < nx && 0 <= y && y < ny;

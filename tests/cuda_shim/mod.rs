@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const PROLOGUE: &str = include_str!("../../kernels/shim.h");
 const EPILOGUE: &str = include_str!("../../kernels/shim_launch.h");
@@ -27,7 +27,6 @@ pub struct ShimDevice {
     blocks: usize,
     budget: usize,
     memory: Mutex<HashMap<u64, Vec<u64>>>,
-    allocated: AtomicUsize,
 }
 
 impl ShimDevice {
@@ -38,12 +37,7 @@ impl ShimDevice {
             blocks,
             budget,
             memory: Mutex::default(),
-            allocated: AtomicUsize::new(0),
         }
-    }
-    /// Bytes in use.
-    pub fn allocated(&self) -> usize {
-        self.allocated.load(Ordering::Relaxed)
     }
 }
 
@@ -168,7 +162,6 @@ impl Device for ShimDevice {
         let words = vec![u64::MAX; bytes.div_ceil(8)];
         let address = words.as_ptr() as u64;
         self.memory.lock().unwrap().insert(address, words);
-        self.allocated.fetch_add(bytes, Ordering::Relaxed);
         Ok(address)
     }
     fn release(&self, address: u64) {

@@ -23,5 +23,5 @@ pub mod network;
 pub mod outer;
 mod response;
 pub mod simd;
-mod tables;
+pub(in crate::back) mod tables;
 pub mod work;

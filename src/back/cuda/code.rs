@@ -5,12 +5,13 @@ use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
 use super::emit::{EmitError, Kernel, Options, emit};
 use super::names::Name;
 use crate::back::cpu::constants::{ConstantError, Constants, param_shape, tensors};
+use crate::back::cpu::tables::TableProgram;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::kernel::lower::lower_with_sites;
 use crate::kernel::{LowerError, Program};
 use crate::run::network::Precision;
 use rustfft::FftPlanner;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a network cannot run on a device.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,8 @@ pub struct Source {
     inputs: Vec<u32>,
     /// The kernel.
     pub kernel: Kernel,
+    /// What fills the tables, once needed.
+    tables: Mutex<Option<TableProgram>>,
 }
 
 impl Source {
@@ -82,6 +85,7 @@ impl Source {
             program,
             inputs: inputs.to_vec(),
             kernel,
+            tables: Mutex::default(),
         })
     }
 
@@ -101,13 +105,25 @@ impl Source {
             let found = theta.len();
             return Err(CudaError::ParamCount { expected, found });
         }
-        let params = tensors(&self.graph, &self.program, theta, &self.inputs)
-            .map_err(ConstantError::from)?;
+        let (graph, program) = (&self.graph, &self.program);
+        let params =
+            tensors(graph, program, theta, &self.inputs).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let values = Constants::<f64>::new(&self.graph, &self.program, &params, &mut planner)?;
+        let values = Constants::<f64>::new(graph, program, &params, Vec::new(), &mut planner)?;
+        let tables = match &program.tables {
+            Some(tables) => {
+                let mut known = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+                let program = match known.take() {
+                    Some(program) => program,
+                    None => TableProgram::new(tables, &params)?,
+                };
+                known.insert(program).numbers(tables, &params)?
+            }
+            None => Vec::new(),
+        };
         let k = &self.kernel;
         let lengths = [k.constants, k.constants64];
-        Ok(pack(&self.program, &k.blocks, lengths, &values))
+        Ok(pack(program, &k.blocks, lengths, &values, &tables))
     }
 }
 

@@ -96,6 +96,8 @@ pub enum Data {
     },
     /// `exp(-2 pi i k / n)`, k < n.
     Roots(usize),
+    /// A table of [`Program::tables`]: entry, column.
+    Table(usize),
     /// Symbols of a mixer: channel, momentum.
     Symbols(usize),
     /// Matrices of a dense mixer: channel, source, target.
@@ -118,6 +120,7 @@ impl Data {
             Data::Statics => "statics".into(),
             Data::Weights { number, .. } => Name::numbered("weights_", *number),
             Data::Roots(n) => Name::numbered("roots_", *n),
+            Data::Table(k) => Name::numbered("patterns_", *k),
             Data::Symbols(m) => Name::numbered("symbols_", *m),
             Data::Matrix { mixer, .. } => Name::numbered("matrix_", *mixer),
             Data::Reduction(c) => Name::numbered("reduction_", *c),
@@ -140,17 +143,22 @@ pub struct Block {
     pub length: usize,
 }
 
-/// Both arrays of constants, in f64: [working precision, f64].
+/// Both arrays of constants, in f64: [working precision, f64]. `tables` are the
+/// values lookups read, entry by entry.
 pub fn pack(
     program: &Program,
     blocks: &[Block],
     lengths: [usize; 2],
     constants: &Constants<f64>,
+    tables: &[Vec<f64>],
 ) -> [Vec<f64>; 2] {
     let mut arrays = lengths.map(|n| vec![0.0; n]);
     for b in blocks {
         let array = &mut arrays[usize::from(b.element == Type::Double)];
-        let values = block(program, &b.data, constants);
+        let values = match &b.data {
+            Data::Table(k) => tables[*k].clone(),
+            data => block(program, data, constants),
+        };
         let numbers = b.length * if b.element == Type::Complex { 2 } else { 1 };
         debug_assert_eq!(values.len(), numbers, "{:?}", b.name);
         array[b.offset..b.offset + values.len()].copy_from_slice(&values);
@@ -189,6 +197,8 @@ fn block(program: &Program, data: &Data, constants: &Constants<f64>) -> Vec<f64>
             let root = |k: usize| Complex64::cis(-TAU * k as f64 / *n as f64);
             (0..*n).map(root).flat_map(|z| [z.re, z.im]).collect()
         }
+        // not made of these constants
+        Data::Table(_) => Vec::new(),
         Data::Symbols(m) => {
             let symbols = constants.mixers[*m].kernels().iter().flatten();
             symbols.flat_map(|z| [z.re, z.im]).collect()

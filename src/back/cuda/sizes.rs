@@ -2,7 +2,7 @@
 
 use crate::back::cpu::mixer::smooth;
 use crate::ir::{Boundary, Graph, NodeId, Scan};
-use crate::kernel::lower::dims;
+use crate::kernel::shape::dims;
 use crate::kernel::{Geometry, Program};
 
 /// Momenta per axis of a mixer: those of the ring, or enough for an open lattice.

@@ -409,6 +409,12 @@ impl<'p> Emitter<'p> {
                 Step::Dense { space, groups } => self.dense(*space, groups),
                 Step::Dot { space, rows } => self.dot(*space, rows),
                 Step::Halo { buffer } => self.halo(*buffer),
+                Step::Lookup {
+                    space,
+                    table,
+                    index,
+                    rows,
+                } => self.lookup(*space, *table, index, rows),
                 Step::Pool { rows } => self.pool(rows),
                 Step::PoolProduct { space, groups } => self.pool_product(*space, groups),
                 Step::Spread { rows } => self.spread(rows),

@@ -1,6 +1,7 @@
 //! Steps that move numbers: configurations, frames, copies, inputs and outputs.
 
 use super::super::ast::{Expr, Stmt, Type};
+use super::super::constants::Data;
 use super::super::names::Comment;
 use super::{EmitError, Emitter, coordinates, lane};
 use crate::back::cpu::constants::param_shape;
@@ -87,6 +88,36 @@ impl Emitter<'_> {
             code
         });
         vec![comment(format!("frame of {} rows", rows.len())), code]
+    }
+
+    /// Values of a few spins, from a table.
+    pub(super) fn lookup(
+        &mut self,
+        space: Space,
+        table: usize,
+        index: &Row,
+        rows: &[(u32, Row)],
+    ) -> Vec<Stmt> {
+        let lanes = self.lanes(space);
+        let all = self.program.tables.iter().flat_map(|t| &t.tables);
+        let sizes = all.map(|t| (t.entries.len(), t.elements.len())).nth(table);
+        let (entries, columns) = sizes.unwrap_or((1, 1));
+        let values = self.constant(Data::Table(table), Type::Real, entries * columns);
+        let wanted: Vec<i64> = rows.iter().map(|r| i64::from(r.0)).collect();
+        let out: Vec<Row> = rows.iter().map(|r| r.1).collect();
+        let code = self.each(rows.len(), &lanes, |e, r, at| {
+            let number = Expr::load(lanes.memory, e.row(&[*index], &Expr::Int(0)) + at.clone(), lanes.ty);
+            let entry = Expr::call("nearest", vec![number, Expr::int(entries)], Type::Int);
+            let from = Expr::var("entry") * Expr::int(columns) + e.index(&wanted, r);
+            let value = Expr::load(values.clone(), from, Type::Real).cast(lanes.ty);
+            let to = e.row(&out, r) + at.clone();
+            vec![
+                Stmt::Let("entry".into(), entry),
+                Stmt::Store(lanes.memory.into(), to, value),
+            ]
+        });
+        let text = format!("{} rows of a table of {entries} patterns", rows.len());
+        vec![comment(text), code]
     }
 
     pub(super) fn spread(&mut self, rows: &[(Row, Row)]) -> Vec<Stmt> {
