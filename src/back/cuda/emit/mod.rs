@@ -23,7 +23,7 @@ use crate::back::cpu::arena::Assignment;
 use crate::ir::Graph;
 use crate::kernel::{Cell, Geometry, Program, Row, Space, Step};
 use crate::run::network::Precision;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a program has no kernel.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -144,12 +144,41 @@ fn lane(g: &Geometry, x: Expr, y: Expr) -> Expr {
     x * Expr::int(g.stride()) + y + Expr::int(g.origin())
 }
 
-/// Part of an arena.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Range {
+/// Rows of a buffer that a phase reads or writes.
+struct Access {
+    buffer: u32,
+    rows: BTreeSet<u32>,
+    write: bool,
+    /// All of the buffer's memory.
     memory: &'static str,
     start: usize,
     end: usize,
+}
+
+impl Access {
+    /// Whether the order of two accesses matters: the same row, or memory that two
+    /// buffers use one after the other.
+    fn conflicts(&self, other: &Access) -> bool {
+        if !self.write && !other.write {
+            return false;
+        }
+        if self.buffer == other.buffer {
+            return !self.rows.is_disjoint(&other.rows);
+        }
+        self.memory == other.memory && self.start < other.end && other.start < self.end
+    }
+
+    /// All scratch memory of transforms.
+    fn scratch() -> Access {
+        Access {
+            buffer: u32::MAX,
+            rows: BTreeSet::from([0]),
+            write: true,
+            memory: "scratch",
+            start: 0,
+            end: 1,
+        }
+    }
 }
 
 struct Emitter<'p> {
@@ -171,7 +200,7 @@ struct Emitter<'p> {
     blocks: Vec<Block>,
     body: Vec<Stmt>,
     /// Reads and writes since the last barrier.
-    pending: Vec<(Range, bool)>,
+    pending: Vec<Access>,
     /// Iterations of the widest phase.
     widest: usize,
 }
@@ -356,38 +385,46 @@ impl<'p> Emitter<'p> {
     }
 
     /// Reads and writes of a step.
-    fn accesses(&self, step: &Step) -> Vec<(Range, bool)> {
-        let mut touched: BTreeSet<(u32, bool)> = BTreeSet::new();
-        let (mut read, mut written) = (Vec::new(), Vec::new());
-        step.visit(
-            &mut |r| read.push(r.buffer.0),
-            &mut |r| written.push(r.buffer.0),
-        );
-        touched.extend(read.into_iter().map(|b| (b, false)));
-        touched.extend(written.into_iter().map(|b| (b, true)));
-        touched
-            .into_iter()
-            .map(|(b, write)| {
-                let buffer = &self.program.buffers[b as usize];
-                let lanes = self.lanes(buffer.space);
-                let start = self.offsets[b as usize];
-                let range = Range {
-                    memory: lanes.memory,
-                    start,
-                    end: start + buffer.rows as usize * lanes.stride,
-                };
-                (range, write)
-            })
-            .collect()
+    fn accesses(&self, step: &Step) -> Vec<Access> {
+        if let Step::Halo { buffer } = step {
+            return vec![self.all_rows(buffer.0)];
+        }
+        let (mut read, mut written) = (BTreeMap::new(), BTreeMap::new());
+        let note = |rows: &mut BTreeMap<u32, BTreeSet<u32>>, r: Row| {
+            rows.entry(r.buffer.0).or_default().insert(r.row);
+        };
+        step.visit(&mut |r| note(&mut read, r), &mut |r| note(&mut written, r));
+        let both = [(read, false), (written, true)];
+        let each = both.into_iter().flat_map(|(rows, write)| {
+            rows.into_iter().map(move |(b, rows)| (b, rows, write))
+        });
+        each.map(|(b, rows, write)| Access {
+            rows,
+            write,
+            ..self.all_rows(b)
+        })
+        .collect()
+    }
+
+    /// Writing all of a buffer.
+    fn all_rows(&self, b: u32) -> Access {
+        let buffer = &self.program.buffers[b as usize];
+        let lanes = self.lanes(buffer.space);
+        let start = self.offsets[b as usize];
+        Access {
+            buffer: b,
+            rows: (0..buffer.rows).collect(),
+            write: true,
+            memory: lanes.memory,
+            start,
+            end: start + buffer.rows as usize * lanes.stride,
+        }
     }
 
     /// Adds a phase, after a barrier if it depends on what came before.
-    fn phase(&mut self, accesses: Vec<(Range, bool)>, barriers_inside: bool, code: Vec<Stmt>) {
-        let overlap = |a: &Range, b: &Range| a.memory == b.memory && a.start < b.end && b.start < a.end;
-        let conflict = accesses.iter().any(|(a, writes)| {
-            let depends = |(b, wrote): &(Range, bool)| (*writes || *wrote) && overlap(a, b);
-            self.pending.iter().any(depends)
-        });
+    fn phase(&mut self, accesses: Vec<Access>, barriers_inside: bool, code: Vec<Stmt>) {
+        let depends = |a: &Access| self.pending.iter().any(|b| a.conflicts(b));
+        let conflict = accesses.iter().any(depends);
         if conflict {
             self.body.push(Stmt::Barrier);
         }
@@ -424,7 +461,7 @@ impl<'p> Emitter<'p> {
                 Step::Mix { mixer, channels } => {
                     let code = self.mix(*mixer, channels)?;
                     barriers = code.contains(&Stmt::Barrier) || code.len() > 2;
-                    accesses.push((scratch(), true));
+                    accesses.push(Access::scratch());
                     code
                 }
                 Step::Correlate {
@@ -433,7 +470,7 @@ impl<'p> Emitter<'p> {
                     out,
                 } => {
                     barriers = true;
-                    accesses.push((scratch(), true));
+                    accesses.push(Access::scratch());
                     self.correlate(*correlation, channels, out)?
                 }
                 Step::Reference {
@@ -554,15 +591,6 @@ impl<'p> Emitter<'p> {
             site_outputs: self.program.site_outputs.len()
                 * site_space.map_or(0, |s| self.lanes(s).sites),
         })
-    }
-}
-
-/// All scratch memory.
-fn scratch() -> Range {
-    Range {
-        memory: "scratch",
-        start: 0,
-        end: 1,
     }
 }
 

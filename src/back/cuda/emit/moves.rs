@@ -226,13 +226,9 @@ impl Emitter<'_> {
                 let to = e.row(&rows, r) + lanes.at(i.clone());
                 vec![Stmt::Store(lanes.memory.into(), to, value)]
             });
-            let range = super::Range {
-                memory: lanes.memory,
-                start: self.offsets[buffer.0 as usize],
-                end: self.offsets[buffer.0 as usize] + rows.len() * lanes.stride,
-            };
             let what = comment(format!("input of {} rows", rows.len()));
-            self.phase(vec![(range, true)], false, vec![what, code]);
+            let access = self.all_rows(buffer.0);
+            self.phase(vec![access], false, vec![what, code]);
         }
     }
 
