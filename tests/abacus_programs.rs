@@ -285,7 +285,7 @@ fn rows_of_table_one() {
     let mut table = String::new();
     for (name, info) in examples() {
         let lowered = lower(&info);
-        let model = CostModel::new(&lowered.graph, &Cluster::single());
+        let model = CostModel::new(&lowered.graph, &Cluster::single(), Boundary::Periodic);
         let crossover = model
             .crossover()
             .map_or("never".to_owned(), |n| n.to_string());

@@ -10,7 +10,7 @@ use dnet::pass::cost::{CostModel, Method};
 
 fn model(plan: &Plan) -> CostModel {
     let net = Net::build(Lattice::chain(24, Boundary::Periodic), plan, 1);
-    CostModel::new(&net.graph, &Cluster::single())
+    CostModel::new(&net.graph, &Cluster::single(), Boundary::Periodic)
 }
 
 fn paper() -> Plan {
@@ -62,7 +62,7 @@ fn restricted_boltzmann_machines_are_linear() {
     let hidden = n.map(MapFn::LogCosh, hidden);
     let out = n.einsum("i->", &[hidden]);
     n.graph.outputs.push(out);
-    let m = CostModel::new(&n.graph, &Cluster::single());
+    let m = CostModel::new(&n.graph, &Cluster::single(), Boundary::Periodic);
     assert_eq!(m.full.operations.class(), "O(N^2)");
     assert_eq!(m.update_class(), "O(N)");
 }
@@ -86,7 +86,7 @@ fn attention_is_quadratic_and_evaluated_in_full() {
     let out = n.op(Op::Sum, &[back]);
     let out = n.einsum("d->", &[out]);
     n.graph.outputs.push(out);
-    let m = CostModel::new(&n.graph, &Cluster::single());
+    let m = CostModel::new(&n.graph, &Cluster::single(), Boundary::Periodic);
     assert!(m.links.is_none() && m.obstacle.is_some());
     assert_eq!(m.update_class(), "O(N^2)");
     assert_eq!(m.choose(1000).method, Method::Full);
@@ -107,7 +107,7 @@ fn deeper_toeplitz_chains_fall_back_to_dense_links() {
 fn larger_clusters_cost_more() {
     let net = Net::build(Lattice::chain(24, Boundary::Periodic), &paper(), 1);
     let cost = |cluster: &Cluster| {
-        CostModel::new(&net.graph, cluster)
+        CostModel::new(&net.graph, cluster, Boundary::Periodic)
             .links
             .unwrap()
             .update

@@ -74,7 +74,9 @@ struct Case {
 impl Case {
     /// `None` where the network does not exist on the lattice or is not finite.
     fn new(name: &str, graph: &Graph, lattice: Lattice, samples: usize) -> Option<Case> {
-        let seed = name.bytes().fold(lattice.sites() as u64, |h, b| h * 31 + u64::from(b));
+        let seed = name
+            .bytes()
+            .fold(lattice.sites() as u64, |h, b| h * 31 + u64::from(b));
         let mut random = Random(seed);
         let up = vec![1; lattice.sites()];
         let context = Context::new(lattice, &[], &up).ok()?;
@@ -83,7 +85,9 @@ impl Case {
             let shape = context.shape(&p.ty).ok()?;
             tensors.push(Tensor::from_fn(&shape, |_| random.uniform() - 0.5));
         }
-        let spins: Vec<i8> = (0..samples).flat_map(|_| random.spins(lattice.sites())).collect();
+        let spins: Vec<i8> = (0..samples)
+            .flat_map(|_| random.spins(lattice.sites()))
+            .collect();
         let mut case = Case {
             name: name.to_owned(),
             graph: graph.clone(),
@@ -137,7 +141,9 @@ fn lattices() -> Vec<Lattice> {
 fn cases(lattices: &[Lattice], samples: usize) -> Vec<Case> {
     let examples = examples();
     let each = examples.iter().flat_map(|(name, graph)| {
-        lattices.iter().filter_map(|&l| Case::new(name, graph, l, samples))
+        lattices
+            .iter()
+            .filter_map(|&l| Case::new(name, graph, l, samples))
     });
     each.collect()
 }
@@ -146,7 +152,10 @@ fn cases(lattices: &[Lattice], samples: usize) -> Vec<Case> {
 fn gradient(case: &Case, output: usize, spins: &[i8]) -> Vec<f64> {
     let reversed = parameter_gradients(&case.graph, case.graph.outputs[output]).expect("smooth");
     let e = evaluate(&reversed.graph, case.lattice, &case.tensors, spins).expect("evaluates");
-    let each = reversed.gradients.iter().flat_map(|&g| e.value(g).data.clone());
+    let each = reversed
+        .gradients
+        .iter()
+        .flat_map(|&g| e.value(g).data.clone());
     each.collect()
 }
 
@@ -159,9 +168,14 @@ fn log_psi_and_gradients_of_every_example_in_f64() {
         let network = case.network(Precision::F64, order);
         let what = format!("{} on {:?}", case.name, case.lattice);
         let mut got = vec![Complex64::ZERO; 3];
-        network.try_log_psi(&case.spins, &mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
+        network
+            .try_log_psi(&case.spins, &mut got)
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         for (g, w) in got.iter().zip(&case.log_psi) {
-            assert!(error(*g, *w) <= 1e-11 * w.norm().max(1.0), "{what}: {g} instead of {w}");
+            assert!(
+                error(*g, *w) <= 1e-11 * w.norm().max(1.0),
+                "{what}: {g} instead of {w}"
+            );
         }
         let n = case.lattice.sites();
         let seen = Mutex::new(0);
@@ -174,7 +188,10 @@ fn log_psi_and_gradients_of_every_example_in_f64() {
                 let scale = want.iter().fold(1.0, |m: f64, w| m.max(w.abs()));
                 for (k, (g, w)) in got.iter().zip(&want).enumerate() {
                     let off = (g - w).abs();
-                    assert!(off <= 1e-10 * scale, "{what}, parameter {k}: {g} instead of {w}");
+                    assert!(
+                        off <= 1e-10 * scale,
+                        "{what}, parameter {k}: {g} instead of {w}"
+                    );
                 }
             }
         };
@@ -196,7 +213,9 @@ fn log_psi_and_gradients_of_every_example_in_f32() {
         let network = case.network(Precision::F32, order);
         let what = format!("{} on {:?}", case.name, case.lattice);
         let mut got = vec![Complex64::ZERO; 3];
-        network.try_log_psi(&case.spins, &mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
+        network
+            .try_log_psi(&case.spins, &mut got)
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         for k in 0..3 {
             let (g, w) = (got[k] - got[0], case.log_psi[k] - case.log_psi[0]);
             assert!(error(g, w) <= 2e-5, "{what}: ratio {g} instead of {w}");
@@ -207,10 +226,15 @@ fn log_psi_and_gradients_of_every_example_in_f32() {
         let check = |_, re: &[f64], _: &[f64]| {
             for (k, (g, w)) in re.iter().zip(&want).enumerate() {
                 let off = (g - w).abs();
-                assert!(off <= 1e-4 * scale, "{what}, parameter {k}: {g} instead of {w}");
+                assert!(
+                    off <= 1e-4 * scale,
+                    "{what}, parameter {k}: {g} instead of {w}"
+                );
             }
         };
-        network.try_gradients(one, &check).unwrap_or_else(|e| panic!("{what}: {e}"));
+        network
+            .try_gradients(one, &check)
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
     });
 }
 
@@ -222,7 +246,11 @@ fn single_flips_of_every_example_with_a_flip_program() {
         .par_iter()
         .enumerate()
         .map(|(k, case)| {
-            let precision = if k % 4 == 3 { Precision::F32 } else { Precision::F64 };
+            let precision = if k % 4 == 3 {
+                Precision::F32
+            } else {
+                Precision::F64
+            };
             let order = [Order::Backward, Order::Random(k as i32), Order::Forward][k % 3];
             let mut network = case.network(precision, order);
             // other parameters first: the program must follow them
@@ -236,14 +264,23 @@ fn single_flips_of_every_example_with_a_flip_program() {
             let what = format!("{} on {:?}", case.name, case.lattice);
             let mut got = vec![Complex64::ZERO; case.spins.len()];
             let flips = network.flips().unwrap_or_else(|e| panic!("{what}: {e}"));
-            flips.ratios(&case.spins, &mut got).unwrap_or_else(|e| panic!("{what}: {e}"));
+            flips
+                .ratios(&case.spins, &mut got)
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
             let n = case.lattice.sites();
-            let bound = if precision == Precision::F64 { 1e-10 } else { 2e-5 };
+            let bound = if precision == Precision::F64 {
+                1e-10
+            } else {
+                2e-5
+            };
             for (k, got) in got.iter().enumerate() {
                 let mut spins = case.spins[k / n * n..][..n].to_vec();
                 spins[k % n] = -spins[k % n];
                 let want = case.log_psi_of(&spins) - case.log_psi[k / n];
-                assert!(error(*got, want) <= bound, "{what} flip {k}: {got} instead of {want}");
+                assert!(
+                    error(*got, want) <= bound,
+                    "{what} flip {k}: {got} instead of {want}"
+                );
             }
             1
         })
@@ -262,7 +299,9 @@ fn batches_are_cut_to_fit_the_memory() {
         let network = CudaNetwork::new(device, &graph, case.lattice, &case.theta(), &options);
         let network = network.expect("compiles");
         let mut log_psi = vec![Complex64::ZERO; 9];
-        network.try_log_psi(&case.spins, &mut log_psi).expect("runs");
+        network
+            .try_log_psi(&case.spins, &mut log_psi)
+            .expect("runs");
         let gradients = Mutex::new(vec![Vec::new(); 9]);
         let keep = |k: usize, re: &[f64], _: &[f64]| gradients.lock().unwrap()[k] = re.to_vec();
         network.try_gradients(&case.spins, &keep).expect("runs");
@@ -277,7 +316,10 @@ fn batches_are_cut_to_fit_the_memory() {
 #[test]
 fn a_background_follows_accepted_flips() {
     let examples = examples();
-    let (name, graph) = examples.iter().find(|e| e.0 == "dysonnet").expect("the example");
+    let (name, graph) = examples
+        .iter()
+        .find(|e| e.0 == "dysonnet")
+        .expect("the example");
     let lattice = Lattice::chain(26, Boundary::Periodic);
     let case = Case::new(name, graph, lattice, 1).expect("a ring");
     let network = case.network(Precision::F64, Order::Forward);

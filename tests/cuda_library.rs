@@ -84,7 +84,12 @@ fn transforms_of_every_radix() {
             .map(|k| Complex64::new((k as f64 * 1.7).sin(), (k as f64 * 0.9).cos()))
             .collect();
         let roots = (0..n).map(|k| Complex64::cis(-std::f64::consts::TAU * k as f64 / n as f64));
-        let numbers: Vec<f64> = x.iter().copied().chain(roots).flat_map(|z| [z.re, z.im]).collect();
+        let numbers: Vec<f64> = x
+            .iter()
+            .copied()
+            .chain(roots)
+            .flat_map(|z| [z.re, z.im])
+            .collect();
         for sign in [-1, 1] {
             let mut body = format!(
                 "const auto work = view<complex>(own_workspace(a, 4096), 0, {0});
@@ -121,7 +126,10 @@ fn transforms_of_every_radix() {
                         .sum();
                     let at = 2 * (grid * n + q);
                     let z = Complex64::new(got[at], got[at + 1]);
-                    assert!((z - want).norm() < 1e-12 * n as f64, "{n} {sign} {q}: {z} not {want}");
+                    assert!(
+                        (z - want).norm() < 1e-12 * n as f64,
+                        "{n} {sign} {q}: {z} not {want}"
+                    );
                 }
             }
         }
@@ -133,7 +141,9 @@ fn sums_over_warps() {
     let body = "a.outputs[thread] = warp_sum(thread + 1.0);";
     let got = run(body, Order::Backward, 64, &[], 64).expect("runs");
     let want = |k: usize| if k < 32 { 528.0 } else { 528.0 + 32.0 * 32.0 };
-    got.iter().enumerate().for_each(|(k, g)| assert_eq!(*g, want(k)));
+    got.iter()
+        .enumerate()
+        .for_each(|(k, g)| assert_eq!(*g, want(k)));
 }
 
 #[test]
@@ -149,7 +159,10 @@ fn missing_barriers_show_in_some_order() {
         results.iter().all(|r| *r == want)
     };
     assert!(same(&race.replace("BARRIER", "__syncthreads();")));
-    assert!(!same(&race.replace("BARRIER", "")), "a missing barrier goes unseen");
+    assert!(
+        !same(&race.replace("BARRIER", "")),
+        "a missing barrier goes unseen"
+    );
 }
 
 #[test]
@@ -159,7 +172,10 @@ fn the_shim_refuses_what_a_gpu_may_not_survive() {
         e.to_string()
     };
     let text = fails("if (thread < 10) __syncthreads();");
-    assert!(text.contains("10 of 64 threads wait at a barrier"), "{text}");
+    assert!(
+        text.contains("10 of 64 threads wait at a barrier"),
+        "{text}"
+    );
     let text = fails("if (thread < 10) __syncthreads(); else __syncthreads();");
     assert!(text.contains("different barriers"), "{text}");
     let text = fails("a.outputs[thread + 1] = 0;");

@@ -37,7 +37,10 @@ fn examples() -> Vec<(String, Graph)> {
 
 fn example(name: &str) -> Graph {
     let all = examples();
-    all.into_iter().find(|e| e.0 == name).expect("the example").1
+    all.into_iter()
+        .find(|e| e.0 == name)
+        .expect("the example")
+        .1
 }
 
 /// The kernel of log psi on the smallest ring of 20 spins or torus of 4 x 4.
@@ -80,14 +83,23 @@ fn names_of_a_file_cannot_inject_code() {
         named.set_name(id, hostile[k % hostile.len()]);
     }
     let [plain, named] = [plain, named].map(|g| log_psi(&g).expect("a kernel").kernel.text);
-    assert!(named.contains("_x_include_etc_passwd_int_y"), "the names are used");
+    assert!(
+        named.contains("_x_include_etc_passwd_int_y"),
+        "the names are used"
+    );
     for line in named.lines() {
         let code = line.split("//").next().unwrap_or_default();
         let fine = |c: char| c.is_ascii_alphanumeric() || " _.,:;+-*=()[]{}<>%/&?!\"#".contains(c);
         assert!(line.is_ascii() && !line.contains('\\'), "{line}");
         assert!(code.chars().all(fine), "{line}");
-        assert!(!code.contains('#') || code.trim() == "#pragma unroll", "{line}");
-        assert!(!code.contains('"') || code.starts_with("extern \"C\""), "{line}");
+        assert!(
+            !code.contains('#') || code.trim() == "#pragma unroll",
+            "{line}"
+        );
+        assert!(
+            !code.contains('"') || code.starts_with("extern \"C\""),
+            "{line}"
+        );
     }
     assert_eq!(plain.lines().count(), named.lines().count(), "no line more");
 }
@@ -151,11 +163,19 @@ fn nvrtc_compiles_log_psi_of_every_example() {
         );
         let binary = library.compile(&unit, Architecture(90), Form::Cubin);
         let binary = binary.unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(binary.resources[0].spills, 0, "{name}: registers are spilled");
+        assert_eq!(
+            binary.resources[0].spills, 0,
+            "{name}: registers are spilled"
+        );
         assert!(binary.code.len() > 1000);
     });
     let wrong = library.compile("int x", Architecture(90), Form::Ptx);
-    assert!(wrong.expect_err("no kernel").to_string().contains("rejected"));
+    assert!(
+        wrong
+            .expect_err("no kernel")
+            .to_string()
+            .contains("rejected")
+    );
     let old = library.compile("", Architecture(51), Form::Ptx);
     assert!(old.expect_err("no such GPU").to_string().contains("sm_90"));
 }

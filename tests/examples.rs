@@ -1,26 +1,18 @@
 //! What the examples are: sizes, mixers, windows, and the formulas of those
 //! that have one.
 
+mod networks;
+
 use dnet::check::Program;
 use dnet::check::core::{Dim, Kind, NetworkInfo, Place, Token};
 use dnet::interp::{Context, Tensor, evaluate};
+use dnet::ir::text::text;
 use dnet::ir::{Boundary, Lattice, lower};
+use dnet::pipeline;
 use num_complex::Complex64;
-use std::path::Path;
-
-fn example(file: &str) -> Program {
-    Program::load(
-        &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("examples")
-            .join(file),
-    )
-}
 
 fn network(file: &str) -> NetworkInfo {
-    example(file)
-        .only_network()
-        .check()
-        .unwrap_or_else(|e| panic!("{e}"))
+    networks::networks(&Program::load(&networks::path(file))).remove(0)
 }
 
 /// Number of real parameters that do not depend on the lattice, and whether
@@ -55,21 +47,15 @@ fn size(info: &NetworkInfo) -> (usize, bool) {
 
 #[test]
 fn every_example_is_clean() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut count = 0;
-    for entry in std::fs::read_dir(dir).expect("the examples") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_none_or(|e| e != "dnet") {
-            continue;
-        }
+    for (file, program) in networks::examples() {
         count += 1;
-        let program = Program::load(&path);
         let found: Vec<String> = program
             .check()
             .iter()
             .map(|d| format!("{} {}", d.code.as_str(), d.message))
             .collect();
-        assert!(found.is_empty(), "{}: {found:#?}", path.display());
+        assert!(found.is_empty(), "{file}: {found:#?}");
     }
     assert!(count >= 20, "only {count} examples found");
 }
@@ -224,4 +210,24 @@ fn boltzmann_machines() {
         "{} {psi}",
         log_psi.exp()
     );
+}
+
+/// The graph of some networks as text, as lowered and as everything works on it.
+#[test]
+fn graphs_of_some_examples() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("out/ir");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    for file in ["jastrow.dnet", "dysonnet.dnet", "rbm_complex.dnet"] {
+        let info = network(file);
+        let stages = [
+            ("lowered", lower(&info).graph),
+            ("simplified", pipeline::amplitude(&pipeline::graph(&info))),
+        ];
+        for (stage, graph) in stages {
+            let name = format!("{}_{stage}", info.name);
+            settings.bind(|| insta::assert_snapshot!(name, text(&graph)));
+        }
+    }
 }

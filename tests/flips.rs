@@ -1,10 +1,14 @@
 //! Compiled flip programs against full evaluation.
 
-use dnet::back::cpu::network::{CpuNetwork, Updates};
+use dnet::back::cpu::compiled::Compiled;
+use dnet::back::cpu::flips::{Flips, Place};
+use dnet::back::cpu::network::{CpuNetwork, LocalUpdates, Updates};
+use dnet::back::cpu::simd::Real;
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
-use dnet::pass::flips::NoFlips;
+use dnet::pass::flips::units::HiddenUnits;
+use dnet::pass::flips::{Family, NoFlips};
 use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::collections::BTreeSet;
@@ -187,6 +191,265 @@ fn single_flips_of_squares() {
         }
     }
     assert_eq!(programs, 2, "of the larger square, for both boundaries");
+}
+
+/// Spin offsets of clusters: pairs near and far, three spins, a plaquette.
+const SHAPES: [&[[usize; 2]]; 5] = [
+    &[[0, 0], [1, 0]],
+    &[[0, 0], [2, 0]],
+    &[[0, 0], [7, 0]],
+    &[[0, 0], [3, 0], [4, 0]],
+    &[[0, 0], [0, 1], [1, 0], [1, 1]],
+];
+
+/// Clusters of the same shape all over a lattice, some of them wrapping.
+fn placed(shape: &[[usize; 2]], lattice: Lattice, random: &mut Random) -> Vec<Vec<usize>> {
+    let [nx, ny] = lattice.extent;
+    let mut clusters = Vec::new();
+    for _ in 0..6 {
+        let at = [nx, ny].map(|n| (random.uniform() * n as f64) as usize);
+        let open = lattice.boundary == Boundary::Open;
+        let spins: Vec<[usize; 2]> = (shape.iter())
+            .map(|o| [at[0] + o[0], at[1] + o[1]])
+            .filter(|s| !open || (s[0] < nx && s[1] < ny))
+            .collect();
+        if spins.len() == shape.len() && shape.iter().all(|o| o[0] < nx && o[1] < ny) {
+            clusters.push(spins.iter().map(|s| s[0] % nx * ny + s[1] % ny).collect());
+        }
+    }
+    clusters
+}
+
+/// Compares clusters of several spins computed by their programs with full
+/// evaluation; the number of shapes that have one.
+fn compare_clusters(name: &str, graph: &Graph, lattice: Lattice, random: &mut Random) -> usize {
+    let Some(tensors) = params(graph, lattice, random) else {
+        return 0;
+    };
+    let theta: Vec<f64> = tensors
+        .iter()
+        .flat_map(|t| t.data.iter().copied())
+        .collect();
+    let spins = random.spins(lattice.sites());
+    let log_psi = |flips: &[usize]| {
+        let mut s = spins.to_vec();
+        flips.iter().for_each(|&f| s[f] = -s[f]);
+        evaluate(graph, lattice, &tensors, &s)
+            .ok()
+            .map(|e| e.log_psi())
+    };
+    let Some(old) = log_psi(&[]).filter(|z| z.is_finite()) else {
+        return 0;
+    };
+    let Ok(double) = Compiled::<f64>::new(graph.clone(), lattice, &theta, false) else {
+        return 0;
+    };
+    let single = Compiled::<f32>::new(graph.clone(), lattice, &theta, false).expect("as f64");
+    let mut programs = 0;
+    for shape in SHAPES {
+        let clusters = placed(shape, lattice, random);
+        let Some((family, _)) = clusters.first().and_then(|c| Family::of(lattice, c)) else {
+            continue;
+        };
+        let families = [Family::single(), family.clone()];
+        let Ok(exact) = Flips::new(&double, &families) else {
+            continue;
+        };
+        programs += 1;
+        let rounded = Flips::new(&single, &families).expect("as f64");
+        let places: Vec<Place> = clusters
+            .iter()
+            .map(|c| {
+                let (same, corner) = Family::of(lattice, c).expect("a small cluster");
+                assert_eq!(same, family, "translates are one family");
+                Place { family: 1, corner }
+            })
+            .collect();
+        let mut got = vec![Complex64::ZERO; places.len()];
+        exact.ratios(&exact.run(&spins), &places, &mut got);
+        let mut got32 = vec![Complex64::ZERO; places.len()];
+        rounded.ratios(&rounded.run(&spins), &places, &mut got32);
+        for ((cluster, got), got32) in clusters.iter().zip(got).zip(got32) {
+            let want = log_psi(cluster).expect("evaluates") - old;
+            assert!(
+                error(got, want) <= 1e-11 * want.norm().max(1.0),
+                "{name} f64 on {lattice:?}, {cluster:?}: {got} instead of {want}"
+            );
+            assert!(
+                error(got32, want) <= 2e-5,
+                "{name} f32 on {lattice:?}, {cluster:?}: {got32} instead of {want}"
+            );
+        }
+    }
+    programs
+}
+
+#[test]
+fn clusters_of_chains() {
+    let mut random = Random(29);
+    let mut programs = 0;
+    for file in files() {
+        for (name, graph) in graphs(&file) {
+            // a program of its own for every shape takes time to compile
+            let boundary = if random.uniform() < 0.5 {
+                Boundary::Periodic
+            } else {
+                Boundary::Open
+            };
+            let lattice = Lattice::chain(52, boundary);
+            programs += compare_clusters(&name, &graph, lattice, &mut random);
+        }
+    }
+    assert!(programs >= 4 * 9, "{programs} programs");
+}
+
+#[test]
+fn clusters_of_squares() {
+    let mut random = Random(31);
+    for file in files().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
+        for (name, graph) in graphs(file) {
+            for boundary in [Boundary::Periodic, Boundary::Open] {
+                let lattice = Lattice {
+                    extent: [24, 16],
+                    boundary,
+                };
+                let programs = compare_clusters(&name, &graph, lattice, &mut random);
+                assert_eq!(programs, SHAPES.len(), "on {lattice:?}");
+            }
+        }
+    }
+}
+
+/// Ratios of random clusters of networks with hidden units, between accepted
+/// changes, at parameters uniform in +-scale/2.
+fn compare_units<T: Real>(
+    name: &str,
+    graph: &Graph,
+    lattice: Lattice,
+    scale: f64,
+    tolerance: f64,
+    random: &mut Random,
+) {
+    let mut tensors = params(graph, lattice, random).expect("a chain");
+    for t in &mut tensors {
+        t.data.iter_mut().for_each(|x| *x *= scale);
+    }
+    let theta: Vec<f64> = tensors
+        .iter()
+        .flat_map(|t| t.data.iter().copied())
+        .collect();
+    // other parameters first: the tables must follow them
+    let zero = vec![0.25; theta.len()];
+    let mut network = CpuNetwork::<T>::new(graph.clone(), lattice, &zero).expect("compiles");
+    assert_eq!(network.local_updates(), LocalUpdates::HiddenUnits, "{name}");
+    network.set_params(&theta);
+    let n = lattice.sites();
+    let mut spins = random.spins(n);
+    let log_psi = |s: &[i8]| {
+        evaluate(graph, lattice, &tensors, s)
+            .expect("evaluates")
+            .log_psi()
+    };
+    let mut background = network.background(&spins);
+    for step in 0..36 {
+        let size = 1 + (random.uniform() * 6.0) as usize % n;
+        let mut cluster: Vec<usize> = (0..size)
+            .map(|_| (random.uniform() * n as f64) as usize)
+            .collect();
+        cluster.sort_unstable();
+        cluster.dedup();
+        if step % 4 == 0 {
+            let old = log_psi(&spins);
+            let singles = [step % n, (step + 5) % n];
+            let mut sites = cluster.clone();
+            sites.extend(singles);
+            let ends = [cluster.len(), cluster.len() + 1, cluster.len() + 2];
+            let mut got = [Complex64::ZERO; 3];
+            background.log_ratios(&sites, &ends, &mut got);
+            let all: [&[usize]; 3] = [&cluster, &singles[..1], &singles[1..]];
+            for (flips, got) in all.iter().zip(got) {
+                let mut s = spins.clone();
+                flips.iter().for_each(|&f| s[f] = -s[f]);
+                let want = log_psi(&s) - old;
+                assert!(
+                    error(got, want) <= tolerance * want.norm().max(1.0),
+                    "{name} {lattice:?} scale {scale}, step {step}, {flips:?}: {got} instead of {want}"
+                );
+            }
+        }
+        background.accept(&cluster);
+        cluster.iter().for_each(|&f| spins[f] = -spins[f]);
+    }
+}
+
+#[test]
+fn hidden_units_small_and_large() {
+    let mut random = Random(37);
+    for file in files() {
+        for (name, graph) in graphs(&file).iter().filter(|g| g.0.starts_with("rbm")) {
+            for (n, boundary) in [(7, Boundary::Open), (34, Boundary::Periodic)] {
+                let lattice = Lattice::chain(n, boundary);
+                // beyond 1 log psi of a complex network comes close to its zeros
+                let scales: &[f64] = if name == "rbm" {
+                    &[1.0, 6.0, 60.0, 800.0]
+                } else {
+                    &[0.3, 1.0]
+                };
+                for &scale in scales {
+                    compare_units::<f64>(name, graph, lattice, scale, 1e-11, &mut random);
+                    compare_units::<f32>(name, graph, lattice, scale, 2e-5, &mut random);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_hidden_units_per_site() {
+    let mut random = Random(41);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for name in ["rbm", "rbm_complex"] {
+        let program = Program::load(&dir.join(format!("{name}.dnet")));
+        let info = program.network(name).with("features", 3).check();
+        let graph = lower(&info.expect("the example is correct")).graph;
+        let lattice = Lattice::chain(11, Boundary::Periodic);
+        compare_units::<f64>(name, &graph, lattice, 1.0, 1e-11, &mut random);
+        compare_units::<f32>(name, &graph, lattice, 1.0, 2e-5, &mut random);
+    }
+}
+
+/// What full evaluation says of products of hidden units is not all there is:
+/// cosh of other things, or twice, is no such network.
+#[test]
+fn other_networks_have_no_hidden_units() {
+    for file in files() {
+        for (name, graph) in graphs(&file) {
+            let found = HiddenUnits::new(&graph).is_ok();
+            let expected = name.starts_with("rbm");
+            // a head of log cosh units has this form too, but not affine in spins
+            if expected {
+                assert!(found, "{name}");
+            }
+            let lattice = Lattice {
+                extent: if file.ends_with("dysonnet2d.dnet") {
+                    [4, 4]
+                } else {
+                    [8, 1]
+                },
+                boundary: Boundary::Periodic,
+            };
+            let mut random = Random(43);
+            let Some(tensors) = params(&graph, lattice, &mut random) else {
+                continue;
+            };
+            let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+            let Ok(network) = CpuNetwork::<f64>::new(graph, lattice, &theta) else {
+                continue;
+            };
+            let units = network.local_updates() == LocalUpdates::HiddenUnits;
+            assert_eq!(units, expected, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -29,8 +29,11 @@ fn report() -> String {
     match nvrtc::Nvrtc::find() {
         Ok(library) => {
             let (major, minor) = library.version();
-            let list: Vec<String> =
-                library.architectures().iter().map(ToString::to_string).collect();
+            let list: Vec<String> = library
+                .architectures()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             lines.push(format!(
                 "CUDA compiler: {major}.{minor}, {}",
                 library.path().display()

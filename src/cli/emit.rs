@@ -3,12 +3,15 @@
 use super::common::{
     CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print, write_atomically,
 };
+use super::model::deliver;
 use crate::back::cpu::network::CpuNetwork;
 use crate::back::cuda::emit::Options;
 use crate::back::cuda::network::NetworkSource;
 use crate::back::cuda::nvrtc::{self, Architecture, Form, Nvrtc};
+use crate::ir::text::text;
 use crate::ir::{Graph, Lattice, lower};
 use crate::kernel::lower::lower as lower_to_loops;
+use crate::pipeline;
 use crate::run::network::Precision;
 use std::path::PathBuf;
 
@@ -20,6 +23,9 @@ pub struct Args {
     /// What to print
     #[arg(long, value_enum)]
     target: Target,
+    /// Of the network graph (`--target ir`): as lowered, before any simplification
+    #[arg(long)]
+    unsimplified: bool,
     #[command(flatten)]
     lattice: LatticeArgs,
     #[command(flatten)]
@@ -37,6 +43,8 @@ pub struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Target {
+    /// The network graph all derivations work on; needs no lattice
+    Ir,
     /// Loops over rows, shared by all back ends
     KernelIr,
     /// Cranelift IR of the fused loops
@@ -51,26 +59,40 @@ enum Target {
     Cubin,
 }
 
-/// Prints the code of log psi.
+/// Prints the graph or the code of log psi.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let (program, info) = args.network.check(ui)?;
+    if args.unsimplified && args.target != Target::Ir {
+        return Err(CliError::new(
+            "code is made from the simplified graph only",
+            "leave out `--unsimplified`, or ask for the graph: `--target ir`",
+        ));
+    }
+    if args.target == Target::Ir {
+        let graph = if args.unsimplified {
+            lower(&info).graph
+        } else {
+            pipeline::amplitude(&pipeline::graph(&info))
+        };
+        return deliver(args.output.as_deref(), &text(&graph));
+    }
     let lattice = args
         .lattice
         .lattice(info.lattice)?
         .ok_or_else(|| CliError::new("code is made for one lattice", "say which: `--sites 100`"))?;
     check_lattice(&program, &info, lattice)?;
-    let lowered = lower(&info);
+    let lowered = pipeline::graph(&info);
+    let graph = pipeline::amplitude(&lowered);
     let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
     if matches!(args.target, Target::Cuda | Target::Ptx | Target::Cubin) {
-        return cuda(args, ui, &lowered.graph, lattice);
+        return cuda(args, ui, &graph, lattice);
     }
     let text = if args.target == Target::KernelIr {
-        lower_to_loops(&lowered.graph, lattice, &[])
+        lower_to_loops(&graph, lattice, &[])
             .map_err(|e| plain(&e))?
             .to_string()
     } else {
         let theta = args.params.load(&program, &info, &lowered, lattice)?.flat();
-        let graph = lowered.graph;
         let listing = match args.precision {
             Precision::F32 => CpuNetwork::<f32>::listing(graph, lattice, &theta),
             Precision::F64 => CpuNetwork::<f64>::listing(graph, lattice, &theta),
@@ -87,10 +109,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             .collect::<Vec<_>>()
             .join("\n")
     };
-    match &args.output {
-        Some(path) => write_atomically(path, text.as_bytes()),
-        None => print(&text),
-    }
+    deliver(args.output.as_deref(), &text)
 }
 
 /// Prints the code of log psi and its derivatives for a GPU.
@@ -107,7 +126,9 @@ fn cuda(args: &Args, ui: &Ui, graph: &Graph, lattice: Lattice) -> Result<(), Cli
             _ => Form::Cubin,
         };
         let library = Nvrtc::find().map_err(|e| plain(&e))?;
-        let binary = library.compile(&text, args.arch, form).map_err(|e| plain(&e))?;
+        let binary = library
+            .compile(&text, args.arch, form)
+            .map_err(|e| plain(&e))?;
         if !binary.resources.is_empty() {
             ui.note(nvrtc::listing(args.arch, &binary.resources).trim_end());
         }

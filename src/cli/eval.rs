@@ -91,7 +91,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
                 psi.background(s).single_flips(out);
             }
         }
-        if amplitudes.iter().chain(&ratios).any(|z| z.re.is_nan() || z.im.is_nan()) {
+        if amplitudes
+            .iter()
+            .chain(&ratios)
+            .any(|z| z.re.is_nan() || z.im.is_nan())
+        {
             return Err(not_a_number());
         }
     }

@@ -19,6 +19,8 @@ mod model;
 mod new;
 mod observe;
 mod operator;
+mod progress;
+mod scan;
 mod train;
 mod trained;
 mod verify;
@@ -78,6 +80,8 @@ enum Verb {
     Eval(eval::Args),
     /// Train a network to the ground state of an operator
     Train(Box<train::Args>),
+    /// Train over a grid of couplings, hyperparameters, sizes and seeds
+    Scan(scan::Args),
     /// Exact diagonalisation of up to 24 spins
     Ed(ed::Args),
     /// Observables of a trained network: correlations, moments, energies
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
         Verb::Train(args) => train::run(&args, &ui),
+        Verb::Scan(args) => scan::run(&args, &ui),
         Verb::Ed(args) => ed::run(&args, &ui),
         Verb::Observe(args) => observe::run(&args, &ui),
         Verb::Collapse(args) => collapse::run(&args, &ui),

@@ -141,7 +141,10 @@ fn run_backend(
     match failed {
         false => Ok(()),
         true => Err(CliError::new(
-            format!("the back end disagrees with the interpreter on network `{}`", info.name),
+            format!(
+                "the back end disagrees with the interpreter on network `{}`",
+                info.name
+            ),
             "do not use it for this network; please report the source file and the lines above",
         )),
     }

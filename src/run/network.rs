@@ -89,7 +89,9 @@ pub fn build(
     let backend = match backend {
         Backend::Cuda => {
             return Ok(Box::new(on_gpu().map_err(|e| {
-                BuildError(format!("{e}; `--backend cpu` needs no GPU, `dnetc doctor` says more"))
+                BuildError(format!(
+                    "{e}; `--backend cpu` needs no GPU, `dnetc doctor` says more"
+                ))
             })?));
         }
         Backend::Auto => match on_gpu() {

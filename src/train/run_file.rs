@@ -25,6 +25,7 @@
 //! assert!(wrong.contains("chians") && wrong.contains("chains"));
 //! ```
 
+use super::scan::ScanTable;
 use super::schedule::ScheduleSpec;
 use crate::check::core::Static;
 use crate::ir::Boundary;
@@ -59,6 +60,9 @@ pub struct RunFile {
     pub evaluation: EvaluationTable,
     /// What is written where.
     pub output: OutputTable,
+    /// The grid of a scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<ScanTable>,
 }
 
 /// `[network]`

@@ -6,8 +6,9 @@ use crate::check::core::NetworkInfo;
 use crate::check::operator::OperatorInfo;
 use crate::check::{CheckError, Program, lattice};
 use crate::diag::{Diagnostic, Severity};
-use crate::ir::{Boundary, Lattice, Lowered, lower};
+use crate::ir::{Boundary, Lattice, Lowered};
 use crate::params::{Metadata, Params, initialise, load};
+use crate::pipeline;
 use crate::run::WaveFunction;
 use crate::run::network::build;
 use crate::syntax::ast::LatticeKind;
@@ -55,6 +56,12 @@ impl Setup {
     /// Files that are missing or wrong, numbers that make no sense; each with
     /// the key and a way out.
     pub fn new(run: RunFile) -> Result<Setup, TrainError> {
+        if run.scan.is_some() {
+            return Err(TrainError::new(
+                "the run file has a [scan] table",
+                "run the whole grid with `dnetc scan`, or leave the table out to train one point",
+            ));
+        }
         let Some(file) = &run.network.file else {
             return Err(TrainError::new(
                 "no network is given",
@@ -74,7 +81,7 @@ impl Setup {
         })?;
         let options = options(&run, &operator)?;
         Ok(Setup {
-            lowered: lower(&info),
+            lowered: pipeline::graph(&info),
             metadata: Metadata::new(&program, &info, lattice),
             run,
             program,
@@ -131,7 +138,7 @@ impl Setup {
     pub fn wave_function(&self, params: &Params) -> Result<Box<dyn WaveFunction>, TrainError> {
         let run = &self.run;
         build(
-            &self.lowered.graph,
+            &pipeline::amplitude(&self.lowered),
             self.lattice,
             params,
             run.precision,

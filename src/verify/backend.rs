@@ -4,7 +4,6 @@ use super::updates::distance;
 use super::{VerifyError, cases};
 use crate::check::core::NetworkInfo;
 use crate::ir::Lattice;
-use crate::params::Params;
 use crate::pipeline;
 use crate::run::network::{Backend, BuildError, Precision, build};
 use crate::run::{Spins, WaveFunction};
@@ -57,11 +56,12 @@ pub fn compare(
     let lowered = pipeline::graph(info);
     let graph = pipeline::amplitude(&lowered);
     let mut rng = cases::random(lattice, seed, 0);
-    let batch: Vec<i8> =
-        (0..SAMPLES).flat_map(|_| cases::configuration(lattice, &mut rng)).collect();
+    let batch: Vec<i8> = (0..SAMPLES)
+        .flat_map(|_| cases::configuration(lattice, &mut rng))
+        .collect();
     let spins = &batch[..lattice.sites()];
-    let params = cases::parameters(info, &lowered, lattice, seed, spins);
-    let params: Params = params.map_err(VerifyError::from)?;
+    let drawn = cases::parameters(info, &lowered, lattice, seed, spins);
+    let params = drawn.map_err(VerifyError::from)?.params;
     let make = |backend, precision| build(&graph, lattice, &params, precision, backend);
     let reference = make(Backend::Reference, Precision::F64)?;
     let tested = make(backend, precision)?;
@@ -114,7 +114,10 @@ fn ratios(reference: &dyn WaveFunction, tested: &dyn WaveFunction, spins: &Spins
         out
     };
     let [want, got] = [all(reference), all(tested)];
-    got.iter().zip(&want).map(|(g, w)| distance(*g, *w)).fold(0.0, worse)
+    got.iter()
+        .zip(&want)
+        .map(|(g, w)| distance(*g, *w))
+        .fold(0.0, worse)
 }
 
 fn gradients(reference: &dyn WaveFunction, tested: &dyn WaveFunction, spins: &Spins) -> f64 {

@@ -60,26 +60,32 @@ impl Pending {
     }
 }
 
-/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of one configuration. Ratios
-/// are evaluated in batches of bounded size, whatever the number of terms.
-pub fn local_energy(
-    psi: &dyn WaveFunction,
+/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of the configuration `spins`,
+/// whose background is made where s is connected to anything. Ratios are
+/// evaluated in batches of bounded size, whatever the number of terms.
+pub fn local_energy<'p>(
     operator: &dyn LocalOperator,
     spins: &Spins,
+    background: impl FnOnce() -> Box<dyn Background + 'p>,
 ) -> Complex64 {
     let mut energy = Complex64::from(operator.diagonal(spins));
-    let mut background = None;
+    let (mut make, mut made) = (Some(background), None);
+    let mut flush = |pending: &mut Pending| {
+        if let Some(make) = make.take() {
+            made = Some(make());
+        }
+        made.as_mut()
+            .map_or(Complex64::ZERO, |b| pending.flush(b.as_mut()))
+    };
     let mut pending = Pending::default();
     operator.connected(spins, &mut |flips, element| {
         pending.push(flips, element);
         if pending.ends.len() == BATCH {
-            let background = background.get_or_insert_with(|| psi.background(spins));
-            energy += pending.flush(background.as_mut());
+            energy += flush(&mut pending);
         }
     });
     if !pending.ends.is_empty() {
-        let background = background.get_or_insert_with(|| psi.background(spins));
-        energy += pending.flush(background.as_mut());
+        energy += flush(&mut pending);
     }
     energy
 }
@@ -99,7 +105,8 @@ pub fn local_energies(
             if vanishes(i) {
                 Complex64::default()
             } else {
-                local_energy(psi, operator, samples.get(i))
+                let spins = samples.get(i);
+                local_energy(operator, spins, || psi.background(spins))
             }
         })
         .collect()

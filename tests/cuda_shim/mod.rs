@@ -125,7 +125,10 @@ impl Module for ShimModule {
         // SAFETY: symbols of the shim, with the types they have there.
         let error = unsafe {
             let symbol = |e: libloading::Error| DeviceError::new(e.to_string());
-            let run = self.library.get::<LaunchFn>(b"dnet_launch").map_err(symbol)?;
+            let run = self
+                .library
+                .get::<LaunchFn>(b"dnet_launch")
+                .map_err(symbol)?;
             let name = kernel.name.as_bytes();
             let function = self.library.get::<*const c_void>(name).map_err(symbol)?;
             let error = run(
@@ -165,7 +168,12 @@ impl Device for ShimDevice {
         Ok(address)
     }
     fn release(&self, address: u64) {
-        let words = self.memory.lock().unwrap().remove(&address).expect("allocated here");
+        let words = self
+            .memory
+            .lock()
+            .unwrap()
+            .remove(&address)
+            .expect("allocated here");
         drop(words);
     }
     fn upload(&self, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
@@ -178,7 +186,11 @@ impl Device for ShimDevice {
         assert!(bytes.len() <= from.bytes, "inside the buffer");
         // SAFETY: memory allocated above.
         unsafe {
-            std::ptr::copy_nonoverlapping(from.address as *const u8, bytes.as_mut_ptr(), bytes.len())
+            std::ptr::copy_nonoverlapping(
+                from.address as *const u8,
+                bytes.as_mut_ptr(),
+                bytes.len(),
+            )
         }
         Ok(())
     }

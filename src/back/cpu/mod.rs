@@ -6,7 +6,9 @@
 //! of samples ([`bind`]), given its constants ([`constants`]) and run ([`exec`]).
 
 pub mod arena;
+mod background;
 pub mod bind;
+mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
@@ -24,4 +26,5 @@ pub mod outer;
 mod response;
 pub mod simd;
 pub(in crate::back) mod tables;
+mod units;
 pub mod work;

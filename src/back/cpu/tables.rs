@@ -26,7 +26,10 @@ fn theta(tables: &Tables, params: &[Tensor]) -> Vec<f64> {
 }
 
 impl TableProgram {
-    pub(in crate::back) fn new(tables: &Tables, params: &[Tensor]) -> Result<TableProgram, CompileError> {
+    pub(in crate::back) fn new(
+        tables: &Tables,
+        params: &[Tensor],
+    ) -> Result<TableProgram, CompileError> {
         let nodes: Vec<NodeId> = tables.tables.iter().map(|t| t.node).collect();
         let compiled = Compiled::without_tables(
             tables.graph.clone(),

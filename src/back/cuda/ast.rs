@@ -243,7 +243,11 @@ impl Expr {
         Expr::Select(Box::new(self), Box::new(a), Box::new(b))
     }
     fn binary(self, op: Operator, other: Expr) -> Expr {
-        debug_assert_eq!(self.ty(), other.ty(), "no silent conversions: {self:?} {op:?} {other:?}");
+        debug_assert_eq!(
+            self.ty(),
+            other.ty(),
+            "no silent conversions: {self:?} {op:?} {other:?}"
+        );
         Expr::Binary(op, Box::new(self), Box::new(other))
     }
 }

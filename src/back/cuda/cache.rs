@@ -6,7 +6,11 @@ use std::path::PathBuf;
 
 /// Our folder: `$DNET_CACHE`, or `dnet` in the user's cache folder.
 pub fn directory() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     variable("DNET_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|d| d.join("dnet")))
         .or_else(|| variable("HOME").map(|d| d.join(".cache/dnet")))

@@ -106,8 +106,7 @@ impl Source {
             return Err(CudaError::ParamCount { expected, found });
         }
         let (graph, program) = (&self.graph, &self.program);
-        let params =
-            tensors(graph, program, theta, &self.inputs).map_err(ConstantError::from)?;
+        let params = tensors(graph, program, theta, &self.inputs).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
         let values = Constants::<f64>::new(graph, program, &params, Vec::new(), &mut planner)?;
         let tables = match &program.tables {
@@ -208,8 +207,14 @@ impl Code {
         let (each, fixed) = self.memory(samples);
         let fit = self.device.budget().saturating_sub(fixed) / each.max(1);
         let k = &self.source.kernel;
-        let longest = k.spins.max(k.inputs).max(k.outputs).max(k.site_outputs).max(1);
-        fit.min(i32::MAX as usize / longest).clamp(1, samples.max(1))
+        let longest = k
+            .spins
+            .max(k.inputs)
+            .max(k.outputs)
+            .max(k.site_outputs)
+            .max(1);
+        fit.min(i32::MAX as usize / longest)
+            .clamp(1, samples.max(1))
     }
 
     /// Runs the kernel on `samples` configurations: results, and results on sites.
@@ -231,7 +236,8 @@ impl Code {
             outputs: outputs.span(),
             site_outputs: sites.span(),
         };
-        self.module.launch(&self.source.kernel, blocks, &arguments)?;
+        self.module
+            .launch(&self.source.kernel, blocks, &arguments)?;
         Ok([outputs, sites])
     }
 }
@@ -251,7 +257,10 @@ fn upload(
 ) -> Result<[Buffer; 2], DeviceError> {
     let wide = |x: &[f64]| -> Vec<u8> { x.iter().flat_map(|x| x.to_ne_bytes()).collect() };
     let working = match precision {
-        Precision::F32 => working.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
+        Precision::F32 => working
+            .iter()
+            .flat_map(|&x| (x as f32).to_ne_bytes())
+            .collect(),
         Precision::F64 => wide(working),
     };
     Ok([

@@ -32,7 +32,10 @@ pub fn dense_classes(groups: &[DenseGroup], space: Space) -> Vec<DenseClass> {
     let mut classes: Vec<DenseClass> = Vec::new();
     for (k, g) in groups.iter().enumerate() {
         let (outs, inner) = (g.out.len(), g.x.len());
-        match classes.iter_mut().find(|c| (c.outs, c.inner) == (outs, inner)) {
+        match classes
+            .iter_mut()
+            .find(|c| (c.outs, c.inner) == (outs, inner))
+        {
             Some(c) => c.members.push(k),
             None => classes.push(DenseClass {
                 outs,
@@ -49,7 +52,9 @@ pub fn dense_classes(groups: &[DenseGroup], space: Space) -> Vec<DenseClass> {
 fn tile(outs: usize) -> usize {
     let waste = |t: usize| outs.next_multiple_of(t) - outs;
     let least = MAX_TILE.div_ceil(2).min(outs);
-    (least..=MAX_TILE.min(outs)).min_by_key(|&t| (waste(t), MAX_TILE - t)).unwrap_or(1)
+    (least..=MAX_TILE.min(outs))
+        .min_by_key(|&t| (waste(t), MAX_TILE - t))
+        .unwrap_or(1)
 }
 
 impl DenseClass {

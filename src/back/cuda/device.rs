@@ -98,7 +98,11 @@ impl Buffer {
     /// # Errors
     /// Not enough memory.
     pub fn new(device: &Arc<dyn Device>, bytes: usize) -> Result<Buffer, DeviceError> {
-        let address = if bytes == 0 { 0 } else { device.allocate(bytes)? };
+        let address = if bytes == 0 {
+            0
+        } else {
+            device.allocate(bytes)?
+        };
         Ok(Buffer {
             device: device.clone(),
             span: Span { address, bytes },
@@ -137,7 +141,8 @@ impl Buffer {
         if count > 0 {
             self.device.download(self.part(8 * count), &mut bytes)?;
         }
-        let number = |b: &[u8]| f64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
+        let number =
+            |b: &[u8]| f64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
         Ok(bytes.chunks_exact(8).map(number).collect())
     }
 }

@@ -68,7 +68,10 @@ impl Driver {
     /// The driver, opened once.
     fn find() -> Result<&'static Driver, DeviceError> {
         static FOUND: OnceLock<Result<Driver, DeviceError>> = OnceLock::new();
-        FOUND.get_or_init(Driver::open).as_ref().map_err(Clone::clone)
+        FOUND
+            .get_or_init(Driver::open)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     fn open() -> Result<Driver, DeviceError> {
@@ -76,7 +79,9 @@ impl Driver {
         // have had these types since CUDA 4.
         unsafe {
             let library = Library::new(DRIVER).map_err(|_| {
-                DeviceError::new(format!("no NVIDIA driver is installed ({DRIVER} was not found)"))
+                DeviceError::new(format!(
+                    "no NVIDIA driver is installed ({DRIVER} was not found)"
+                ))
             })?;
             let bad = |e: libloading::Error| DeviceError::new(format!("{DRIVER}: {e}"));
             macro_rules! function {
@@ -124,7 +129,9 @@ impl Driver {
                 false => CStr::from_ptr(text).to_string_lossy().into_owned(),
             }
         };
-        Err(DeviceError::new(format!("{doing} failed: {reason} (CUDA error {status})")))
+        Err(DeviceError::new(format!(
+            "{doing} failed: {reason} (CUDA error {status})"
+        )))
     }
 }
 
@@ -148,7 +155,9 @@ pub fn version() -> Result<(u32, u32), DeviceError> {
     let driver = Driver::find()?;
     let mut number = 0;
     // SAFETY: a plain call.
-    driver.check("asking for the version", unsafe { (driver.version)(&mut number) })?;
+    driver.check("asking for the version", unsafe {
+        (driver.version)(&mut number)
+    })?;
     Ok((number as u32 / 1000, number as u32 % 1000 / 10))
 }
 
@@ -188,11 +197,17 @@ impl Gpu {
             let mut device = 0;
             driver.check("opening the GPU", (driver.get)(&mut device, ordinal))?;
             let mut text = [0 as c_char; 128];
-            driver.check("naming the GPU", (driver.name)(text.as_mut_ptr(), 127, device))?;
+            driver.check(
+                "naming the GPU",
+                (driver.name)(text.as_mut_ptr(), 127, device),
+            )?;
             let name = CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned();
             let attribute = |which| {
                 let mut value = 0;
-                driver.check("asking the GPU", (driver.attribute)(&mut value, which, device))?;
+                driver.check(
+                    "asking the GPU",
+                    (driver.attribute)(&mut value, which, device),
+                )?;
                 Ok::<u32, DeviceError>(value.max(0) as u32)
             };
             let capability = 10 * attribute(CAPABILITY_MAJOR)? + attribute(CAPABILITY_MINOR)?;
@@ -371,7 +386,10 @@ impl Device for Gpu {
             status = unsafe { (driver.allocate)(&mut address, size) };
         }
         driver.check(&format!("allocating {size} bytes on the GPU"), status)?;
-        self.sizes.lock().unwrap_or_else(|e| e.into_inner()).insert(address, size);
+        self.sizes
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(address, size);
         Ok(address)
     }
 

@@ -17,7 +17,7 @@ use crate::back::cpu::work::work;
 use crate::interp::TokenLattice;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
-use crate::pass::flips::{Derived, FlipProgram, NoFlips, common_token, single_spins};
+use crate::pass::flips::{Derived, Family, FlipProgram, NoFlips, common_token};
 use crate::pass::normal_form::NormalForm;
 use crate::run::network::Precision;
 use num_complex::Complex64;
@@ -58,10 +58,14 @@ impl FlipSource {
     ///
     /// # Errors
     /// See [`FlipError`].
-    pub fn new(graph: &Graph, lattice: Lattice, options: &Options) -> Result<FlipSource, FlipError> {
+    pub fn new(
+        graph: &Graph,
+        lattice: Lattice,
+        options: &Options,
+    ) -> Result<FlipSource, FlipError> {
         let form = NormalForm::new(graph).map_err(NoFlips::from)?;
         let token = common_token(graph, &form)?;
-        let program = FlipProgram::new(graph, lattice, &single_spins(token))?;
+        let program = FlipProgram::new(graph, lattice, &Family::single().shapes(token))?;
         let tokens = TokenLattice::new(lattice, program.token)
             .map_err(|e| CudaError::Compile(CompileError::Lower(e.into())))?;
         let sites: Vec<_> = program.changes.iter().flatten().copied().collect();
@@ -109,7 +113,13 @@ impl FlipSource {
 }
 
 /// Features of the background, then of every flip: `inputs[e] + changes[flip, e]`.
-fn sets_kernel(first: &[i64], width: usize, rows: usize, tokens: usize, options: &Options) -> Kernel {
+fn sets_kernel(
+    first: &[i64],
+    width: usize,
+    rows: usize,
+    tokens: usize,
+    options: &Options,
+) -> Kernel {
     let sets = first.len() + 1;
     let v = Expr::var;
     let double = Type::Double;
@@ -123,7 +133,9 @@ fn sets_kernel(first: &[i64], width: usize, rows: usize, tokens: usize, options:
     let sum = Expr::Var("sum".into(), double);
     let to = v("sample") * Expr::int(sets * width) + v("k");
     let body = vec![
-        Stmt::Comment(Comment::new("features of the background, then of every flip")),
+        Stmt::Comment(Comment::new(
+            "features of the background, then of every flip",
+        )),
         Stmt::Each(
             "k".into(),
             Expr::int(sets * width),
@@ -240,8 +252,12 @@ impl Flips {
         let (readout, b) = self.readout.memory(samples * sets);
         let each = changes + readout * sets;
         let fit = self.device.budget().saturating_sub(a + b) / each;
-        let longest = self.sets.outputs.max(self.changes.source.kernel.site_outputs);
-        fit.min(i32::MAX as usize / longest).clamp(1, samples.max(1))
+        let longest = self
+            .sets
+            .outputs
+            .max(self.changes.source.kernel.site_outputs);
+        fit.min(i32::MAX as usize / longest)
+            .clamp(1, samples.max(1))
     }
 
     fn ratios_at_once(&self, batch: &[i8], out: &mut [Complex64]) -> Result<(), DeviceError> {

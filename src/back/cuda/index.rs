@@ -31,9 +31,9 @@ impl Formula {
                 .count();
             let fits = |n: usize| {
                 rest.len().is_multiple_of(n)
-                    && rest.chunks(n).all(|block| {
-                        (0..n).all(|k| block[k] == block[0] + k as i64 * stride)
-                    })
+                    && rest
+                        .chunks(n)
+                        .all(|block| (0..n).all(|k| block[k] == block[0] + k as i64 * stride))
             };
             let radix = (2..=run).rev().find(|&n| fits(n))?;
             digits.push((radix, stride));
@@ -92,9 +92,11 @@ impl Positions {
         anchor: Anchor,
     ) -> Expr {
         let first = &values[..inner_count];
-        let separable = values
-            .chunks(inner_count)
-            .all(|row| row.iter().zip(first).all(|(v, f)| v - row[0] == f - first[0]));
+        let separable = values.chunks(inner_count).all(|row| {
+            row.iter()
+                .zip(first)
+                .all(|(v, f)| v - row[0] == f - first[0])
+        });
         if separable {
             let outer_values: Vec<i64> = values.iter().copied().step_by(inner_count).collect();
             let both = Formula::fit(&outer_values).zip(Formula::fit(first));
@@ -128,8 +130,8 @@ fn anchored(value: i64, anchor: Anchor) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::ast::Operator;
+    use super::*;
 
     /// The value of an expression at counter values.
     fn value(e: &Expr, at: &dyn Fn(&str) -> i64, tables: &[Table]) -> i64 {
@@ -138,7 +140,11 @@ mod tests {
             Expr::Var(name, _) => at(&name.to_string()),
             Expr::Load(name, index, _) => {
                 let k = value(index, at, tables) as usize;
-                tables.iter().find(|t| t.name == *name).expect("a table").values[k]
+                tables
+                    .iter()
+                    .find(|t| t.name == *name)
+                    .expect("a table")
+                    .values[k]
             }
             Expr::Binary(op, a, b) => {
                 let (a, b) = (value(a, at, tables), value(b, at, tables));
@@ -162,7 +168,9 @@ mod tests {
             vec![3, 3, 3],
             (0..14).map(|k| 100 + 504 * k).collect(),
             (0..42).map(|k| 5 + 504 * (k % 14) - k / 14).collect(),
-            (0..12).map(|k| k % 2 + 10 * (k / 2 % 3) + 7 * (k / 6)).collect(),
+            (0..12)
+                .map(|k| k % 2 + 10 * (k / 2 % 3) + 7 * (k / 6))
+                .collect(),
             vec![0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23],
             vec![5, 1, 4, 1, 5, 9, 2, 6],
             vec![0, 1, 2, 3, 5, 6],
@@ -184,10 +192,18 @@ mod tests {
                         "k" => (n % inner) as i64,
                         _ => 5,
                     };
-                    assert_eq!(value(&e, &at, &positions.tables), *want, "{list:?} by {inner}");
+                    assert_eq!(
+                        value(&e, &at, &positions.tables),
+                        *want,
+                        "{list:?} by {inner}"
+                    );
                 }
             }
         }
-        assert_eq!(positions.tables.len(), 2, "the irregular list and 0 1 2 3 | 5 6");
+        assert_eq!(
+            positions.tables.len(),
+            2,
+            "the irregular list and 0 1 2 3 | 5 6"
+        );
     }
 }

@@ -27,7 +27,10 @@ use crate::run::network::Precision;
 pub const LIBRARY: &str = include_str!("../../../kernels/dnet.cuh");
 
 /// A complete translation unit: the working precision, the device library, kernels.
-pub fn translation_unit<'k>(precision: Precision, kernels: impl Iterator<Item = &'k str>) -> String {
+pub fn translation_unit<'k>(
+    precision: Precision,
+    kernels: impl Iterator<Item = &'k str>,
+) -> String {
     let real = match precision {
         Precision::F32 => "float",
         Precision::F64 => "double",

@@ -107,14 +107,20 @@ mod tests {
             let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             assert!(name.chars().all(fine), "{name}");
         }
-        assert_eq!(Name::mangled("b", 1, "block_0/gate").to_string(), "b1_block_0_gate");
+        assert_eq!(
+            Name::mangled("b", 1, "block_0/gate").to_string(),
+            "b1_block_0_gate"
+        );
     }
 
     #[test]
     fn comments_stay_on_their_line() {
         for user in HOSTILE {
             let text = Comment::new(user).to_string();
-            assert!(!text.contains(['\n', '\r', '\\', '*', '"', '?', '#', '\0']), "{text}");
+            assert!(
+                !text.contains(['\n', '\r', '\\', '*', '"', '?', '#', '\0']),
+                "{text}"
+            );
             assert!(text.is_ascii());
         }
     }

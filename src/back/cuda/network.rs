@@ -30,9 +30,8 @@ impl NetworkSource {
         let cut = cut(graph);
         let first = graph.params.len();
         let inputs: Vec<u32> = (0..cut.len()).map(|k| (first + k) as u32).collect();
-        let source = |name, graph, inputs: &[u32]| {
-            Source::new(name, graph, lattice, inputs, &[], options)
-        };
+        let source =
+            |name, graph, inputs: &[u32]| Source::new(name, graph, lattice, inputs, &[], options);
         Ok(NetworkSource {
             full: source("log_psi", graph.clone(), &[])?,
             above: source("gradient_sites", above(graph, &cut)?, &[])?,
@@ -83,9 +82,8 @@ impl CudaNetwork {
         let source = NetworkSource::new(graph, lattice, options)?;
         let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
         let values = values_at(graph, &source.cut, &source.below.program, theta)?;
-        let code = |source, theta: &[f64]| {
-            Code::new(source, options.precision, &device, &module, theta)
-        };
+        let code =
+            |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
         Ok(CudaNetwork {
             full: code(source.full, theta)?,
             above: code(source.above, &values)?,
@@ -162,7 +160,11 @@ impl CudaNetwork {
     /// Failures of the device.
     pub fn try_log_psi(&self, batch: &Spins, out: &mut [Complex64]) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();
-        assert_eq!(batch.len(), out.len() * sites, "one result per configuration");
+        assert_eq!(
+            batch.len(),
+            out.len() * sites,
+            "one result per configuration"
+        );
         let at_once = self.full.at_once(out.len());
         for (batch, out) in batch.chunks(at_once * sites).zip(out.chunks_mut(at_once)) {
             let spins = spins(&self.device, batch)?;

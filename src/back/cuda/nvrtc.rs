@@ -216,7 +216,10 @@ impl Nvrtc {
             numbers
         };
         numbers.sort_unstable();
-        numbers.into_iter().map(|n| Architecture(n as u32)).collect()
+        numbers
+            .into_iter()
+            .map(|n| Architecture(n as u32))
+            .collect()
     }
 
     /// Compiles a translation unit.
@@ -255,21 +258,31 @@ impl Nvrtc {
         unsafe {
             let mut program: Program = ptr::null_mut();
             let name = c"dnet.cu".as_ptr();
-            let made = (f.create)(&mut program, text.as_ptr(), name, 0, ptr::null(), ptr::null());
+            let made = (f.create)(
+                &mut program,
+                text.as_ptr(),
+                name,
+                0,
+                ptr::null(),
+                ptr::null(),
+            );
             if made != 0 {
-                return Err(NvrtcError::Rejected(format!("nvrtcCreateProgram: error {made}")));
+                return Err(NvrtcError::Rejected(format!(
+                    "nvrtcCreateProgram: error {made}"
+                )));
             }
             let status = (f.compile)(program, pointers.len() as c_int, pointers.as_ptr());
-            let read = |size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-                        get: unsafe extern "C" fn(Program, *mut c_char) -> c_int| {
-                let mut length = 0;
-                let mut bytes = Vec::new();
-                if size(program, &mut length) == 0 {
-                    bytes.resize(length, 0u8);
-                    get(program, bytes.as_mut_ptr().cast());
-                }
-                bytes
-            };
+            let read =
+                |size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+                 get: unsafe extern "C" fn(Program, *mut c_char) -> c_int| {
+                    let mut length = 0;
+                    let mut bytes = Vec::new();
+                    if size(program, &mut length) == 0 {
+                        bytes.resize(length, 0u8);
+                        get(program, bytes.as_mut_ptr().cast());
+                    }
+                    bytes
+                };
             let log = read(f.log_size, f.log);
             let log = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy);
             let log = log.map(|l| l.into_owned()).unwrap_or_default();
@@ -298,7 +311,11 @@ const NAMES: [&str; 3] = ["libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so"];
 /// `$CUDA_HOME` and `$CUDA_PATH`, toolkits in /usr/local, Python's packages, our
 /// own cache.
 pub fn candidates() -> Vec<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let mut folders = Vec::new();
     let mut found = Vec::new();
     if let Some(path) = variable("DNET_NVRTC") {
@@ -315,16 +332,33 @@ pub fn candidates() -> Vec<PathBuf> {
     let mut toolkits: Vec<PathBuf> = std::fs::read_dir("/usr/local")
         .map(|entries| entries.flatten().map(|e| e.path()).collect())
         .unwrap_or_default();
-    toolkits.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cuda")));
+    toolkits.retain(|p| {
+        p.file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with("cuda"))
+    });
     toolkits.sort();
     folders.extend(toolkits.into_iter().rev().map(|p| p.join("lib64")));
-    folders.extend(super::cache::directory().iter().flat_map(|d| wheel(&d.join("nvrtc"))));
+    folders.extend(
+        super::cache::directory()
+            .iter()
+            .flat_map(|d| wheel(&d.join("nvrtc"))),
+    );
     for folder in folders {
-        found.extend(NAMES.map(|n| folder.join(n)).into_iter().filter(|p| p.is_file()));
+        found.extend(
+            NAMES
+                .map(|n| folder.join(n))
+                .into_iter()
+                .filter(|p| p.is_file()),
+        );
     }
     if found.is_empty() {
         for folder in site_packages().iter().flat_map(|d| wheel(d)) {
-            found.extend(NAMES.map(|n| folder.join(n)).into_iter().filter(|p| p.is_file()));
+            found.extend(
+                NAMES
+                    .map(|n| folder.join(n))
+                    .into_iter()
+                    .filter(|p| p.is_file()),
+            );
         }
     }
     found
@@ -339,9 +373,16 @@ fn wheel(packages: &Path) -> [PathBuf; 2] {
 fn site_packages() -> Vec<PathBuf> {
     let code = "import site, sysconfig; print(sysconfig.get_path('purelib')); \
                 print(site.getusersitepackages())";
-    let output = std::process::Command::new("python3").args(["-c", code]).output();
+    let output = std::process::Command::new("python3")
+        .args(["-c", code])
+        .output();
     output
-        .map(|o| String::from_utf8_lossy(&o.stdout).lines().map(PathBuf::from).collect())
+        .map(|o| {
+            String::from_utf8_lossy(&o.stdout)
+                .lines()
+                .map(PathBuf::from)
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -407,8 +448,14 @@ mod tests {
         assert_eq!(found.len(), 2);
         let first = &found[0];
         let numbers = [first.registers, first.stack, first.spills, first.shared];
-        assert_eq!((first.kernel.as_str(), numbers), ("log_psi", [40, 16, 12, 24]));
-        assert_eq!((found[1].kernel.as_str(), found[1].registers), ("second", 9));
+        assert_eq!(
+            (first.kernel.as_str(), numbers),
+            ("log_psi", [40, 16, 12, 24])
+        );
+        assert_eq!(
+            (found[1].kernel.as_str(), found[1].registers),
+            ("second", 9)
+        );
     }
 
     #[test]

@@ -103,7 +103,11 @@ impl Printer {
                 (format!("{a} {text} {b}"), own)
             }
         };
-        if own < level { format!("({text})") } else { text }
+        if own < level {
+            format!("({text})")
+        } else {
+            text
+        }
     }
 
     fn block(&mut self, head: &str, body: &[Stmt]) {
@@ -142,7 +146,10 @@ impl Printer {
             }
             Stmt::For(name, count, body) => {
                 let count = self.expr(count);
-                self.block(&format!("for (int {name} = 0; {name} < {count}; ++{name})"), body);
+                self.block(
+                    &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
+                    body,
+                );
             }
             Stmt::Chunks(name, count, step, body) => {
                 let head = format!("for (int {name} = 0; {name} < {count}; {name} += {step})");
@@ -150,7 +157,10 @@ impl Printer {
             }
             Stmt::Unroll(name, count, body) => {
                 self.line("#pragma unroll");
-                self.block(&format!("for (int {name} = 0; {name} < {count}; ++{name})"), body);
+                self.block(
+                    &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
+                    body,
+                );
             }
             Stmt::Each(name, count, body) => self.dealt(name, count, "thread", "threads", body),
             Stmt::Warps(name, count, body) => self.dealt(name, count, "warp", "warps", body),
@@ -199,11 +209,18 @@ impl Printer {
         let width = m.constants.iter().map(|c| c.name.to_string().len()).max();
         for c in &m.constants {
             let name = format!("{:<1$}", c.name.to_string(), width.unwrap_or(0));
-            self.line(&format!("constexpr int {name} = {}; // {}", c.value, c.comment));
+            self.line(&format!(
+                "constexpr int {name} = {}; // {}",
+                c.value, c.comment
+            ));
         }
         for t in &m.tables {
             self.line("");
-            self.line(&format!("__device__ const int {}[{}] = {{", t.name, t.values.len()));
+            self.line(&format!(
+                "__device__ const int {}[{}] = {{",
+                t.name,
+                t.values.len()
+            ));
             self.indent += 1;
             for chunk in t.values.chunks(PER_LINE) {
                 let mut text = String::new();

@@ -59,7 +59,13 @@ pub fn scan_entries(
         .and_then(|&k| dims(program.lattice, graph.ty(k)).ok())
         .unwrap_or_default();
     let states = shape.get(usize::from(scan.complex)).copied().unwrap_or(0);
-    let entries = |&w: &usize| if scan.dense && w == 1 { states * states } else { states };
+    let entries = |&w: &usize| {
+        if scan.dense && w == 1 {
+            states * states
+        } else {
+            states
+        }
+    };
     wrt.iter().map(entries).collect()
 }
 

@@ -26,8 +26,10 @@
 //! and its change per token; a second graph maps a frontier to log psi, to be
 //! evaluated in f64, so that no digits are lost between extensive numbers.
 
+mod family;
 mod frontier;
 mod links;
+pub mod units;
 mod values;
 
 use crate::check::core::{Place, Token};
@@ -37,6 +39,7 @@ use crate::ir::valid::Fault;
 use crate::ir::{Boundary, Graph, Lattice, NodeId};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
+pub use family::Family;
 use frontier::Frontier;
 use values::Values;
 
@@ -167,13 +170,6 @@ impl FlipProgram {
             inputs,
         })
     }
-}
-
-/// Every single-spin shape of a token, in row-major order of its spins.
-pub fn single_spins(token: Token) -> Vec<Shape> {
-    (0..token.0[0] as i64)
-        .flat_map(|x| (0..token.0[1] as i64).map(move |y| vec![[x, y]]))
-        .collect()
 }
 
 /// The tokens of a network's mixers, or of its coarsest pool: changes are

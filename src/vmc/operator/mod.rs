@@ -18,7 +18,7 @@
 //! ```
 
 use crate::ir::{Boundary, Lattice};
-use crate::run::{Background, Spins};
+use crate::run::Spins;
 use num_complex::Complex64;
 
 mod build;
@@ -258,16 +258,6 @@ impl Operator {
                 visit(self.clusters.flips(k), element);
             }
         }
-    }
-
-    /// The local energy `sum_s' <s|H|s'> psi(s') / psi(s)` of the background's
-    /// configuration `spins`, one element after the other.
-    pub fn local_energy(&self, spins: &Spins, background: &mut dyn Background) -> Complex64 {
-        let mut energy = Complex64::new(self.diagonal(spins), 0.0);
-        self.connected(spins, &mut |flips, element| {
-            energy += element * background.log_ratio(flips).exp()
-        });
-        energy
     }
 
     /// The shapes of its clusters, smallest first.

@@ -1,7 +1,7 @@
 //! Choices of a sampler and their consistency.
 
-use super::chain::{Acceptance, Move};
 use super::full_sum::MAX_FULL_SUM_SITES;
+use super::moves::{Acceptance, Move};
 use serde::{Deserialize, Serialize};
 
 /// How chains move.
@@ -108,6 +108,11 @@ impl SamplerOptions {
         } else {
             self.chains
         }
+    }
+
+    /// Whether an inversion is proposed after sweep number `step`.
+    pub(super) fn inverts_after(&self, step: u64) -> bool {
+        self.inversion_every > 0 && (step + 1).is_multiple_of(self.inversion_every)
     }
 
     /// Checks the options for a lattice of `sites` spins.

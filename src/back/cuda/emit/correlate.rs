@@ -35,7 +35,9 @@ impl Emitter<'_> {
             geometry: g,
         };
         if grid.total() == 1 {
-            return Err(EmitError::Unsupported("a correlation on a single site".to_owned()));
+            return Err(EmitError::Unsupported(
+                "a correlation on a single site".to_owned(),
+            ));
         }
         let open = g.boundary == Boundary::Open;
         let (total, width, is_complex) = (grid.total(), channels.len(), k.complex);
@@ -43,7 +45,12 @@ impl Emitter<'_> {
         let per = if is_complex { 2 } else { 1 };
         let pick = |which: usize, part: usize| channels.iter().map(move |c| c[which][part]);
         let [re, im]: [Vec<Row>; 2] = if is_complex {
-            let both = |part: usize| pick(0, part).zip(pick(1, part)).flat_map(|(g, x)| [g, x]).collect();
+            let both = |part: usize| {
+                pick(0, part)
+                    .zip(pick(1, part))
+                    .flat_map(|(g, x)| [g, x])
+                    .collect()
+            };
             [both(0), both(1)]
         } else {
             [pick(0, 0).collect(), pick(1, 0).collect()]
@@ -65,7 +72,13 @@ impl Emitter<'_> {
             let transforms = count.clone() * Expr::int(per);
             let first_transform = first.clone() * Expr::int(per);
             let work = ("work", Expr::Int(0));
-            let mut code = vec![e.load(&grid, transforms.clone(), [&re, &im], &first_transform, &work)];
+            let mut code = vec![e.load(
+                &grid,
+                transforms.clone(),
+                [&re, &im],
+                &first_transform,
+                &work,
+            )];
             let (stages, at) = e.transform(&grid, &transforms, true, "work", None);
             code.extend(stages);
             let free = if at == "work" { "other" } else { "work" };
@@ -89,7 +102,9 @@ impl Emitter<'_> {
             code.push(match &kind {
                 CorrelationKind::Momentum => e.momenta(&grid, &reduction),
                 CorrelationKind::Displacement => e.displacements(&grid, &reduction),
-                CorrelationKind::Scan { scan, wrt, kernel, .. } => {
+                CorrelationKind::Scan {
+                    scan, wrt, kernel, ..
+                } => {
                     let entries = scan_entries(e.graph, e.program, *scan, kernel, wrt);
                     e.recurrence(correlation, &grid, &reduction, *scan, &entries)
                 }
@@ -126,7 +141,9 @@ impl Emitter<'_> {
         let n = places.len();
         let rows = |part: usize| -> Vec<Row> {
             let row = |channel: usize, e: usize| r.out[0][(parts * e + part) * r.width + channel];
-            (0..r.width).flat_map(|c| (0..n).map(move |e| row(c, e))).collect()
+            (0..r.width)
+                .flat_map(|c| (0..n).map(move |e| row(c, e)))
+                .collect()
         };
         let places: Vec<i64> = places.iter().map(|&p| p as i64).collect();
         let from = v("k") / Expr::int(n) * Expr::int(grid.total()) + self.index(&places, &v("e"));
@@ -135,7 +152,11 @@ impl Emitter<'_> {
             Stmt::Let("e".into(), v("k") % Expr::int(n)),
             Stmt::Let("z".into(), complex(r.at, from)),
         ];
-        for (part, name) in ["real_part", "imaginary_part"].into_iter().enumerate().take(parts) {
+        for (part, name) in ["real_part", "imaginary_part"]
+            .into_iter()
+            .enumerate()
+            .take(parts)
+        {
             let to = self.row2(&rows(part), n, [&v("t"), &v("e")]);
             let value = Expr::call(name, vec![c("z")], Type::Real).cast(Type::Double);
             code.push(Stmt::Store("numbers".into(), to, value));
@@ -181,9 +202,8 @@ impl Emitter<'_> {
             let index = number.clone() * Expr::int(2 * taps) + Expr::int(part * taps) + v("n");
             Expr::load(matrix.clone(), index, Type::Real).cast(Type::Double)
         };
-        let part = |name: &'static str| {
-            Expr::call(name, vec![c("f")], Type::Real).cast(Type::Double)
-        };
+        let part =
+            |name: &'static str| Expr::call(name, vec![c("f")], Type::Real).cast(Type::Double);
         let double = |name: &'static str| Expr::Var(name.into(), Type::Double);
         // conj(m) f
         let terms = vec![
@@ -192,16 +212,22 @@ impl Emitter<'_> {
             Stmt::Let("mi".into(), weight(1)),
             Stmt::Set(
                 "re".into(),
-                double("re") + double("mr") * part("real_part") + double("mi") * part("imaginary_part"),
+                double("re")
+                    + double("mr") * part("real_part")
+                    + double("mi") * part("imaginary_part"),
             ),
             Stmt::Set(
                 "im".into(),
-                double("im") + double("mr") * part("imaginary_part") - double("mi") * part("real_part"),
+                double("im") + double("mr") * part("imaginary_part")
+                    - double("mi") * part("real_part"),
             ),
         ];
         self.widest = self.widest.max(32 * r.width * per_channel);
         let mut code = vec![
-            Stmt::Let("t".into(), r.first.clone() + v("k") / Expr::int(per_channel)),
+            Stmt::Let(
+                "t".into(),
+                r.first.clone() + v("k") / Expr::int(per_channel),
+            ),
             Stmt::Let("e".into(), v("k") % Expr::int(per_channel)),
             Stmt::Var("re".into(), Expr::Number(0.0, Type::Double)),
             Stmt::Var("im".into(), Expr::Number(0.0, Type::Double)),
@@ -220,7 +246,13 @@ impl Emitter<'_> {
 }
 
 /// `G(q) conj X(q) / T` from spectra to another place.
-fn product(grid: &Grid, count: &Expr, is_complex: bool, at: &'static str, to: &'static str) -> Stmt {
+fn product(
+    grid: &Grid,
+    count: &Expr,
+    is_complex: bool,
+    at: &'static str,
+    to: &'static str,
+) -> Stmt {
     let total = Expr::int(grid.total());
     let spectrum = |which: usize| {
         let number = v("t") * Expr::Int(2) + Expr::int(which);

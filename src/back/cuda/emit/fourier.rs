@@ -273,9 +273,8 @@ impl Emitter<'_> {
         let symbols = self.constant(Data::Symbols(mixer), Type::Complex, width * total);
         let mut kernels: Vec<i64> = channels.iter().map(|c| c.channel as i64).collect();
         let mut inputs = input_of.to_vec();
-        let part = |k: usize| -> Vec<i64> {
-            channels.iter().map(|c| self.position(&c.out[k])).collect()
-        };
+        let part =
+            |k: usize| -> Vec<i64> { channels.iter().map(|c| self.position(&c.out[k])).collect() };
         let mut targets = if is_complex {
             [part(0), part(1)]
         } else {
@@ -297,7 +296,10 @@ impl Emitter<'_> {
         self.work = self.work.max(group * total);
         self.widest = self.widest.max(group * total);
         let buffer = channels[0].out[0].buffer;
-        let anchor = (self.buffer_name(buffer.0), self.offsets[buffer.0 as usize] as i64);
+        let anchor = (
+            self.buffer_name(buffer.0),
+            self.offsets[buffer.0 as usize] as i64,
+        );
         self.used.insert(buffer.0);
         self.grouped(results, group, |e, first, count| {
             let mut code = Vec::new();
@@ -323,7 +325,10 @@ impl Emitter<'_> {
                 product(&v("t"))
             } else {
                 let channel = v("t") * Expr::Int(2);
-                let (a, b) = (product(&channel), product(&(channel.clone() + Expr::Int(1))));
+                let (a, b) = (
+                    product(&channel),
+                    product(&(channel.clone() + Expr::Int(1))),
+                );
                 a + Expr::call("times_i", vec![b], Type::Complex)
             };
             code.push(Stmt::Each(
@@ -355,7 +360,11 @@ impl Emitter<'_> {
                 store(&targets[0], "real_part"),
                 store(&targets[1], "imaginary_part"),
             ];
-            code.push(Stmt::Each("k".into(), count.clone() * Expr::int(sites), body));
+            code.push(Stmt::Each(
+                "k".into(),
+                count.clone() * Expr::int(sites),
+                body,
+            ));
             code
         })
     }
@@ -371,14 +380,19 @@ impl Emitter<'_> {
         let n = g.sites();
         let lanes = self.lanes(g.space());
         let width: usize = self.program.mixers[mixer].channels.iter().product();
-        let ty = if is_complex { Type::Complex } else { Type::Real };
+        let ty = if is_complex {
+            Type::Complex
+        } else {
+            Type::Real
+        };
         let data = Data::Matrix {
             mixer,
             complex: is_complex,
         };
         let matrix = self.constant(data, ty, width * n * n);
         let kernels: Vec<i64> = channels.iter().map(|c| c.channel as i64).collect();
-        let rows = |pick: &dyn Fn(&MixChannel) -> Row| -> Vec<Row> { channels.iter().map(pick).collect() };
+        let rows =
+            |pick: &dyn Fn(&MixChannel) -> Row| -> Vec<Row> { channels.iter().map(pick).collect() };
         let code = self.each_site(channels.len(), n, |e, r, i| {
             let entry = (e.index(&kernels, r) * Expr::int(n) + v("j")) * Expr::int(n) + i.clone();
             let weight = Expr::load(matrix.clone(), entry, ty);

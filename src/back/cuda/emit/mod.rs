@@ -245,7 +245,12 @@ impl<'p> Emitter<'p> {
             Space::Site(_) => sites.offsets[b],
         };
         // one more row for results nobody wants
-        let spare = program.geometries.iter().map(Geometry::segment).max().unwrap_or(0);
+        let spare = program
+            .geometries
+            .iter()
+            .map(Geometry::segment)
+            .max()
+            .unwrap_or(0);
         let offsets: Vec<usize> = (0..program.buffers.len()).map(own).collect();
         (emitter.rows, emitter.numbers) = (sites.size + spare, batch.size);
         emitter.offsets = offsets;
@@ -302,7 +307,8 @@ impl<'p> Emitter<'p> {
     fn row(&mut self, rows: &[Row], counter: &Expr) -> Expr {
         let values: Vec<i64> = rows.iter().map(|r| self.position(r)).collect();
         let anchor = self.anchor(&rows[0]);
-        self.positions.at(&values, counter, &|_| Some(anchor.clone()))
+        self.positions
+            .at(&values, counter, &|_| Some(anchor.clone()))
     }
 
     /// `rows[outer * inner_count + inner]` as a position.
@@ -395,9 +401,9 @@ impl<'p> Emitter<'p> {
         };
         step.visit(&mut |r| note(&mut read, r), &mut |r| note(&mut written, r));
         let both = [(read, false), (written, true)];
-        let each = both.into_iter().flat_map(|(rows, write)| {
-            rows.into_iter().map(move |(b, rows)| (b, rows, write))
-        });
+        let each = both
+            .into_iter()
+            .flat_map(|(rows, write)| rows.into_iter().map(move |(b, rows)| (b, rows, write)));
         each.map(|(b, rows, write)| Access {
             rows,
             write,
@@ -582,7 +588,12 @@ impl<'p> Emitter<'p> {
             blocks: self.blocks.clone(),
             constants,
             constants64,
-            spins: match self.program.steps.iter().any(|s| matches!(s, Step::Spins { .. })) {
+            spins: match self
+                .program
+                .steps
+                .iter()
+                .any(|s| matches!(s, Step::Spins { .. }))
+            {
                 true => self.program.lattice.sites(),
                 false => 0,
             },

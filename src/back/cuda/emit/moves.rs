@@ -106,7 +106,11 @@ impl Emitter<'_> {
         let wanted: Vec<i64> = rows.iter().map(|r| i64::from(r.0)).collect();
         let out: Vec<Row> = rows.iter().map(|r| r.1).collect();
         let code = self.each(rows.len(), &lanes, |e, r, at| {
-            let number = Expr::load(lanes.memory, e.row(&[*index], &Expr::Int(0)) + at.clone(), lanes.ty);
+            let number = Expr::load(
+                lanes.memory,
+                e.row(&[*index], &Expr::Int(0)) + at.clone(),
+                lanes.ty,
+            );
             let entry = Expr::call("nearest", vec![number, Expr::int(entries)], Type::Int);
             let from = Expr::var("entry") * Expr::int(columns) + e.index(&wanted, r);
             let value = Expr::load(values.clone(), from, Type::Real).cast(lanes.ty);
@@ -128,7 +132,10 @@ impl Emitter<'_> {
             let to = e.row(&out, r) + at.clone();
             vec![Stmt::Store(lanes.memory.into(), to, value)]
         });
-        vec![comment(format!("{} numbers to all sites", rows.len())), code]
+        vec![
+            comment(format!("{} numbers to all sites", rows.len())),
+            code,
+        ]
     }
 
     pub(super) fn gather(&mut self, rows: &[(Row, Vec<Row>)]) -> Vec<Stmt> {
@@ -141,7 +148,10 @@ impl Emitter<'_> {
             let to = e.row2(&out, lanes.sites, [r, i]);
             vec![Stmt::Store("numbers".into(), to, value)]
         });
-        vec![comment(format!("sites of {} rows as numbers", rows.len())), code]
+        vec![
+            comment(format!("sites of {} rows as numbers", rows.len())),
+            code,
+        ]
     }
 
     /// Every `ratio`-th site of a fine lattice, or back.
@@ -178,7 +188,11 @@ impl Emitter<'_> {
             let value = Expr::load("rows", from, Type::Real);
             vec![Stmt::Store("rows".into(), to, value)]
         });
-        let what = if back { "tokens to their parts" } else { "parts of tokens" };
+        let what = if back {
+            "tokens to their parts"
+        } else {
+            "parts of tokens"
+        };
         vec![comment(format!("{what}: {} rows", rows.len())), code]
     }
 
@@ -256,7 +270,13 @@ impl Emitter<'_> {
                     Cell::Scalar(_) => {
                         let numbers: Vec<i64> = cells
                             .iter()
-                            .map(|c| if let Cell::Scalar(k) = c { i64::from(*k) } else { 0 })
+                            .map(|c| {
+                                if let Cell::Scalar(k) = c {
+                                    i64::from(*k)
+                                } else {
+                                    0
+                                }
+                            })
                             .collect();
                         let index = e.index(&numbers, r);
                         Expr::load(e.pool_constants(Type::Double), index, Type::Double)
@@ -277,7 +297,9 @@ impl Emitter<'_> {
         };
         let space = self.space(row);
         if space == Space::Batch || sites.iter().any(|r| self.space(r) != space) {
-            return Err(EmitError::Unsupported("results on several lattices".to_owned()));
+            return Err(EmitError::Unsupported(
+                "results on several lattices".to_owned(),
+            ));
         }
         let lanes = self.lanes(space);
         let code = self.each_site(sites.len(), lanes.sites, |e, r, i| {
@@ -287,7 +309,8 @@ impl Emitter<'_> {
             let value = Expr::load(lanes.memory, from, lanes.ty);
             vec![Stmt::Store("a.site_outputs".into(), to, value)]
         });
-        self.body.push(comment(format!("{} results on sites", sites.len())));
+        self.body
+            .push(comment(format!("{} results on sites", sites.len())));
         self.body.push(code);
         Ok(())
     }

@@ -34,7 +34,14 @@ impl Emitter<'_> {
     }
 
     /// The operand of every row: all cells are of one kind.
-    fn leaf(&mut self, cells: &[Cell], r: &Expr, at: &Expr, memory: &'static str, ty: Type) -> Expr {
+    fn leaf(
+        &mut self,
+        cells: &[Cell],
+        r: &Expr,
+        at: &Expr,
+        memory: &'static str,
+        ty: Type,
+    ) -> Expr {
         match cells[0] {
             Cell::Row(_) => {
                 let rows: Vec<Row> = cells.iter().filter_map(as_row).collect();
@@ -69,7 +76,11 @@ impl Emitter<'_> {
 
     /// The pool in a type.
     pub(super) fn pool_constants(&mut self, ty: Type) -> Name {
-        let data = if ty == Type::Double { Data::Pool64 } else { Data::Pool };
+        let data = if ty == Type::Double {
+            Data::Pool64
+        } else {
+            Data::Pool
+        };
         self.constant(data, ty, self.program.scalars.len())
     }
 
@@ -135,7 +146,9 @@ impl Emitter<'_> {
         self.functions.push(Function {
             comment: Comment::new(expr.to_string()),
             name: name.clone(),
-            arguments: (0..expr.leaves().len()).map(|l| (argument(l), ty)).collect(),
+            arguments: (0..expr.leaves().len())
+                .map(|l| (argument(l), ty))
+                .collect(),
             result: ty,
             body,
         });

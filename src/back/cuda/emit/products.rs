@@ -96,7 +96,11 @@ impl Emitter<'_> {
             let first = if tiles == 1 {
                 Expr::Int(0)
             } else {
-                let number = if groups == 1 { r.clone() } else { r.clone() % Expr::int(tiles) };
+                let number = if groups == 1 {
+                    r.clone()
+                } else {
+                    r.clone() % Expr::int(tiles)
+                };
                 named("o", number * Expr::int(tile))
             };
             let from = e.row2(x, k, [&group, &v("c")]) + at.clone();
@@ -107,7 +111,12 @@ impl Emitter<'_> {
             };
             if tile == 1 {
                 code.push(Stmt::Var("sum".into(), Expr::Number(0.0, ty)));
-                let product = add_to("sum", ty, weight(Expr::Int(0)), Expr::load(lanes.memory, from, ty));
+                let product = add_to(
+                    "sum",
+                    ty,
+                    weight(Expr::Int(0)),
+                    Expr::load(lanes.memory, from, ty),
+                );
                 code.push(Stmt::For("c".into(), Expr::int(k), vec![product]));
                 let to = e.row2(out, o, [&group, &first]) + at.clone();
                 code.push(Stmt::Store(lanes.memory.into(), to, typed("sum", ty)));
@@ -223,7 +232,10 @@ impl Emitter<'_> {
         let term = Expr::load(lanes.memory, from, lanes.ty).cast(Type::Double);
         let to = self.row(&out, &v("r"));
         vec![
-            Stmt::Comment(Comment::new(format!("sums of {} rows over sites", rows.len()))),
+            Stmt::Comment(Comment::new(format!(
+                "sums of {} rows over sites",
+                rows.len()
+            ))),
             Stmt::Warps(
                 "r".into(),
                 Expr::int(rows.len()),
@@ -237,7 +249,11 @@ impl Emitter<'_> {
                     Stmt::Set("sum".into(), warp_sum("sum")),
                     Stmt::If(
                         v("lane").equal(Expr::Int(0)),
-                        vec![Stmt::Store("numbers".into(), to, typed("sum", Type::Double))],
+                        vec![Stmt::Store(
+                            "numbers".into(),
+                            to,
+                            typed("sum", Type::Double),
+                        )],
                     ),
                 ],
             ),
@@ -271,7 +287,12 @@ impl Emitter<'_> {
     }
 
     /// A register tile of sums per warp.
-    fn outer_products(&mut self, lanes: &Lanes, [na, nb]: [usize; 2], [a, b, out]: [&[Row]; 3]) -> Stmt {
+    fn outer_products(
+        &mut self,
+        lanes: &Lanes,
+        [na, nb]: [usize; 2],
+        [a, b, out]: [&[Row]; 3],
+    ) -> Stmt {
         let (ta, tb) = (na.min(4), nb.min(4));
         let tiles = [na.div_ceil(ta), nb.div_ceil(tb)];
         let per_group = tiles[0] * tiles[1];
@@ -303,8 +324,16 @@ impl Emitter<'_> {
         let inner = vec![
             Stmt::Array("left".into(), double, ta),
             Stmt::Array("right".into(), double, tb),
-            Stmt::Unroll("s".into(), ta, vec![Stmt::Store("left".into(), v("s"), load(left))]),
-            Stmt::Unroll("t".into(), tb, vec![Stmt::Store("right".into(), v("t"), load(right))]),
+            Stmt::Unroll(
+                "s".into(),
+                ta,
+                vec![Stmt::Store("left".into(), v("s"), load(left))],
+            ),
+            Stmt::Unroll(
+                "t".into(),
+                tb,
+                vec![Stmt::Store("right".into(), v("t"), load(right))],
+            ),
             tile(vec![Stmt::Store("sum".into(), slot.clone(), product)]),
         ];
         let index = (v("p") + v("s")) * Expr::int(nb) + v("q") + v("t");
@@ -314,10 +343,7 @@ impl Emitter<'_> {
             .and((v("p") + v("s")).less(Expr::int(na)))
             .and((v("q") + v("t")).less(Expr::int(nb)));
         let finish = vec![
-            Stmt::Let(
-                "total".into(),
-                Expr::call("warp_sum", vec![sum], double),
-            ),
+            Stmt::Let("total".into(), Expr::call("warp_sum", vec![sum], double)),
             Stmt::Let("result".into(), index),
             Stmt::If(
                 inside,
@@ -330,7 +356,10 @@ impl Emitter<'_> {
             Expr::int(count),
             vec![
                 Stmt::Let("g".into(), v("r") / Expr::int(per_group)),
-                Stmt::Let("p".into(), number.clone() / Expr::int(tiles[1]) * Expr::int(ta)),
+                Stmt::Let(
+                    "p".into(),
+                    number.clone() / Expr::int(tiles[1]) * Expr::int(ta),
+                ),
                 Stmt::Let("q".into(), number % Expr::int(tiles[1]) * Expr::int(tb)),
                 Stmt::Array("sum".into(), double, ta * tb),
                 Stmt::Lanes("i".into(), Expr::int(lanes.sites), inner),

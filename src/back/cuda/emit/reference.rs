@@ -18,7 +18,10 @@ impl Emitter<'_> {
         out: &[Row],
     ) -> Result<Vec<Stmt>, EmitError> {
         let op = self.graph.op(node);
-        let name: String = format!("{op:?}").chars().take_while(|c| c.is_alphanumeric()).collect();
+        let name: String = format!("{op:?}")
+            .chars()
+            .take_while(|c| c.is_alphanumeric())
+            .collect();
         let unsupported = || EmitError::Unsupported(format!("the operation {name}"));
         let rows: Option<Vec<&[Row]>> = operands.iter().map(|o| o.as_deref()).collect();
         let rows = rows.ok_or_else(unsupported)?;
@@ -62,7 +65,11 @@ impl Emitter<'_> {
             let add = sum.clone() + Expr::load("numbers", from, Type::Double);
             vec![
                 Stmt::Var("sum".into(), Expr::Number(0.0, Type::Double)),
-                Stmt::For("n".into(), Expr::int(entries), vec![Stmt::Set("sum".into(), add)]),
+                Stmt::For(
+                    "n".into(),
+                    Expr::int(entries),
+                    vec![Stmt::Set("sum".into(), add)],
+                ),
                 Stmt::Store("numbers".into(), e.row(out, r), sum),
             ]
         })
