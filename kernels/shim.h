@@ -50,7 +50,7 @@ struct Fiber {
     void* stack;
     void* context; // stack pointer while it does not run
     State state;
-    const void* place; // of the barrier it waits at
+    int place;         // number of the barrier it waits at
     double value;      // what it offers in a shuffle, then what it gets
     int distance;
 };
@@ -178,7 +178,7 @@ static void run_block(Block& b, Order& o, int order) {
         for (int w = 0; w < b.threads; w += 32) progress |= shuffle(b, w);
         if (progress) continue;
         int done = 0, waiting = 0;
-        const void* place = nullptr;
+        int place = 0;
         for (int k = 0; k < b.threads; ++k) {
             const Fiber& f = b.fibers[k];
             done += f.state == DONE;
@@ -201,12 +201,15 @@ static void run_block(Block& b, Order& o, int order) {
 
 } // namespace shim
 
-__attribute__((noinline)) static void __syncthreads() {
+static void barrier(int place) {
     shim::Fiber& f = shim::block->fibers[shim::block->running];
     f.state = shim::AT_BARRIER;
-    f.place = __builtin_return_address(0);
+    f.place = place;
     shim::yield();
 }
+
+// every barrier of the text has its own number
+#define __syncthreads() ::barrier(__COUNTER__)
 
 static double __shfl_xor_sync(unsigned, double value, int distance) {
     shim::Fiber& f = shim::block->fibers[shim::block->running];
