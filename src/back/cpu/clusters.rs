@@ -171,7 +171,7 @@ impl<T: Real> Clusters<T> {
                 programs: Vec::new(),
             });
         }
-        let kernels = Kernels::new(network, theta)?;
+        let kernels = Kernels::new(network.graph(), network.program(), theta)?;
         let prepare = |p: &Arc<Flips<T>>| p.prepare(&kernels, theta);
         Ok(PreparedClusters {
             singles: singles.map(prepare).transpose()?,

@@ -88,7 +88,7 @@ impl<T: Real> Flips<T> {
         let program = derive(network, families)?;
         let tokens = TokenLattice::new(lattice, program.token).map_err(LowerError::from);
         let tokens = tokens.map_err(CompileError::from)?;
-        let kernels = Kernels::new(network, network.params())?;
+        let kernels = Kernels::new(network.graph(), network.program(), network.params())?;
         let theta = extended(&program.derived, &kernels, network.params());
         let sites = sites(&program);
         let changes = Compiled::with(program.graph, lattice, &theta, &[], &sites, false)?;

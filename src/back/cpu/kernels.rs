@@ -1,11 +1,10 @@
 //! Real-space kernels of mixers, and the parameters of flip programs made of them.
 
-use super::compiled::{CompileError, Compiled};
+use super::compiled::CompileError;
 use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
-use super::simd::Real;
 use crate::interp::{Tensor, TokenLattice};
-use crate::ir::{Boundary, Op};
+use crate::ir::{Boundary, Graph, Op};
 use crate::kernel::{Geometry, Program};
 use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
@@ -25,13 +24,11 @@ struct Kernel {
 }
 
 impl Kernels {
-    /// Responses of the mixers of a compiled network to unit impulses, for
-    /// parameters that need not be those in force.
+    /// Responses of a network's mixers to unit impulses.
     ///
     /// # Errors
     /// Parameters for which a mixer does not exist.
-    pub fn new<T: Real>(network: &Compiled<T>, theta: &[f64]) -> Result<Kernels, CompileError> {
-        let (graph, program) = (network.graph(), network.program());
+    pub fn new(graph: &Graph, program: &Program, theta: &[f64]) -> Result<Kernels, CompileError> {
         let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
         let roots = program.mixers.iter().flat_map(|m| m.kernel.iter().copied());

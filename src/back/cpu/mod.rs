@@ -32,6 +32,6 @@ pub mod outer;
 pub mod peak;
 mod response;
 pub mod simd;
-mod tables;
+pub(in crate::back) mod tables;
 mod units;
 pub mod work;

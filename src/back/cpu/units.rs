@@ -64,7 +64,10 @@ pub(super) struct Configuration<T: Real> {
 impl<T: Real> Units<T> {
     /// Bytes of the tables that all single flips read.
     pub(super) fn bytes(&self) -> usize {
-        self.z.iter().map(|plane| plane.len() * size_of::<T>()).sum()
+        self.z
+            .iter()
+            .map(|plane| plane.len() * size_of::<T>())
+            .sum()
     }
 
     /// Floating-point operations of all single flips: a factor `p + q z` per unit,

@@ -39,7 +39,7 @@ pub(super) fn kernels<T: Real>(
         .iter()
         .any(|m| !matches!(m.op, Op::Mix { .. }));
     let kernels = match invariant {
-        true => Some(Kernels::new(network, network.params())?),
+        true => Some(Kernels::new(network.graph(), program, network.params())?),
         false => None,
     };
     let mut found = Vec::new();

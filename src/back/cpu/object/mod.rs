@@ -15,7 +15,7 @@ mod routines;
 use super::bind::{Bound, BoundStep, KernelPlan};
 use super::compiled::{CompileError, Compiled};
 use super::constants::{ConstantError, Constants, tensors};
-use super::jit::{Compiler, JitError, define_kernel, library_calls, host_isa};
+use super::jit::{Compiler, JitError, define_kernel, host_isa, library_calls};
 use super::math::{LibFn, Precision};
 use super::simd::Real;
 use crate::ir::Graph;
@@ -141,7 +141,7 @@ impl<'a, T: Real> Writer<'a, T> {
         let params = tensors(network.graph(), program, network.params(), &[]);
         let params = params.map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<T>::new(network.graph(), program, &params, &mut planner)?;
+        let constants = Constants::<T>::portable(network.graph(), program, &params, &mut planner)?;
         let plan = KernelPlan::new(program, T::PRECISION, &mut Compiler::new(false)?)?;
         let bound = Bound::new(program, &plan, 1);
         if !bound.addressable() {
