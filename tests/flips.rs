@@ -14,6 +14,9 @@ use num_complex::Complex64;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+#[path = "gen/program.rs"]
+mod programs;
+
 /// A small deterministic generator: uniform numbers in [0, 1).
 struct Random(u64);
 
@@ -450,6 +453,176 @@ fn other_networks_have_no_hidden_units() {
             assert_eq!(units, expected, "{name}");
         }
     }
+}
+
+/// Real and complex channels follow each other.
+#[test]
+fn mixed_channels() {
+    let mut random = Random(47);
+    let network = |first: &str, second: &str| {
+        format!(
+            "use std::nn::{{dense, actnorm, dwconv, silu, mean, log_cosh_head}}\n\
+             use std::mixers::{{s4, toeplitz, exponential, lru}}\n\
+             network mixed() on chain {{\n\
+               let t = patch(spins, 2) |> dense(4) as embedding\n\
+               let gate = silu(dwconv(t, 2))\n\
+               var h = t\n\
+               h += gate * {first}(actnorm(h) as norm_1{})\n\
+               h += gate * {second}(actnorm(h) as norm_2{})\n\
+               log_psi = mean(h) |> log_cosh_head(2)\n}}\n",
+            if first == "toeplitz" { "" } else { ", 3" },
+            if second == "toeplitz" { "" } else { ", 3" },
+        )
+    };
+    for [first, second] in [
+        ["s4", "toeplitz"],
+        ["toeplitz", "s4"],
+        ["exponential", "lru"],
+        ["lru", "exponential"],
+    ] {
+        let text = network(first, second);
+        let program = Program::parse("mixed.dnet", &text);
+        let info = program.only_network().check();
+        let graph = lower(&info.unwrap_or_else(|e| panic!("{e}\n{text}"))).graph;
+        for boundary in [Boundary::Periodic, Boundary::Open] {
+            let lattice = Lattice::chain(26, boundary);
+            let name = format!("{first}, then {second}");
+            let has = compare(&name, &graph, lattice, &mut random);
+            assert_eq!(has, Some(true), "{name} on {lattice:?}");
+        }
+    }
+}
+
+/// Programs nobody wrote: every change by its program is what full evaluation
+/// says, and refusals are refusals.
+#[test]
+fn random_programs() {
+    let options = programs::Options {
+        max_depth: 2,
+        max_token: 3,
+        max_kernel: 3,
+        ..programs::Options::default()
+    };
+    let mut random = Random(53);
+    let (mut derived, mut refused) = (0, BTreeSet::new());
+    for seed in 0..200 {
+        if derived == 10 {
+            break;
+        }
+        let program = programs::with_options(seed, options);
+        let source = Program::parse("generated.dnet", &program.text);
+        let info = source.only_network().check();
+        let graph = lower(&info.unwrap_or_else(|e| panic!("{e}\n{}", program.text))).graph;
+        let open = program.open_possible && seed % 2 == 0;
+        let tokens = if program.square { [7, 6] } else { [15, 1] };
+        let lattice = Lattice {
+            extent: [0, 1].map(|a| tokens[a] * program.token[a]),
+            boundary: if open {
+                Boundary::Open
+            } else {
+                Boundary::Periodic
+            },
+        };
+        let Some(tensors) = params(&graph, lattice, &mut random) else {
+            continue;
+        };
+        let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+        let Ok(network) = Compiled::<f64>::new(graph.clone(), lattice, &theta, false) else {
+            continue;
+        };
+        let pair = if program.square {
+            [0, lattice.extent[1] + 1]
+        } else {
+            [0, 2]
+        };
+        let (family, _) = Family::of(lattice, &pair).expect("a pair");
+        let flips_of = match Flips::new(&network, &[Family::single(), family]) {
+            Ok(flips) => flips,
+            Err(e) => {
+                refused.insert(e.to_string());
+                continue;
+            }
+        };
+        derived += 1;
+        let spins = random.spins(lattice.sites());
+        let log_psi = |flips: &[usize]| {
+            let mut s = spins.clone();
+            flips.iter().for_each(|&f| s[f] = -s[f]);
+            let e = evaluate(&graph, lattice, &tensors, &s).expect("evaluates");
+            e.log_psi()
+        };
+        let old = log_psi(&[]);
+        let changes = flips_of.run(&spins);
+        for _ in 0..12 {
+            let at = (random.uniform() * spins.len() as f64) as usize;
+            let mut flips = vec![at];
+            let second = at + pair[1];
+            // the second spin of a pair that does not leave the lattice
+            let column = at % lattice.extent[1] + pair[1] % lattice.extent[1];
+            if second < spins.len() && column < lattice.extent[1] && random.uniform() < 0.5 {
+                flips.push(second);
+            }
+            let place = Place {
+                family: flips.len() - 1,
+                corner: at,
+            };
+            let mut got = [Complex64::ZERO];
+            flips_of.ratios(&changes, &[place], &mut got);
+            let want = log_psi(&flips) - old;
+            assert!(
+                error(got[0], want) <= 1e-10 * old.norm().max(1.0),
+                "seed {seed} on {lattice:?}, {flips:?}: {} instead of {want}\n{}",
+                got[0],
+                program.text
+            );
+        }
+    }
+    refused.iter().for_each(|r| println!("{r}"));
+    assert_eq!(derived, 10, "refused: {refused:?}");
+}
+
+/// A recurrence whose decay is 1 has no solution on a ring: the old parameters
+/// stay in force in every program.
+#[test]
+fn rejected_parameters_leave_all_programs() {
+    let text = "use std::nn::{dense, silu, mean, log_cosh_head}\n\
+        mixer memory(x): state_space {\n\
+          param decay: real[1, dim(x)] = 0.9 * random_uniform\n\
+          param weight: real[1, dim(x)] = random_normal // of the memory\n\
+          return scan(x, decay: decay, input: weight, output: weight)\n}\n\
+        network ring() on chain {\n\
+          let t = patch(spins, 1) |> dense(2) as embedding\n\
+          let h = silu(t) * memory(t)\n\
+          log_psi = mean(h) |> log_cosh_head(2)\n}\n";
+    let program = Program::parse("ring.dnet", text);
+    let info = program.only_network().check();
+    let graph = lower(&info.unwrap_or_else(|e| panic!("{e}"))).graph;
+    let lattice = Lattice::chain(16, Boundary::Periodic);
+    let mut random = Random(59);
+    let tensors = params(&graph, lattice, &mut random).expect("a chain");
+    let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+    let mut network = CpuNetwork::<f64>::new(graph, lattice, &theta).expect("compiles");
+    network.set_updates(Updates::Abacus);
+    let spins = random.spins(16);
+    // singles and pairs, each by their program
+    let (sites, ends) = ([3, 5, 6, 9], [1, 3, 4]);
+    let ratios = |network: &CpuNetwork<f64>| {
+        let mut out = [Complex64::ZERO; 3];
+        let mut background = network.background(&spins);
+        background.log_ratios(&sites, &ends, &mut out);
+        let mut all = vec![Complex64::ZERO; 16];
+        background.single_flips(&mut all);
+        all.extend(out);
+        all.push(background.log_psi());
+        all
+    };
+    let before = ratios(&network);
+    assert!(network.try_set_params(&vec![1.0; theta.len()]).is_err());
+    assert_eq!(ratios(&network), before);
+    let moved: Vec<f64> = theta.iter().map(|x| 0.5 * x).collect();
+    network.try_set_params(&moved).expect("a decay below 1");
+    let after = ratios(&network);
+    assert!(before.iter().zip(&after).all(|(a, b)| a != b));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod check;
 mod collapse;
 mod common;
 mod derive;
+mod doctor;
 mod ed;
 mod emit;
 mod eval;
@@ -93,6 +94,8 @@ enum Verb {
     Bench(bench::Args),
     /// Print the code a network is compiled to
     Emit(emit::Args),
+    /// Report what was found for each back end on this machine
+    Doctor,
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Bench(args) => bench::run(&args, &ui),
         Verb::Emit(args) => emit::run(&args, &ui),
+        Verb::Doctor => doctor::run(),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

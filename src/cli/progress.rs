@@ -119,9 +119,12 @@ impl<'a> Show<'a> {
             Event::Message(text) => self.line(&format!("note: {text}")),
             Event::Evaluating { samples } => {
                 self.bar.abandon();
-                self.ui.note(&format!(
-                    "measuring with frozen parameters, {samples} samples"
-                ));
+                let how = match samples {
+                    Some(samples) => format!("{samples} samples"),
+                    None => "summing over all configurations".to_owned(),
+                };
+                self.ui
+                    .note(&format!("measuring with frozen parameters, {how}"));
             }
         }
     }

@@ -52,7 +52,10 @@ impl Background for Full<'_> {
         if ends.is_empty() {
             return;
         }
-        // an unknown background is one more configuration of the batch
+        // an unknown background is one more configuration of a batch
+        if ends.len() == 1 {
+            self.log_psi();
+        }
         let unknown = usize::from(self.log_psi.get().is_none());
         let mut batch = Vec::with_capacity((ends.len() + unknown) * self.spins.len());
         let mut from = 0;

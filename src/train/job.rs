@@ -4,7 +4,7 @@ use super::result::Results;
 use super::{Output, Saved, Setup, TrainError};
 use crate::params::Params;
 use crate::run::WaveFunction;
-use crate::vmc::driver::{self, Outcome, Timings, Vmc, VmcError, evaluate};
+use crate::vmc::driver::{self, Outcome, Timings, Vmc, VmcError, evaluate, evaluate_exactly};
 use crate::vmc::sampler::{Sampler, Target};
 use crate::vmc::stats::Summary;
 use std::path::{Path, PathBuf};
@@ -51,8 +51,8 @@ pub enum Event<'a> {
     Message(&'a str),
     /// Training is over and saved; the final measurement begins.
     Evaluating {
-        /// Samples to be drawn.
-        samples: usize,
+        /// Samples to be drawn; none where the whole basis is summed.
+        samples: Option<usize>,
     },
 }
 
@@ -222,8 +222,9 @@ pub fn run(
     let results = if setup.run.evaluation.samples == 0 {
         None
     } else {
+        let exactly = setup.sums_exactly();
         tell(Event::Evaluating {
-            samples: setup.run.evaluation.samples,
+            samples: (!exactly).then_some(setup.run.evaluation.samples),
         });
         Some(measure(setup, psi.as_ref(), chains, done, seconds)?)
     };
@@ -247,6 +248,18 @@ fn measure(
     iterations: usize,
     seconds: (f64, Timings),
 ) -> Result<Results, TrainError> {
+    if setup.sums_exactly() {
+        let magnetization = setup.options.sampler.magnetization;
+        let evaluation = evaluate_exactly(psi, &setup.operator, magnetization);
+        let parameters = psi.param_count();
+        return Ok(Results::new(
+            setup,
+            parameters,
+            iterations,
+            seconds,
+            &evaluation,
+        ));
+    }
     let options = setup.evaluation_sampler();
     let per_chain = setup.run.evaluation.samples / options.chains;
     let mut sampler =

@@ -237,16 +237,21 @@ impl Results {
                 "-".into()
             }
         };
-        line(
-            "sampling",
-            format!(
-                "{} samples, R-hat {}, tau {}, acceptance {}",
-                self.samples,
-                shown(self.r_hat, 3),
-                shown(self.tau, 2),
-                shown(self.acceptance, 2)
-            ),
-        );
+        if self.energy_error == 0.0 {
+            let what = format!("all {} configurations, no sampling error", self.samples);
+            line("summed over", what);
+        } else {
+            line(
+                "sampling",
+                format!(
+                    "{} samples, R-hat {}, tau {}, acceptance {}",
+                    self.samples,
+                    shown(self.r_hat, 3),
+                    shown(self.tau, 2),
+                    shown(self.acceptance, 2)
+                ),
+            );
+        }
         line(
             "time",
             format!(

@@ -5,6 +5,7 @@
 //! against full evaluation by the reference interpreter, and reverse-mode
 //! gradients against central differences. All cases follow from one seed.
 
+pub mod backend;
 pub mod cases;
 pub mod gradient;
 mod report;

@@ -10,6 +10,7 @@ use super::lossless;
 use super::optim::{self, Guard, GuardOptions, OptimOptions, OptimState, Verdict};
 use super::sampler::{
     Report, Sampler, SamplerError, SamplerOptions, SamplerState, Samples, ScreenBound, Target,
+    full_sum,
 };
 use super::stats::{Summary, v_score};
 use crate::run::WaveFunction;
@@ -500,6 +501,25 @@ impl Evaluation {
             self.energy.variance,
             energy_infinite,
         )
+    }
+}
+
+/// Sums over the whole basis (of one magnetisation, if given): no statistical
+/// error, and nothing is overlooked because no chain went there.
+pub fn evaluate_exactly(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    magnetization: Option<i64>,
+) -> Evaluation {
+    let started = Instant::now();
+    let samples = full_sum(psi, magnetization);
+    let energy = summary(&samples, &local_energies(psi, operator, &samples));
+    Evaluation {
+        energy,
+        sites: samples.sites,
+        report: Report::default(),
+        time: started.elapsed(),
+        samples,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::operator::Operator;
 use super::sampler::Samples;
 use super::stats::{Summary, summarize, summarize_exact};
+use super::table::Table;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
 use rayon::prelude::*;
@@ -91,12 +92,14 @@ pub fn local_energy<'p>(
 }
 
 /// Local energies of all samples, in their order. Parallel over samples; each
-/// holds one background at a time.
+/// holds one background at a time. Where the basis was summed, ratios are
+/// looked up in a table of all amplitudes.
 pub fn local_energies(
     psi: &dyn WaveFunction,
     operator: &dyn LocalOperator,
     samples: &Samples,
 ) -> Vec<Complex64> {
+    let table = samples.weights.as_ref().map(|_| Table::new(psi, samples));
     // An outcome of probability zero has no local energy and no weight.
     let vanishes = |i: usize| samples.weights.is_some() && samples.weight(i) == 0.0;
     (0..samples.len())
@@ -106,7 +109,10 @@ pub fn local_energies(
                 Complex64::default()
             } else {
                 let spins = samples.get(i);
-                local_energy(operator, spins, || psi.background(spins))
+                local_energy(operator, spins, || match &table {
+                    Some(table) => Box::new(table.background(spins)) as Box<dyn Background>,
+                    None => psi.background(spins),
+                })
             }
         })
         .collect()

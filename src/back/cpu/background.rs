@@ -8,7 +8,7 @@ use crate::pass::flips::Family;
 use crate::run::full::Full;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Networks with hidden units follow them. Otherwise clusters of a family come
@@ -19,7 +19,7 @@ pub(super) struct Updated<'a, T: Real> {
     full: Full<'a>,
     hidden: Option<Configuration<T>>,
     /// Clusters evaluated in full so far, by family.
-    asked: HashMap<Family, usize>,
+    asked: BTreeMap<Family, usize>,
     /// How many of them justify another look at the costs.
     patience: usize,
     known: Vec<(Arc<Flips<T>>, Changes)>,
@@ -31,7 +31,7 @@ impl<'a, T: Real> Updated<'a, T> {
             network,
             full: Full::new(network, spins),
             hidden: None,
-            asked: HashMap::new(),
+            asked: BTreeMap::new(),
             patience: 0,
             known: Vec::new(),
         }
@@ -158,6 +158,16 @@ impl<T: Real> Background for Updated<'_, T> {
 
     fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
         let mut out = [Complex64::ZERO];
+        // proposals of a sampler that keeps its background
+        if let [corner] = *flips
+            && let Some((run, family)) = self.find(&Family::single())
+        {
+            let (program, changes) = &self.known[run];
+            program.ratios(changes, &[Place { family, corner }], &mut out);
+            if out[0].is_finite() {
+                return out[0];
+            }
+        }
         self.log_ratios(flips, &[flips.len()], &mut out);
         out[0]
     }

@@ -21,6 +21,8 @@ const ESTIMATES: usize = 1024;
 pub(super) struct Clusters<T: Real> {
     singles: OnceLock<Result<Arc<Flips<T>>, FlipError>>,
     made: Mutex<Made<T>>,
+    /// Work of one full evaluation.
+    full: f64,
 }
 
 struct Made<T: Real> {
@@ -37,8 +39,9 @@ pub(super) struct PreparedClusters<T: Real> {
 }
 
 impl<T: Real> Clusters<T> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(network: &Compiled<T>) -> Self {
         Clusters {
+            full: work(network.program()),
             singles: OnceLock::new(),
             made: Mutex::new(Made {
                 estimates: HashMap::new(),
@@ -65,7 +68,7 @@ impl<T: Real> Clusters<T> {
         updates: Updates,
         asked: &[(Family, usize)],
     ) -> Option<Arc<Flips<T>>> {
-        let full = work(network.program());
+        let full = self.full;
         let single = self.estimate(network, &[Family::single()])?;
         let wanted = match updates {
             Updates::Full => return None,
@@ -129,13 +132,11 @@ impl<T: Real> Clusters<T> {
         new
     }
 
-    /// The smallest program that knows all these families.
+    /// The program of exactly these families: what a background computes must not
+    /// depend on what others have asked for.
     fn compiled(&self, network: &Compiled<T>, wanted: &[Family]) -> Option<Arc<Flips<T>>> {
         let made = &mut *self.made();
-        let knows = |p: &Arc<Flips<T>>| wanted.iter().all(|f| p.families().contains(f));
-        let found = (0..made.programs.len())
-            .filter(|&k| knows(&made.programs[k]))
-            .min_by_key(|&k| made.programs[k].families().len());
+        let found = made.programs.iter().position(|p| p.families() == wanted);
         let program = match found {
             Some(k) => made.programs.remove(k),
             None => match Flips::new(network, wanted) {
@@ -170,7 +171,7 @@ impl<T: Real> Clusters<T> {
                 programs: Vec::new(),
             });
         }
-        let kernels = Kernels::new(network, theta)?;
+        let kernels = Kernels::new(network.graph(), network.program(), theta)?;
         let prepare = |p: &Arc<Flips<T>>| p.prepare(&kernels, theta);
         Ok(PreparedClusters {
             singles: singles.map(prepare).transpose()?,

@@ -11,7 +11,7 @@ use super::tables::TableProgram;
 use crate::interp::Tensor;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::kernel::lower::{lower_with_sites, lower_without_tables};
-use crate::kernel::{Geometry, LowerError, Program, Row};
+use crate::kernel::{Geometry, LowerError, Program};
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use std::sync::Mutex;
@@ -358,9 +358,9 @@ impl<T: Real> Compiled<T> {
                 executable.run(spins, w);
                 for sample in 0..spins.len() / sites {
                     executable.read_outputs(sample, w, values);
-                    let site_values = |&row: &Row| executable.site_values(row, sample, w);
-                    let rows = &self.program.site_outputs;
-                    read(values, &rows.iter().map(site_values).collect::<Vec<_>>());
+                    let site_values = |k| executable.site_values(k, sample, w);
+                    let rows = 0..self.program.site_outputs.len();
+                    read(values, &rows.map(site_values).collect::<Vec<_>>());
                 }
             }
         });

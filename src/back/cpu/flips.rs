@@ -3,7 +3,7 @@
 use super::compiled::{CompileError, Compiled, Prepared};
 use super::kernels::Kernels;
 use super::simd::Real;
-use super::work::work;
+use super::work::{flops, work};
 use crate::check::core::Token;
 use crate::interp::TokenLattice;
 use crate::ir::NodeId;
@@ -88,7 +88,7 @@ impl<T: Real> Flips<T> {
         let program = derive(network, families)?;
         let tokens = TokenLattice::new(lattice, program.token).map_err(LowerError::from);
         let tokens = tokens.map_err(CompileError::from)?;
-        let kernels = Kernels::new(network, network.params())?;
+        let kernels = Kernels::new(network.graph(), network.program(), network.params())?;
         let theta = extended(&program.derived, &kernels, network.params());
         let sites = sites(&program);
         let changes = Compiled::with(program.graph, lattice, &theta, &[], &sites, false)?;
@@ -154,6 +154,17 @@ impl<T: Real> Flips<T> {
     pub fn work(&self) -> f64 {
         let ratios = self.families.len() * self.tokens.count() * self.token.volume();
         work(self.changes.program()) + work(self.readout.program()) * ratios as f64
+    }
+
+    /// Bytes of working memory of one run.
+    pub fn bytes(&self) -> usize {
+        self.changes.memory().first().map_or(0, |m| m.1)
+    }
+
+    /// Floating-point operations of one run and all its ratios.
+    pub fn flops(&self) -> f64 {
+        let ratios = self.families.len() * self.tokens.count() * self.token.volume();
+        flops(self.changes.program()) + flops(self.readout.program()) * ratios as f64
     }
 
     /// Runs the program on one configuration.

@@ -7,13 +7,15 @@ use super::compiled::Compiled;
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
+use super::peak;
 use super::simd::Real;
 use super::units::Units;
+use super::work::flops;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::Family;
 use crate::pass::flips::units::HiddenUnits;
-use crate::run::{Background, Spins, WaveFunction};
+use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
 
@@ -70,11 +72,14 @@ impl<T: Real> CpuNetwork<T> {
     /// # Errors
     /// See [`CompileError`].
     pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
+        let gradient = GradientCode::new(&graph, lattice, theta)?;
+        let form = HiddenUnits::new(&graph).ok();
+        let full = Compiled::new(graph, lattice, theta, false)?;
         Ok(CpuNetwork {
-            gradient: GradientCode::new(&graph, lattice, theta)?,
-            form: HiddenUnits::new(&graph).ok(),
-            full: Compiled::new(graph, lattice, theta, false)?,
-            clusters: Clusters::new(),
+            clusters: Clusters::new(&full),
+            gradient,
+            full,
+            form,
             units: OnceLock::new(),
             updates: Updates::default(),
         })
@@ -187,6 +192,31 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     }
     fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
         self.gradient.run(batch, row);
+    }
+    fn strategy(&self, task: Task) -> Strategy {
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let tables = |c: &Compiled<T>| c.program().tables.is_some();
+        let sites = self.lattice().sites();
+        let full = flops(self.full.program());
+        let (name, bytes, flops) = match task {
+            Task::LogPsi if tables(&self.full) => ("tables", bytes(&self.full), full),
+            Task::LogPsi => ("direct", bytes(&self.full), full),
+            Task::Gradient => {
+                let (bytes, flops) = self.gradient.cost();
+                ("reverse", bytes, flops)
+            }
+            Task::Flips => match (self.units(), self.choose(&[(Family::single(), sites)])) {
+                (Some(units), _) => ("hidden units", units.bytes(), units.flops()),
+                (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
+                _ => ("full", bytes(&self.full), full * (sites + 1) as f64),
+            },
+        };
+        Strategy {
+            name,
+            bytes,
+            flops,
+            peak: peak::gflops::<T>(),
+        }
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         Box::new(Updated::new(self, spins))

@@ -62,6 +62,21 @@ pub(super) struct Configuration<T: Real> {
 }
 
 impl<T: Real> Units<T> {
+    /// Bytes of the tables that all single flips read.
+    pub(super) fn bytes(&self) -> usize {
+        self.z
+            .iter()
+            .map(|plane| plane.len() * size_of::<T>())
+            .sum()
+    }
+
+    /// Floating-point operations of all single flips: a factor `p + q z` per unit,
+    /// multiplied up.
+    pub(super) fn flops(&self) -> f64 {
+        let each = if self.complex { 14 } else { 3 };
+        (each * self.units * self.rest.len()) as f64
+    }
+
     /// The tables of a network of this form.
     ///
     /// # Errors
@@ -507,10 +522,8 @@ fn complex_product<T: Real>(
         up.iter().for_each(|z| times(&mut n, row(z, at)));
         let mut d = weights(q, at);
         down.iter().for_each(|z| times(&mut d, row(z, at)));
-        for part in 0..2 {
-            for k in 0..WIDTH {
-                n[part][k] = n[part][k] + d[part][k];
-            }
+        for (n, d) in n.iter_mut().zip(&d) {
+            n.iter_mut().zip(d).for_each(|(n, &d)| *n = *n + d);
         }
         times(&mut acc, n);
         since += 1;

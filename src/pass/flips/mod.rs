@@ -25,6 +25,10 @@
 //! the pooled features. It delivers the background's frontier per configuration
 //! and its change per token; a second graph maps a frontier to log psi, to be
 //! evaluated in f64, so that no digits are lost between extensive numbers.
+//!
+//! Clusters that are translates of each other are a [`Family`]; its shapes are the
+//! places its corner can have inside a token. Networks of hidden units affine in
+//! the spins have a shorter way ([`units`]).
 
 mod family;
 mod frontier;
@@ -94,7 +98,7 @@ pub enum Derived {
         displacements: Vec<[i64; 2]>,
     },
     /// `C_D(n) = G_m(n + D) G_k(-n)` on displacements n: `[2, |D|, C, R]` if
-    /// complex, else `[|D|, C, R]`; C channels of k, R of m.
+    /// either is complex, else `[|D|, C, R]`; C channels of k, R of m.
     Chain {
         /// m.
         last: usize,

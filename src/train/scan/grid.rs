@@ -397,6 +397,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_grid_is_one() {
+        let manual = include_str!("../../../docs/training.md");
+        let block = manual.split("```toml").nth(2).unwrap();
+        let run = RunFile::parse(block.split("```").next().unwrap()).unwrap();
+        let grid = Grid::new(&run.scan.unwrap()).unwrap();
+        let names: Vec<&str> = grid.axes.iter().map(|a| a.name.as_str()).collect();
+        assert_eq!(names, ["seed", "depth", "sites", "h"]);
+        assert_eq!(grid.points().len(), 2 * 2 * 3 * 9);
+    }
+
+    #[test]
     fn an_order_is_kept_and_cold_scans_have_no_predecessors() {
         let g = grid(
             "warm = false\nseeds = [1, 2]\norder = ['J', 'seeds']\ncouplings = { J = [2, 1] }\n",

@@ -321,6 +321,45 @@ impl Operator {
                 .all(|k| self.clusters.strings.get(k).1.len().is_multiple_of(2))
     }
 
+    /// Whether H commutes with the translations of a ring or torus along both
+    /// axes; false on lattices with edges. Pair couplings are invariant by
+    /// construction.
+    pub fn commutes_with_translations(&self) -> bool {
+        let [lx, ly] = self.lattice.extent;
+        if self.lattice.boundary == Boundary::Open {
+            return false;
+        }
+        let mut all: Vec<(Vec<usize>, Vec<usize>, Complex64)> = Vec::new();
+        for k in 0..self.diagonal.len() {
+            let (c, sites) = self.diagonal.get(k);
+            let signs = sites.iter().map(|&s| s as usize).collect();
+            all.push((Vec::new(), signs, c.into()));
+        }
+        for k in 0..self.clusters.len() {
+            for (c, sites) in self.cluster_strings(k) {
+                let signs = sites.iter().map(|&s| s as usize).collect();
+                all.push((self.flips(k).to_vec(), signs, c));
+            }
+        }
+        let known: std::collections::HashMap<_, _> = all
+            .iter()
+            .map(|(f, s, c)| ((f.clone(), s.clone()), *c))
+            .collect();
+        let scale = all.iter().map(|t| t.2.norm()).fold(0.0, f64::max);
+        [[1, 0], [0, 1]].iter().all(|[dx, dy]| {
+            let moved = |sites: &[usize]| {
+                let step = |&i: &usize| (i / ly + dx) % lx * ly + (i % ly + dy) % ly;
+                let mut sites: Vec<usize> = sites.iter().map(step).collect();
+                sites.sort_unstable();
+                sites
+            };
+            all.iter().all(|(flips, signs, c)| {
+                let image = known.get(&(moved(flips), moved(signs)));
+                image.is_some_and(|d| (c - d).norm() <= 1e-13 * scale)
+            })
+        })
+    }
+
     /// Whether H conserves `sum_i Z_i`, decided per cluster by enumerating
     /// the spins its element depends on (false beyond 16 of them).
     pub fn conserves_magnetisation(&self) -> bool {

@@ -77,7 +77,7 @@ impl<'a> Lockstep<'a> {
         self.report
     }
 
-    /// Sweep number `step` of all chains, and the inversion due after it.
+    /// Sweep number `step` of all chains, and the global moves due after it.
     pub(super) fn sweep(&mut self, spins: &mut [i8], step: u64) {
         match &self.options.method {
             Method::Sweep => {
@@ -93,6 +93,9 @@ impl<'a> Lockstep<'a> {
         }
         if self.options.inverts_after(step) {
             self.invert(spins, step);
+        }
+        if self.options.scatters_after(step) {
+            self.scatter(spins, step);
         }
     }
 
@@ -175,6 +178,19 @@ impl<'a> Lockstep<'a> {
         });
         self.report.inversions += tally.proposed;
         self.report.inverted += tally.accepted;
+    }
+
+    /// Proposes a configuration drawn uniformly.
+    fn scatter(&mut self, spins: &mut [i8], step: u64) {
+        let mut generators = self.generators(spins, step, Stream::Uniform);
+        let (options, mut other) = (self.options, vec![0; self.sites]);
+        let tally = self.propose(spins, &mut |chain, spins, flips| {
+            options.draw_uniform(&mut other, &mut generators[chain]);
+            flips.extend((0..spins.len()).filter(|&i| spins[i] != other[i]));
+            generators[chain].uniform()
+        });
+        self.report.uniform_proposed += tally.proposed;
+        self.report.uniform_accepted += tally.accepted;
     }
 
     fn count(&mut self, tally: Tally) {

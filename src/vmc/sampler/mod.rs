@@ -113,16 +113,7 @@ impl Sampler {
         let mut spins = vec![1; options.walkers() * sites];
         for (chain, spins) in spins.chunks_exact_mut(sites).enumerate() {
             let mut rng = ChainRng::new(options.seed, chain as u32, 0, Stream::Init);
-            match options.magnetization {
-                Some(m) => {
-                    let down = (sites as i64 - m) as usize / 2;
-                    spins[..down].fill(-1);
-                    rng.shuffle(spins);
-                }
-                None => spins
-                    .iter_mut()
-                    .for_each(|s| *s = if rng.bits() & 1 == 0 { 1 } else { -1 }),
-            }
+            options.draw_uniform(spins, &mut rng);
         }
         let state = SamplerState {
             step: 0,
