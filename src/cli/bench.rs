@@ -4,7 +4,8 @@ use super::common::{
     BoundaryArg, CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, parse_sites,
     print,
 };
-use crate::ir::{Lattice, lower};
+use crate::ir::Lattice;
+use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::{Backend, Precision, build};
 use crate::run::{Background, Strategy, Task, WaveFunction};
@@ -245,21 +246,16 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
 /// Times of a network's operations.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let (program, info) = args.network.check(ui)?;
-    let lowered = lower(&info);
+    let lowered = pipeline::graph(&info);
+    let graph = pipeline::amplitude(&lowered);
     for wanted in lattices(args)? {
         let Some(lattice) = wanted.lattice(info.lattice)? else {
             continue;
         };
         check_lattice(&program, &info, lattice)?;
         let params = args.params.load(&program, &info, &lowered, lattice)?;
-        let mut psi = build(
-            &lowered.graph,
-            lattice,
-            &params,
-            args.precision,
-            args.backend,
-        )
-        .map_err(|e| CliError::plain(e.to_string()))?;
+        let mut psi = build(&graph, lattice, &params, args.precision, args.backend)
+            .map_err(|e| CliError::plain(e.to_string()))?;
         let wanted = |what: &str| match &args.only {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,

@@ -1,6 +1,7 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
 pub mod clock;
+pub mod full;
 pub mod network;
 pub mod reference;
 

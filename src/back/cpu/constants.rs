@@ -9,7 +9,7 @@ use super::simd::Real;
 use crate::interp::{Context, EvalError, Operand, Tensor, eval_node};
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::kernel::shape::dims;
-use crate::kernel::{Cell, CorrelationKind, DenseGroup, Program, Space, Step};
+use crate::kernel::{Cell, CorrelationKind, DenseGroup, MixChannel, Program, Space, Step};
 use rustfft::FftPlanner;
 use std::collections::HashMap;
 
@@ -146,6 +146,38 @@ impl<T: Real> Constants<T> {
         tables: Vec<TableData<T>>,
         planner: &mut (FftPlanner<T>, FftPlanner<f64>),
     ) -> Result<Constants<T>, ConstantError> {
+        Self::with_mixers(graph, program, params, tables, planner, |k| {
+            let channels = program.steps.iter().find_map(|s| match s {
+                Step::Mix { mixer, channels } if *mixer == k => Some(channels.as_slice()),
+                _ => None,
+            });
+            channels.unwrap_or_default()
+        })
+    }
+
+    /// As [`Constants::new`], with every mixer in the form other back ends read: as
+    /// symbols or a matrix ([`Plan::kernels`]).
+    ///
+    /// # Errors
+    /// As [`Constants::new`].
+    pub(in crate::back) fn portable(
+        graph: &Graph,
+        program: &Program,
+        params: &[Tensor],
+        planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+    ) -> Result<Constants<T>, ConstantError> {
+        Self::with_mixers(graph, program, params, Vec::new(), planner, |_| &[])
+    }
+
+    /// `applied`: to which rows a mixer is applied, for plans that depend on that.
+    fn with_mixers<'p>(
+        graph: &Graph,
+        program: &'p Program,
+        params: &[Tensor],
+        tables: Vec<TableData<T>>,
+        planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+        applied: impl Fn(usize) -> &'p [MixChannel],
+    ) -> Result<Constants<T>, ConstantError> {
         let roots = program.scalars.iter().map(|s| s.node);
         let roots = roots.chain(program.statics.iter().map(|s| s.1.node));
         let roots = roots.chain(program.mixers.iter().flat_map(|m| m.kernel.iter().copied()));
@@ -179,13 +211,8 @@ impl<T: Real> Constants<T> {
         let mut mixers = Vec::with_capacity(program.mixers.len());
         for (k, m) in program.mixers.iter().enumerate() {
             let kernel: Vec<&Tensor> = m.kernel.iter().map(|&k| value(k)).collect();
-            let channels = program.steps.iter().find_map(|s| match s {
-                Step::Mix { mixer, channels } if *mixer == k => Some(channels.as_slice()),
-                _ => None,
-            });
-            let channels = channels.unwrap_or_default();
             let g = program.geometry(m.space);
-            mixers.push(Plan::new(m, channels, g, &kernel, planner)?);
+            mixers.push(Plan::new(m, applied(k), g, &kernel, planner)?);
         }
         let mut correlators = Vec::with_capacity(program.correlations.len());
         for c in &program.correlations {

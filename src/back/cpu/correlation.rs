@@ -160,6 +160,15 @@ impl<T: Real> Correlator<T> {
         })
     }
 
+    /// Per channel the derivatives of a recurrence: per coefficient the real, then
+    /// the imaginary parts.
+    pub(in crate::back) fn matrices(&self) -> &[Vec<T>] {
+        match &self.result {
+            Reduction::Scan(scan) => &scan.matrices,
+            _ => &[],
+        }
+    }
+
     /// Complex numbers of scratch memory [`Correlator::run`] needs.
     pub fn scratch(&self) -> usize {
         3 * self.size[0] * self.size[1] + self.fft_scratch

@@ -157,7 +157,7 @@ fn dependence(graph: &Graph) -> Vec<(bool, bool)> {
 
 /// The nodes that depend on parameters alone and meet the configuration.
 /// Broadcasts are passed: their operands are smaller.
-fn cut(graph: &Graph) -> Vec<NodeId> {
+pub(in crate::back) fn cut(graph: &Graph) -> Vec<NodeId> {
     let of = dependence(graph);
     let mut live = vec![false; graph.len()];
     let mut inside = vec![false; graph.len()];
@@ -183,7 +183,7 @@ fn cut(graph: &Graph) -> Vec<NodeId> {
 
 /// The graph with the nodes of the cut as its parameters, and the derivatives of
 /// all outputs with respect to them.
-fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
+pub(in crate::back) fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
     let of = dependence(graph);
     let mut top = Graph::default();
     let mut placed: Vec<Option<NodeId>> = vec![None; graph.len()];
@@ -223,7 +223,7 @@ fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
 
 /// The derivatives with respect to all parameters from those at the cut, which
 /// are further parameters.
-fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
+pub(in crate::back) fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
     let mut bottom = graph.clone();
     let mut cotangents = Vec::with_capacity(cut.len());
     for &c in cut {
@@ -276,7 +276,7 @@ fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
 }
 
 /// The values at the cut, one after the other.
-fn values_at(
+pub(in crate::back) fn values_at(
     graph: &Graph,
     cut: &[NodeId],
     program: &Program,

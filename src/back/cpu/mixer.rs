@@ -88,7 +88,7 @@ pub(super) fn units(channels: &[MixChannel]) -> Vec<Unit> {
 }
 
 /// Smallest 2^a 3^b 5^c not below n.
-pub(super) fn smooth(n: usize) -> usize {
+pub(in crate::back) fn smooth(n: usize) -> usize {
     (n..)
         .find(|&m| {
             [2, 3, 5].iter().fold(m, |m, &p| {
@@ -104,7 +104,7 @@ pub(super) fn smooth(n: usize) -> usize {
 
 impl<T: Real> Plan<T> {
     /// Builds a mixer from the values of its coefficient nodes, for the channels it
-    /// is applied to; none: for [`Plan::run`] alone.
+    /// is applied to; none: as symbols or a matrix, for [`Plan::run`].
     ///
     /// # Errors
     /// A recurrence without periodic solution.
@@ -251,7 +251,7 @@ impl<T: Real> Plan<T> {
         {
             return Ok(Plan::Batched(batched));
         }
-        if ny == 1 && nx <= longest::<T>(isa) {
+        if ny == 1 && nx <= longest::<T>(isa) && !applied.is_empty() {
             let inverse = size.map(|n| planner.1.plan_fft_inverse(n));
             let kernels: Vec<Vec<Complex64>> = symbols
                 .into_iter()
@@ -289,6 +289,18 @@ impl<T: Real> Plan<T> {
             Plan::Batched(b) => b.scratch(),
             Plan::Direct(d) => d.scratch(),
             Plan::Dense(d) => 2 * d.sites,
+        }
+    }
+
+    /// Per channel its symbol, divided by the number of momenta, or its matrix
+    /// with the target slowest.
+    pub(in crate::back) fn kernels(&self) -> &[Vec<Complex<T>>] {
+        match self {
+            Plan::Fourier(f) => &f.symbols,
+            Plan::Dense(d) => &d.kernels,
+            Plan::Batched(_) | Plan::Direct(_) => {
+                unreachable!("a plan made for no channels is neither")
+            }
         }
     }
 

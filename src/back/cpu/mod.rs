@@ -4,9 +4,13 @@
 //! [`network`] offers the result as a [`crate::run::WaveFunction`]. On the way: a
 //! [`crate::kernel::Program`] is compiled ([`jit`]), bound to memory for a number
 //! of samples ([`bind`]), given its constants ([`constants`]) and run ([`exec`]).
+//! Local changes run programs of their own ([`flips`]); [`object`] writes the code
+//! of log psi to an object file.
 
 pub mod arena;
+mod background;
 pub mod bind;
+mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
@@ -23,9 +27,11 @@ pub mod math;
 pub mod microkernel;
 pub mod mixer;
 pub mod network;
+pub mod object;
 pub mod outer;
 pub mod peak;
 mod response;
 pub mod simd;
-mod tables;
+pub(in crate::back) mod tables;
+mod units;
 pub mod work;

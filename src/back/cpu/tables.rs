@@ -11,7 +11,7 @@ use crate::kernel::shape::dims;
 use std::sync::{Mutex, PoisonError};
 
 /// Evaluates the local part of a network in f64.
-pub(super) struct TableProgram {
+pub(in crate::back) struct TableProgram {
     compiled: Mutex<Compiled<f64>>,
     /// Per configuration and table pairs (entry, site).
     places: Vec<Vec<Vec<(usize, usize)>>>,
@@ -26,7 +26,10 @@ fn theta(tables: &Tables, params: &[Tensor]) -> Vec<f64> {
 }
 
 impl TableProgram {
-    pub(super) fn new(tables: &Tables, params: &[Tensor]) -> Result<TableProgram, CompileError> {
+    pub(in crate::back) fn new(
+        tables: &Tables,
+        params: &[Tensor],
+    ) -> Result<TableProgram, CompileError> {
         let nodes: Vec<NodeId> = tables.tables.iter().map(|t| t.node).collect();
         let compiled = Compiled::without_tables(
             tables.graph.clone(),
@@ -56,12 +59,26 @@ impl TableProgram {
         })
     }
 
-    /// The tables for some parameters of the network.
+    /// The tables for some parameters of the network, laid out for lookups.
     pub(super) fn values<T: Real>(
         &self,
         tables: &Tables,
         params: &[Tensor],
     ) -> Result<Vec<TableData<T>>, CompileError> {
+        let values = self.numbers(tables, params)?;
+        let data = |(t, v): (&crate::kernel::Table, &Vec<f64>)| {
+            let width = t.elements.len();
+            TableData::new(t.entries.len(), width, |e, c| v[e * width + c])
+        };
+        Ok(tables.tables.iter().zip(&values).map(data).collect())
+    }
+
+    /// The tables for some parameters of the network: entry by entry its columns.
+    pub(in crate::back) fn numbers(
+        &self,
+        tables: &Tables,
+        params: &[Tensor],
+    ) -> Result<Vec<Vec<f64>>, CompileError> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = compiled.prepare(&theta(tables, params))?;
         compiled.install(prepared);
@@ -83,10 +100,6 @@ impl TableProgram {
                 }
             }
         });
-        let data = |(t, v): (&crate::kernel::Table, &Vec<f64>)| {
-            let width = t.elements.len();
-            TableData::new(t.entries.len(), width, |e, c| v[e * width + c])
-        };
-        Ok(tables.tables.iter().zip(&values).map(data).collect())
+        Ok(values)
     }
 }
