@@ -82,7 +82,7 @@ fn flip_ratios_are_as_good_as_the_parameters() {
         );
         ill_conditioned += usize::from(sensitivity > 1e-6);
         assert!(
-            error <= 1e-5 + 100.0 * sensitivity,
+            error <= 2e-5 + 100.0 * sensitivity,
             "seed {seed}: off by {error:e}, one rounding of the parameters makes {sensitivity:e}"
         );
     }
