@@ -373,3 +373,40 @@ fn the_typewriter_with_empirical_bounds() {
         "{report:?}"
     );
 }
+
+#[test]
+fn uniform_proposals_find_what_local_moves_cannot() {
+    // a state that holds a fiftieth of the weight, behind a moat
+    let mut psi = Tabulated {
+        lattice: rbm().lattice,
+        log_psi: rbm().log_psi.clone(),
+        sweeps: false,
+    };
+    let peak = 0b1001_1010_0101;
+    let norm: f64 = psi.log_psi.iter().map(|z| (2.0 * z.re).exp()).sum();
+    psi.log_psi[peak].re = 0.5 * (norm / 49.0).ln();
+    for site in 0..SITES {
+        psi.log_psi[peak ^ 1 << site].re = psi.log_psi[peak].re - 12.0;
+    }
+    let weight = psi.probabilities(None)[peak];
+    assert!((0.01..0.03).contains(&weight));
+    let run = |every| {
+        let mut options = options(Method::Sweep, Acceptance::HeatBath);
+        options.uniform_every = every;
+        let mut sampler = Sampler::new(options, SITES).unwrap();
+        sampler.advance(Target::new(&psi), 500);
+        let (samples, _) = sampler.sample(Target::new(&psi), 200);
+        let hits = samples
+            .spins
+            .chunks_exact(SITES)
+            .filter(|s| index(s) == peak);
+        hits.count() as f64 / samples.len() as f64
+    };
+    // chains that begin there stay there: at most a few of five hundred
+    assert!(run(0) < 0.25 * weight, "{} of {weight}", run(0));
+    assert!(
+        (run(1) / weight - 1.0).abs() < 0.2,
+        "{} of {weight}",
+        run(1)
+    );
+}
