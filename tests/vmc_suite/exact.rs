@@ -395,18 +395,26 @@ fn uniform_proposals_find_what_local_moves_cannot() {
         options.uniform_every = every;
         let mut sampler = Sampler::new(options, SITES).unwrap();
         sampler.advance(Target::new(&psi), 500);
-        let (samples, _) = sampler.sample(Target::new(&psi), 200);
-        let hits = samples
-            .spins
-            .chunks_exact(SITES)
-            .filter(|s| index(s) == peak);
-        hits.count() as f64 / samples.len() as f64
+        let (samples, _) = sampler.sample(Target::new(&psi), PER_CHAIN);
+        let chains = samples.spins.chunks_exact(SITES * PER_CHAIN);
+        let hits = |chain: &[i8]| {
+            chain
+                .chunks_exact(SITES)
+                .filter(|s| index(s) == peak)
+                .count()
+        };
+        let means: Vec<f64> = chains.map(|c| hits(c) as f64 / PER_CHAIN as f64).collect();
+        let mean = means.iter().sum::<f64>() / CHAINS as f64;
+        let scatter: f64 = means.iter().map(|m| (m - mean).powi(2)).sum();
+        (mean, (scatter / (CHAINS * (CHAINS - 1)) as f64).sqrt())
     };
     // chains that begin there stay there: at most a few of five hundred
-    assert!(run(0) < 0.25 * weight, "{} of {weight}", run(0));
+    let (unseen, _) = run(0);
+    assert!(unseen < 0.25 * weight, "{unseen} of {weight}");
+    let (seen, error) = run(1);
+    assert!(error < 0.2 * weight, "an error of {error} says nothing");
     assert!(
-        (run(1) / weight - 1.0).abs() < 0.2,
-        "{} of {weight}",
-        run(1)
+        (seen - weight).abs() < 4.0 * error,
+        "{seen} ± {error} of {weight}"
     );
 }

@@ -189,17 +189,16 @@ impl Grid {
                  `couplings = { J = [0.5, 1.0] }`",
             ));
         }
-        let mut total = 1usize;
-        for a in &axes {
-            check(a)?;
-            total = total.saturating_mul(a.values.len());
-        }
+        let total = axes
+            .iter()
+            .fold(1usize, |n, a| n.saturating_mul(a.values.len()));
         if total > MAX_POINTS {
             return Err(bad(
                 format!("the grid has {total} points, at most {MAX_POINTS} are scanned"),
                 "give fewer values",
             ));
         }
+        axes.iter().try_for_each(check)?;
         let grid = Grid {
             axes: ordered(axes, &table.order)?,
             warm: table.warm,
