@@ -76,7 +76,7 @@ impl Case {
     fn new(name: &str, graph: &Graph, lattice: Lattice, samples: usize) -> Option<Case> {
         let seed = name
             .bytes()
-            .fold(lattice.sites() as u64, |h, b| h * 31 + u64::from(b));
+            .fold(lattice.sites() as u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
         let mut random = Random(seed);
         let up = vec![1; lattice.sites()];
         let context = Context::new(lattice, &[], &up).ok()?;
