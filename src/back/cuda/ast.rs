@@ -334,11 +334,9 @@ impl Stmt {
         let any = |body: &[Stmt]| body.iter().any(|s| s.uses(pointer));
         match self {
             Stmt::Comment(_) | Stmt::Array(..) | Stmt::Barrier => false,
-            Stmt::Let(_, e)
-            | Stmt::Var(_, e)
-            | Stmt::Set(_, e)
-            | Stmt::Do(e)
-            | Stmt::Return(e) => e.uses(pointer),
+            Stmt::Let(_, e) | Stmt::Var(_, e) | Stmt::Set(_, e) | Stmt::Do(e) | Stmt::Return(e) => {
+                e.uses(pointer)
+            }
             Stmt::Store(name, index, value) => {
                 name == pointer || index.uses(pointer) || value.uses(pointer)
             }

@@ -166,7 +166,11 @@ fn sets_kernel(
             arguments: vec![],
             body,
         }],
-        body: vec![Stmt::Do(Expr::call("sets", vec![v("a"), v("sample")], Type::Int))],
+        body: vec![Stmt::Do(Expr::call(
+            "sets",
+            vec![v("a"), v("sample")],
+            Type::Int,
+        ))],
     };
     let text = print(&tree, options.precision == Precision::F32);
     Kernel {

@@ -209,7 +209,10 @@ impl Printer {
         ));
         self.indent += 1;
         self.line(THREAD);
-        memory.iter().filter(|v| p.uses(&v.name)).for_each(|v| self.view(v));
+        memory
+            .iter()
+            .filter(|v| p.uses(&v.name))
+            .for_each(|v| self.view(v));
         p.body.iter().for_each(|s| self.stmt(s));
         self.indent -= 1;
         self.line("}");
