@@ -9,3 +9,4 @@ pub mod link;
 pub mod normal_form;
 pub mod reverse;
 pub mod simplify;
+pub mod vertices;

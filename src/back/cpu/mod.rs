@@ -10,6 +10,7 @@ pub mod bind;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
+pub mod environment;
 pub mod exec;
 pub mod flips;
 pub mod gradient;

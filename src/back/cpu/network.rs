@@ -2,6 +2,7 @@
 
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
+use super::environment::{Environments, Refusal};
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
@@ -20,6 +21,8 @@ pub struct CpuNetwork<T: Real> {
     gradient: GradientCode<T>,
     /// Compiled when local changes are first asked for.
     flips: OnceLock<Result<Flips<T>, FlipError>>,
+    /// Derived when a sweep is first asked for.
+    environments: OnceLock<Result<Environments<T>, Refusal>>,
     updates: Updates,
 }
 
@@ -45,6 +48,7 @@ impl<T: Real> CpuNetwork<T> {
             gradient: GradientCode::new(&graph, lattice, theta)?,
             full: Compiled::new(graph, lattice, theta, false)?,
             flips: OnceLock::new(),
+            environments: OnceLock::new(),
             updates: Updates::default(),
         })
     }
@@ -68,6 +72,22 @@ impl<T: Real> CpuNetwork<T> {
         };
         let full = work(self.full.program()) * count as f64;
         (self.updates == Updates::Abacus || flips.work() < full).then_some(flips)
+    }
+
+    /// Environments of the mixers, or why there are none.
+    pub fn environments(&self) -> Result<&Environments<T>, &Refusal> {
+        let new = || Environments::new(&self.full);
+        self.environments.get_or_init(new).as_ref()
+    }
+
+    /// Environments if a proposal costs less by them than by evaluating in full.
+    fn environments_for_sweeps(&self) -> Option<&Environments<T>> {
+        if self.updates == Updates::Full {
+            return None;
+        }
+        let environments = self.environments().ok()?;
+        let pays = environments.work() < work(self.full.program());
+        (self.updates == Updates::Abacus || pays).then_some(environments)
     }
 
     /// The loop-level program of `log psi`.
@@ -102,6 +122,14 @@ impl<T: Real> CpuNetwork<T> {
         self.gradient.install(gradient);
         if let Some(Ok(flips)) = self.flips.get_mut() {
             flips.set_params(&self.full)?;
+        }
+        let follows = match self.environments.get_mut() {
+            Some(Ok(environments)) => environments.set_params(&self.full).is_ok(),
+            _ => false,
+        };
+        if !follows {
+            // derived anew when asked for
+            self.environments = OnceLock::new();
         }
         Ok(())
     }
@@ -151,11 +179,13 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     }
     fn sweep(
         &self,
-        _spins: &mut Spins,
-        _reverse: bool,
-        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+        spins: &mut Spins,
+        reverse: bool,
+        decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
-        None
+        self.environments_for_sweeps()?
+            .sweep(spins, reverse, decide);
+        Some(())
     }
 }
 

@@ -37,7 +37,7 @@ use crate::ir::valid::Fault;
 use crate::ir::{Boundary, Graph, Lattice, NodeId};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
-use frontier::Frontier;
+pub(crate) use frontier::Frontier;
 use values::Values;
 
 /// Spins of a local change, relative to the first spin of a token.
