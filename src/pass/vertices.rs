@@ -133,13 +133,20 @@ impl Vertices {
                 build.fine(pool.input, &pool.affine, pool.token)?
             });
         }
-        Ok(Vertices {
+        let blind = |p: &Piece| p.window.is_none() && p.columns.iter().flatten().any(|c| c.dynamic);
+        let all = Vertices {
             graph: build.graph,
             token,
             mixers,
             pools,
             outputs,
-        })
+        };
+        if all.pieces().any(blind) {
+            return Err(NoVertices::new(
+                "a coefficient reads spins it does not name",
+            ));
+        }
+        Ok(all)
     }
 
     /// All coefficients.

@@ -90,6 +90,20 @@ impl<T: Real> CpuNetwork<T> {
         (self.updates == Updates::Abacus || pays).then_some(environments)
     }
 
+    /// Environments if a number of changes of one configuration cost less by them
+    /// than by evaluating each in full.
+    fn environments_for(&self, count: usize) -> Option<&Environments<T>> {
+        let sites = self.full.lattice().sites();
+        if self.updates == Updates::Full || count == 0 {
+            return None;
+        }
+        let environments = self.environments().ok()?;
+        // a pass over the chain, whatever is asked
+        let passes = environments.work() * (sites + count) as f64 / 2.0;
+        let pays = passes < work(self.full.program()) * count as f64;
+        (self.updates == Updates::Abacus || pays).then_some(environments)
+    }
+
     /// The loop-level program of `log psi`.
     pub fn program(&self) -> &Program {
         self.full.program()
@@ -216,9 +230,33 @@ impl<T: Real> Updated<'_, T> {
                 if ratios.iter().all(|z| z.is_finite()) {
                     self.ratios = ratios;
                 }
+            } else if let Some(environments) = self.network.environments_for(self.asked) {
+                let sites: Vec<usize> = (0..self.spins.len()).collect();
+                let ends: Vec<usize> = (1..=sites.len()).collect();
+                let mut ratios = vec![Complex64::ZERO; sites.len()];
+                let wide = environments.log_ratios(&self.spins, &sites, &ends, &mut ratios);
+                if wide.is_empty() {
+                    self.ratios = ratios;
+                }
             }
         }
         !self.ratios.is_empty()
+    }
+    fn other_ratios(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        let Some(environments) = self.network.environments_for(ends.len()) else {
+            return self.full_ratios(sites, ends, out);
+        };
+        let wide = environments.log_ratios(&self.spins, sites, ends, out);
+        let (mut rest, mut rest_ends) = (Vec::new(), Vec::new());
+        for &k in &wide {
+            rest.extend_from_slice(&sites[k.checked_sub(1).map_or(0, |k| ends[k])..ends[k]]);
+            rest_ends.push(rest.len());
+        }
+        let mut found = vec![Complex64::ZERO; wide.len()];
+        self.full_ratios(&rest, &rest_ends, &mut found);
+        for (k, z) in wide.into_iter().zip(found) {
+            out[k] = z;
+        }
     }
     fn full_ratios(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
         let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
@@ -264,7 +302,7 @@ impl<T: Real> Background for Updated<'_, T> {
         let cluster = |k: usize| k.checked_sub(1).map_or(0, |k| ends[k])..ends[k];
         let singles = (0..ends.len()).filter(|&k| cluster(k).len() == 1).count();
         if !self.prepared(singles) {
-            return self.full_ratios(sites, ends, out);
+            return self.other_ratios(sites, ends, out);
         }
         let (mut rest, mut rest_ends, mut which) = (Vec::new(), Vec::new(), Vec::new());
         for (k, out) in out.iter_mut().enumerate() {
@@ -278,7 +316,7 @@ impl<T: Real> Background for Updated<'_, T> {
             }
         }
         let mut found = vec![Complex64::ZERO; which.len()];
-        self.full_ratios(&rest, &rest_ends, &mut found);
+        self.other_ratios(&rest, &rest_ends, &mut found);
         for (k, z) in which.into_iter().zip(found) {
             out[k] = z;
         }
@@ -289,7 +327,7 @@ impl<T: Real> Background for Updated<'_, T> {
         }
         let sites: Vec<usize> = (0..self.spins.len()).collect();
         let ends: Vec<usize> = (1..=self.spins.len()).collect();
-        self.full_ratios(&sites, &ends, out);
+        self.other_ratios(&sites, &ends, out);
     }
     fn accept(&mut self, flips: &[usize]) {
         self.log_psi = self.at(flips);

@@ -21,12 +21,14 @@ mod features;
 mod mixer;
 mod product;
 mod recurrence;
+mod reduce;
 mod segment;
 mod slice;
 mod walk;
 
 use super::compiled::{CompileError, Compiled};
 use super::constants::{ConstantError, tensors};
+use super::math::Precision;
 use super::simd::{Isa, Real};
 use crate::interp::{Context, Operand, Tensor, eval_node};
 use crate::ir::{Boundary, Graph, NodeId, Op};
@@ -36,6 +38,7 @@ use coefficients::Coefficients;
 use features::{Features, Readout};
 use mixer::MixerTables;
 use recurrence::Channel;
+use reduce::reduced;
 use segment::Line;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -43,6 +46,10 @@ use walk::Workspace;
 
 /// Tokens passed by a segment in one step, and proposed between two steps.
 const STEP: usize = 8;
+
+/// Change of a mixer's kernel allowed when its states are reduced, relative to the
+/// sum of its elements: half a unit in the last place of f32.
+const TOLERANCE: f64 = 6e-8;
 
 /// Why a network has no environments.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +143,19 @@ impl<T: Real> Environments<T> {
         Ok(())
     }
 
+    /// States per channel and direction of every mixer, after reduction, and how
+    /// coefficients are found.
+    pub fn describe(&self) -> String {
+        let states = |m: &MixerTables<T>| format!("{} x {}", m.channels, m.right.p.max(m.left.p));
+        let mixers: Vec<String> = self.mixers.iter().map(states).collect();
+        let how = if self.coefficients.tabulated() {
+            "looked up"
+        } else {
+            "evaluated"
+        };
+        format!("states {}; coefficients {how}", mixers.join(", "))
+    }
+
     /// Multiply-adds per proposal, in a long sweep.
     pub fn work(&self) -> f64 {
         let mut work = 0.0;
@@ -209,8 +229,11 @@ fn tables<T: Real>(
             .collect();
         let tokens = lattice.extent[0] / mixer.source_token.0[0];
         let ring = (lattice.boundary == Boundary::Periodic).then_some(tokens);
-        let exact = |channels: Vec<Channel>| channels;
-        let table = MixerTables::new(scan, &coefficients, width, reach, ring, &exact)
+        let order = |channels: Vec<Channel>| match T::PRECISION {
+            Precision::F32 => reduced(channels, tokens, ring.is_some(), TOLERANCE),
+            Precision::F64 => channels,
+        };
+        let table = MixerTables::new(scan, &coefficients, width, reach, ring, &order)
             .ok_or(Refusal::Singular(tokens))?;
         tables.push(table);
     }

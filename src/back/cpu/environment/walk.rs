@@ -1,4 +1,5 @@
-//! Walking along the chain: the exact sequential sweep.
+//! Walking along the chain: the exact sequential sweep, and all changes of one
+//! configuration.
 //!
 //! Sites are numbered by x along the way, from the cut; a sweep to the left sees
 //! the chain mirrored. Proposals go block by block. For each block the segment
@@ -68,8 +69,21 @@ struct Phase {
     whole: bool,
 }
 
-/// Called with a site and the exact log ratio of flipping it; flips if true.
-pub(super) type Decide<'d> = &'d mut dyn FnMut(usize, Complex64) -> bool;
+/// Called with a proposal (a site, or the number of a cluster) and its exact log
+/// ratio; made if true.
+type Decide<'d> = &'d mut dyn FnMut(usize, Complex64) -> bool;
+
+/// What is proposed at a token.
+enum Proposals<'p> {
+    /// Every spin, in walking order.
+    Spins,
+    /// Clusters that start there: per token their numbers.
+    Clusters {
+        at: Vec<Vec<usize>>,
+        sites: &'p [usize],
+        ends: &'p [usize],
+    },
+}
 
 impl<T: Real> Environments<T> {
     /// One exact sequential sweep, see [`crate::run::WaveFunction::sweep`].
@@ -82,20 +96,91 @@ impl<T: Real> Environments<T> {
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) {
+        self.walk(spins, reverse, 0, &Proposals::Spins, decide);
+    }
+
+    /// `log psi(s') - log psi(s)` for clusters of flips, as in
+    /// [`crate::run::Background::log_ratios`]. Returns the clusters that are spread
+    /// too wide for a slice, whose results are left alone.
+    ///
+    /// # Panics
+    /// If `spins` is not one configuration or clusters leave the lattice.
+    pub fn log_ratios(
+        &self,
+        spins: &Spins,
+        sites: &[usize],
+        ends: &[usize],
+        out: &mut [Complex64],
+    ) -> Vec<usize> {
+        let mut at = vec![Vec::new(); self.tokens];
+        let (mut wide, mut widest) = (Vec::new(), 0);
+        let seen = self.reach[0] + self.reach[1];
+        let whole = self.ring && self.tokens <= most(self.reach);
+        for k in 0..ends.len() {
+            let cluster = &sites[k.checked_sub(1).map_or(0, |k| ends[k])..ends[k]];
+            let (start, span) = self.arc(cluster);
+            let fits = !self.ring || self.tokens >= 2 * (seen + span).max(1);
+            if span < STEP && (fits || whole) {
+                at[start].push(k);
+                widest = widest.max(span);
+            } else {
+                wide.push(k);
+            }
+        }
+        let proposals = Proposals::Clusters { at, sites, ends };
+        let mut spins = spins.to_vec();
+        self.walk(&mut spins, false, widest, &proposals, &mut |k, ratio| {
+            out[k] = ratio;
+            false
+        });
+        wide
+    }
+
+    /// The shortest stretch of tokens that holds a cluster: the first one, and how
+    /// many more.
+    fn arc(&self, cluster: &[usize]) -> (usize, usize) {
+        let mut tokens: Vec<usize> = cluster.iter().map(|s| s / self.token).collect();
+        tokens.sort_unstable();
+        let (Some(&first), Some(&last)) = (tokens.first(), tokens.last()) else {
+            return (0, 0);
+        };
+        let mut best = (first, last - first);
+        if self.ring {
+            for pair in tokens.windows(2) {
+                let span = pair[0] + self.tokens - pair[1];
+                if span < best.1 {
+                    best = (pair[1], span);
+                }
+            }
+        }
+        best
+    }
+
+    fn walk(
+        &self,
+        spins: &mut Spins,
+        reverse: bool,
+        span: usize,
+        proposals: &Proposals,
+        decide: Decide,
+    ) {
         assert_eq!(spins.len(), self.tokens * self.token, "a configuration");
         let line = self.line();
         let idle = &self.idle[usize::from(reverse)];
         let free = idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
         let mut w = free.unwrap_or_else(|| Workspace::new(&line, !reverse, most(self.reach)));
+        let [before, after] = self.reach;
         let mut walk = Walk {
             all: self,
             line,
             reverse,
             reach: if reverse {
-                [self.reach[1], self.reach[0]]
+                [after, before]
             } else {
-                self.reach
+                [before, after + span]
             },
+            step: STEP - span,
+            proposals,
             omega: Vec::new(),
             log_psi: Complex64::ZERO,
         };
@@ -110,8 +195,12 @@ struct Walk<'a, T: Real> {
     all: &'a Environments<T>,
     line: Line<'a, T>,
     reverse: bool,
-    /// Tokens before and after a flipped one that see it, in walking order.
+    /// Tokens before and after the first one of a proposal that see it, in walking
+    /// order.
     reach: [usize; 2],
+    /// Tokens proposed between two segments.
+    step: usize,
+    proposals: &'a Proposals<'a>,
     /// Features of the current configuration; empty until known.
     omega: Vec<f64>,
     log_psi: Complex64,
@@ -215,8 +304,9 @@ impl<T: Real> Walk<'_, T> {
     fn phase(&mut self, phase: &Phase, spins: &mut [i8], w: &mut Workspace<T>, decide: Decide) {
         let tokens = self.all.tokens;
         let [back, ahead] = self.reach;
-        let starts: Vec<usize> = phase.range.clone().step_by(STEP).collect();
-        let block = |b: usize| starts[b]..(starts[b] + STEP).min(phase.range.end);
+        let step = self.step;
+        let starts: Vec<usize> = phase.range.clone().step_by(step).collect();
+        let block = |b: usize| starts[b]..(starts[b] + step).min(phase.range.end);
         // bonds: where the segment behind ends, and the one ahead starts
         let bonds = |b: usize| {
             if phase.whole {
@@ -311,39 +401,60 @@ impl<T: Real> Walk<'_, T> {
             self.log_psi = self.all.readout.log_psi(&self.omega);
         }
         let token = self.all.token;
-        let mut omega = vec![0.0; self.omega.len()];
-        for x in block {
-            let first = self.token(phase, x) * token;
-            let sites = if phase.whole {
-                0..slice.n
+        let (mut current, mut known) = (std::mem::take(&mut self.omega), self.log_psi);
+        let mut omega = vec![0.0; current.len()];
+        let this = &*self;
+        let mut propose = |(id, flips): (usize, &[usize]), sites: Range<usize>| {
+            flips.iter().for_each(|&site| spins[site] = -spins[site]);
+            let which = (bonds.start + sites.start, sites.len(), true);
+            this.fetch(phase, spins, which, patch, proposed);
+            let changed = Changed {
+                blocks: proposed,
+                sites,
+            };
+            between.propose(slice, &changed);
+            for ((new, old), change) in omega.iter_mut().zip(&current).zip(&slice.change) {
+                *new = old + change;
+            }
+            let log_psi = this.all.readout.log_psi(&omega);
+            if decide(id, log_psi - known) {
+                between.commit(slice, &changed);
+                current.copy_from_slice(&omega);
+                known = log_psi;
             } else {
-                let [back, ahead] = self.reach;
+                flips.iter().for_each(|&site| spins[site] = -spins[site]);
+            }
+        };
+        for x in block {
+            let here = this.token(phase, x);
+            let sites = if phase.whole {
+                0..bonds.len()
+            } else {
+                let [back, ahead] = this.reach;
                 let (lo, hi) = (x.saturating_sub(back), x + ahead + 1);
                 lo.max(bonds.start) - bonds.start..hi.min(bonds.end) - bonds.start
             };
-            for part in 0..token {
-                let site = first + if self.reverse { token - 1 - part } else { part };
-                spins[site] = -spins[site];
-                let which = (bonds.start + sites.start, sites.len(), true);
-                self.fetch(phase, spins, which, patch, proposed);
-                let changed = Changed {
-                    blocks: proposed,
-                    sites: sites.clone(),
-                };
-                between.propose(slice, &changed);
-                for ((new, old), change) in omega.iter_mut().zip(&self.omega).zip(&slice.change) {
-                    *new = old + change;
+            match this.proposals {
+                Proposals::Spins => {
+                    for part in 0..token {
+                        let part = if this.reverse { token - 1 - part } else { part };
+                        let site = here * token + part;
+                        propose((site, &[site]), sites.clone());
+                    }
                 }
-                let log_psi = self.all.readout.log_psi(&omega);
-                if decide(site, log_psi - self.log_psi) {
-                    between.commit(slice, &changed);
-                    self.omega.copy_from_slice(&omega);
-                    self.log_psi = log_psi;
-                } else {
-                    spins[site] = -spins[site];
+                Proposals::Clusters {
+                    at,
+                    sites: all,
+                    ends,
+                } => {
+                    for &k in &at[here] {
+                        let first = k.checked_sub(1).map_or(0, |k| ends[k]);
+                        propose((k, &all[first..ends[k]]), sites.clone());
+                    }
                 }
             }
         }
+        (self.omega, self.log_psi) = (current, known);
     }
 }
 
