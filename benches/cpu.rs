@@ -1,6 +1,8 @@
 //! Times of the CPU back end on the published network, in microseconds.
 //!
-//! `cargo bench --bench cpu -- [sites ...]`
+//! `cargo bench --bench cpu -- [sites ...]`; `DNET_ONLY=flips` (or `log_psi`,
+//! `gradient`, `set_params`) repeats one operation for a profiler, with
+//! `DNET_REPEAT=5` exactly five times (`benches/instructions.sh`).
 
 use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
@@ -67,6 +69,29 @@ fn main() {
             .map(|k| if (k * k + 3 * k) % 7 < 3 { 1 } else { -1 })
             .collect();
         let mut out = [Complex64::ZERO];
+        if let Ok(only) = std::env::var("DNET_ONLY") {
+            let mut flips = vec![Complex64::ZERO; n];
+            network.set_updates(Updates::Abacus);
+            let mut call = || match only.as_str() {
+                "flips" => network.background(&spins).single_flips(&mut flips),
+                "gradient" => network.gradients(&spins, &|_, _, _| {}),
+                "set_params" => network.set_params(&theta),
+                _ => network.log_psi(&spins, &mut out),
+            };
+            if let Ok(count) = std::env::var("DNET_REPEAT") {
+                // what is prepared at the first call belongs to no call
+                call();
+                (0..count.parse().unwrap_or(1)).for_each(|_| call());
+                continue;
+            }
+            println!("{only}, N {n}: {:.1} microseconds", median_us(call));
+            if let Ok(f) = network.flips()
+                && std::env::var_os("DNET_PROFILE").is_some()
+            {
+                println!("{}", f.changes().program());
+            }
+            continue;
+        }
         let one = median_us(|| network.log_psi(&spins, &mut out));
         let batch: Vec<i8> = spins.iter().copied().cycle().take(64 * n).collect();
         let mut many = vec![Complex64::ZERO; 64];

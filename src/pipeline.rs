@@ -1,10 +1,10 @@
 //! The stages between a checked network and its users, as a list.
 //!
 //! ```text
-//! check -> lower -> simplify -+-> amplitude (dead code removed)
-//!                             +-> gradients = adjoints -> simplify
-//!                             +-> normal form -> ABACUS, environments, cost, derivation
-//!                             +-> kernels
+//! check -> lower -> simplify -> fuse -> simplify = amplitude -+-> gradients = adjoints -> simplify
+//!                  |                                         +-> normal form -> ABACUS, environments,
+//!                  +-> parameters: initialisation, files     |                  cost, derivation
+//!                                                            +-> kernels
 //! ```
 //!
 //! Every stage takes a valid graph to a valid graph and keeps parameters and
@@ -13,6 +13,7 @@
 use crate::check::core::NetworkInfo;
 use crate::ir::lower::Parts;
 use crate::ir::{Graph, Lowered, NodeId, lower};
+use crate::pass::fuse::fuse;
 use crate::pass::reverse::{ReverseError, Reversed, parameter_gradients};
 use crate::pass::simplify::{Simplified, simplify};
 
@@ -35,9 +36,10 @@ pub fn graph(info: &NetworkInfo) -> Lowered {
     Lowered { graph, parts }
 }
 
-/// Only what `log psi` depends on.
+/// Only what `log psi` depends on, with chains of affine maps on one site composed.
 pub fn amplitude(lowered: &Lowered) -> Graph {
-    simplify(&lowered.graph, &[]).graph
+    let needed = simplify(&lowered.graph, &[]).graph;
+    simplify(&fuse(&needed), &[]).graph
 }
 
 /// `log psi` and its derivatives with respect to all parameters, in one graph.

@@ -22,6 +22,8 @@ pub enum Stream {
     Resample = 3,
     /// Initial parameters.
     Parameters = 4,
+    /// Uniform proposals.
+    Uniform = 5,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

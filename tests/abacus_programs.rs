@@ -1,7 +1,8 @@
 //! The derivation on random networks, on the language's examples, and against
 //! reverse mode.
 
-use dnet::check::Program;
+mod networks;
+
 use dnet::check::core::{Kind, NetworkInfo, Place};
 use dnet::interp::arbitrary::{Random, Sample, network, program};
 use dnet::interp::{Tensor, evaluate};
@@ -14,7 +15,7 @@ use dnet::pass::cost::CostModel;
 use dnet::pass::link::environment::Environments;
 use dnet::pass::normal_form::{NormalForm, PoolKind};
 use dnet::pass::reverse::pullback;
-use std::path::{Path, PathBuf};
+use dnet::pipeline;
 
 const TOLERANCE: f64 = 1e-10;
 
@@ -188,35 +189,11 @@ fn final_links_are_what_reverse_mode_finds() {
     }
 }
 
-/// Every example network at reduced size, with the lattices it is tested on.
+/// Every example network at reduced size.
 fn examples() -> Vec<(String, NetworkInfo)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    files.sort();
-    let mut all = vec![];
-    for file in files
-        .iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "dnet"))
-    {
-        let program = Program::load(file);
-        for item in program.networks() {
-            let name = item.name.name.clone();
-            let mut request = program.network(&name);
-            for (key, value) in [("dim", 4), ("states", 2), ("hidden", 2)] {
-                if item.params.iter().any(|a| a.name.name == key) {
-                    request = request.with(key, value);
-                }
-            }
-            all.push((
-                name.clone(),
-                request.check().unwrap_or_else(|e| panic!("{name}: {e}")),
-            ));
-        }
-    }
-    all
+    let all = networks::examples();
+    let small = all.iter().flat_map(|(_, p)| networks::small_networks(p));
+    small.map(|info| (info.name.clone(), info)).collect()
 }
 
 #[test]
@@ -251,7 +228,7 @@ fn checker_and_graph_agree_on_every_value_of_the_examples() {
 fn every_example_is_updated_exactly() {
     for (name, info) in examples() {
         let lowered = lower(&info);
-        let square = name == "dysonnet2d";
+        let square = info.lattice == dnet::syntax::ast::LatticeKind::Square;
         for boundary in [Boundary::Periodic, Boundary::Open] {
             let lattice = if square {
                 Lattice {
@@ -280,22 +257,64 @@ fn every_example_is_updated_exactly() {
     }
 }
 
+/// Growth of an update with N for the rows of the paper's Table 1, and from where
+/// on updates pay, of the examples as they are.
 #[test]
 fn rows_of_table_one() {
     let mut table = String::new();
-    for (name, info) in examples() {
-        let lowered = lower(&info);
-        let model = CostModel::new(&lowered.graph, &Cluster::single());
+    let mut classes = std::collections::BTreeMap::new();
+    let all = networks::examples();
+    for info in all.iter().flat_map(|(_, p)| networks::networks(p)) {
+        let graph = pipeline::amplitude(&pipeline::graph(&info));
+        let model = CostModel::new(&graph, &Cluster::single(), Boundary::Periodic);
         let crossover = model
             .crossover()
             .map_or("never".to_owned(), |n| n.to_string());
-        let depth =
-            NormalForm::new(&lowered.graph).map_or("-".to_owned(), |f| f.mixers.len().to_string());
+        let depth = NormalForm::new(&graph).map_or("-".to_owned(), |f| f.mixers.len().to_string());
+        let (full, update) = (model.full.operations.class(), model.update_class());
         table += &format!(
-            "{name:<20} M {depth:<2} full {:<10} update {:<8} from N {crossover}\n",
-            model.full.operations.class(),
-            model.update_class()
+            "{:<20} M {depth:<2} full {full:<10} update {update:<8} from N {crossover}\n",
+            info.name
         );
+        classes.insert(info.name.clone(), (full, update));
     }
+    let rows: [(&[&str], &str); 4] = [
+        // DysonNet: mixers of all classes that stay cheap, at any depth, and CNNs.
+        (
+            &[
+                "dysonnet",
+                "dysonnet_complex",
+                "dysonnet_fourier",
+                "dysonnet_power_law",
+                "dysonnet2d",
+                "marshall",
+                "deep",
+                "shared_weights",
+                "recurrent_mixers",
+                "matrix_vertex",
+                "experts",
+                "jastrow",
+                "cnn",
+                "resnet",
+            ],
+            "O(1)",
+        ),
+        // Any matrix as mixer: its rows or all hidden units.
+        (&["rbm", "rbm_complex", "positional", "graph"], "O(N)"),
+        // Full evaluation: attention, with and without softmax, and after a mixer.
+        (&["vit", "vit_linear"], "O(N^2)"),
+        (&["vit_kernel"], "O(N)"),
+    ];
+    let mut named = 0;
+    for (names, class) in rows {
+        for name in names {
+            named += 1;
+            let (full, update) = &classes[*name];
+            assert_eq!(update, class, "{name}");
+            let updates = !name.starts_with("vit");
+            assert_eq!(full != update, updates, "{name}");
+        }
+    }
+    assert_eq!(named, classes.len(), "a row for every example");
     insta::assert_snapshot!(table);
 }

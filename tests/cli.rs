@@ -53,6 +53,62 @@ fn path(dir: &tempfile::TempDir, name: &str) -> String {
     dir.path().join(name).display().to_string()
 }
 
+#[test]
+fn the_graph_is_printed_before_and_after_simplification() {
+    let file = DYSONNET;
+    let (after, _) = run(0, &["emit", file, "--target", "ir"]);
+    let (before, _) = run(0, &["emit", file, "--target", "ir", "--unsimplified"]);
+    for text in [&before, &after] {
+        assert!(
+            text.starts_with("param 0: ") && text.contains("= spins"),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .last()
+                .is_some_and(|l| l.starts_with("outputs %")),
+            "{text}"
+        );
+    }
+    assert!(
+        after.lines().count() < before.lines().count(),
+        "{before}\n{after}"
+    );
+    let dir = project(&[]);
+    let out = path(&dir, "graph.txt");
+    run(0, &["emit", file, "--target", "ir", "-o", &out]);
+    assert_eq!(std::fs::read_to_string(out).expect("written"), after);
+    fails(
+        &[
+            "emit",
+            file,
+            "--target",
+            "clif",
+            "--sites",
+            "8",
+            "--unsimplified",
+        ],
+        &["simplified graph only", "--target ir"],
+    );
+}
+
+#[test]
+fn equal_seeds_make_equal_parameter_files() {
+    let dir = project(&[]);
+    let file = |name: &str, seed: &str| {
+        let out = path(&dir, name);
+        let example = "examples/dysonnet.dnet";
+        run(
+            0,
+            &["init", example, "--sites", "20", "--seed", seed, "-o", &out],
+        );
+        std::fs::read(out).expect("written")
+    };
+    let first = file("a.safetensors", "3");
+    assert_eq!(first, file("b.safetensors", "3"));
+    assert_ne!(first, file("c.safetensors", "4"));
+}
+
 fn all(directory: &str) -> Vec<String> {
     let mut list: Vec<PathBuf> = std::fs::read_dir(directory)
         .expect("a directory")

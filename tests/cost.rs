@@ -10,19 +10,12 @@ use dnet::pass::cost::{CostModel, Method};
 
 fn model(plan: &Plan) -> CostModel {
     let net = Net::build(Lattice::chain(24, Boundary::Periodic), plan, 1);
-    CostModel::new(&net.graph, &Cluster::single())
-}
-
-fn paper() -> Plan {
-    Plan {
-        dim: 14,
-        ..Plan::dysonnet(2, (-1, 2), &[Mix::ScanComplex, Mix::ScanComplex])
-    }
+    CostModel::new(&net.graph, &Cluster::single(), Boundary::Periodic)
 }
 
 #[test]
 fn dysonnet_updates_are_constant_and_evaluation_linear() {
-    let m = model(&paper());
+    let m = model(&Plan::paper());
     assert_eq!(m.update_class(), "O(1)");
     assert_eq!(m.full.operations.class(), "O(N)");
     assert_eq!(m.shared_class(), "O(1)");
@@ -47,22 +40,8 @@ fn convolutional_networks_have_constant_updates() {
 
 #[test]
 fn restricted_boltzmann_machines_are_linear() {
-    let mut n = Net::new(Lattice::chain(10, Boundary::Periodic), 1);
-    let site = Place::Site(Token::SPIN);
-    let spins = n.typed(Op::Spins, &[], site, &[]);
-    let w = n.param(Place::Pair(Token::SPIN), 100, &[], |r| r.sym());
-    let theta = n.op(
-        Op::Mix {
-            complex: false,
-            transposed: false,
-        },
-        &[spins, w],
-    );
-    let hidden = n.op(Op::Gather, &[theta]);
-    let hidden = n.map(MapFn::LogCosh, hidden);
-    let out = n.einsum("i->", &[hidden]);
-    n.graph.outputs.push(out);
-    let m = CostModel::new(&n.graph, &Cluster::single());
+    let n = Net::boltzmann(10);
+    let m = CostModel::new(&n.graph, &Cluster::single(), Boundary::Periodic);
     assert_eq!(m.full.operations.class(), "O(N^2)");
     assert_eq!(m.update_class(), "O(N)");
 }
@@ -86,7 +65,7 @@ fn attention_is_quadratic_and_evaluated_in_full() {
     let out = n.op(Op::Sum, &[back]);
     let out = n.einsum("d->", &[out]);
     n.graph.outputs.push(out);
-    let m = CostModel::new(&n.graph, &Cluster::single());
+    let m = CostModel::new(&n.graph, &Cluster::single(), Boundary::Periodic);
     assert!(m.links.is_none() && m.obstacle.is_some());
     assert_eq!(m.update_class(), "O(N^2)");
     assert_eq!(m.choose(1000).method, Method::Full);
@@ -105,9 +84,9 @@ fn deeper_toeplitz_chains_fall_back_to_dense_links() {
 
 #[test]
 fn larger_clusters_cost_more() {
-    let net = Net::build(Lattice::chain(24, Boundary::Periodic), &paper(), 1);
+    let net = Net::build(Lattice::chain(24, Boundary::Periodic), &Plan::paper(), 1);
     let cost = |cluster: &Cluster| {
-        CostModel::new(&net.graph, cluster)
+        CostModel::new(&net.graph, cluster, Boundary::Periodic)
             .links
             .unwrap()
             .update
@@ -124,7 +103,7 @@ fn larger_clusters_cost_more() {
 
 #[test]
 fn the_printed_form_names_every_task() {
-    let text = model(&paper()).to_string();
+    let text = model(&Plan::paper()).to_string();
     for part in [
         "full evaluation",
         "links: build",

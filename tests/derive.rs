@@ -3,18 +3,13 @@
 mod abacus_nets;
 
 use abacus_nets::{Mix, Net, Plan};
-use dnet::check::core::{Place, Token};
-use dnet::ir::{Boundary, Lattice, MapFn, Op};
+use dnet::ir::{Boundary, Lattice};
 use dnet::pass::cluster::Cluster;
 use dnet::pass::derive::{Format, Recurrence, derive};
 use dnet::pass::normal_form::NormalForm;
 
 fn paper() -> Net {
-    let plan = Plan {
-        dim: 14,
-        ..Plan::dysonnet(2, (-1, 2), &[Mix::ScanComplex, Mix::ScanComplex])
-    };
-    Net::build(Lattice::chain(40, Boundary::Periodic), &plan, 1)
+    Net::build(Lattice::chain(40, Boundary::Periodic), &Plan::paper(), 1)
 }
 
 fn written(net: &Net, cluster: &str, format: Format) -> String {
@@ -63,13 +58,12 @@ fn text_of_a_pair() {
 #[test]
 fn latex() {
     let tex = written(&paper(), "1", Format::Latex);
-    for (open, close) in [
-        ("\\begin{align}", "\\end{align}"),
-        ("\\begin{document}", "\\end{document}"),
-        ("\\begin{tabular}", "\\end{tabular}"),
-    ] {
-        assert_eq!(tex.matches(open).count(), 1);
-        assert_eq!(tex.matches(close).count(), 1);
+    // Coefficients and links have a table each.
+    for (environment, count) in [("align", 1), ("document", 1), ("tabular", 2)] {
+        for end in ["begin", "end"] {
+            let mark = format!("\\{end}{{{environment}}}");
+            assert_eq!(tex.matches(&mark).count(), count, "{mark}");
+        }
     }
     let unescaped = tex.replace("\\{", "").replace("\\}", "");
     assert_eq!(
@@ -86,7 +80,9 @@ fn json_is_json_and_complete() {
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["cluster"], "0,1,4");
     assert_eq!(value["mixers"].as_array().unwrap().len(), 2);
-    assert_eq!(value["mixers"][1]["terms"][1]["form"], "gate");
+    let vertex = &value["mixers"][1]["terms"][1];
+    assert_eq!(vertex["gates"].as_array().unwrap().len(), 1);
+    assert_eq!(vertex["matrices"].as_array().unwrap().len(), 0);
     assert_eq!(value["links"].as_array().unwrap().len(), 3);
     assert_eq!(value["pools"][0]["kind"], "sum");
 }
@@ -110,21 +106,7 @@ fn dot_draws_every_vertex() {
 
 #[test]
 fn features_that_keep_their_sites_change_everywhere() {
-    let mut n = Net::new(Lattice::chain(6, Boundary::Periodic), 1);
-    let site = Place::Site(Token::SPIN);
-    let spins = n.typed(Op::Spins, &[], site, &[]);
-    let w = n.param(Place::Pair(Token::SPIN), 36, &[], |r| r.sym());
-    let theta = n.op(
-        Op::Mix {
-            complex: false,
-            transposed: false,
-        },
-        &[spins, w],
-    );
-    let hidden = n.op(Op::Gather, &[theta]);
-    let hidden = n.map(MapFn::LogCosh, hidden);
-    let out = n.einsum("i->", &[hidden]);
-    n.graph.outputs.push(out);
+    let n = Net::boltzmann(6);
     insta::assert_snapshot!(written(&n, "1", Format::Text));
 }
 
@@ -140,5 +122,8 @@ fn square_lattices_have_boxes() {
         1,
     );
     let text = written(&net, "1", Format::Text);
-    assert!(text.contains("i in [-1, 1] x [-1, 1]   9 tokens"), "{text}");
+    assert!(
+        text.contains("i in [-1, 1] x [-1, 1]     9 tokens"),
+        "{text}"
+    );
 }

@@ -1,26 +1,23 @@
 //! What the examples are: sizes, mixers, windows, and the formulas of those
 //! that have one.
 
+mod networks;
+
 use dnet::check::Program;
 use dnet::check::core::{Dim, Kind, NetworkInfo, Place, Token};
 use dnet::interp::{Context, Tensor, evaluate};
-use dnet::ir::{Boundary, Lattice, lower};
+use dnet::ir::text::text;
+use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::pipeline;
+use dnet::run::WaveFunction;
+use dnet::run::network::{Backend, Precision, build};
+use dnet::verify::cases;
 use num_complex::Complex64;
-use std::path::Path;
-
-fn example(file: &str) -> Program {
-    Program::load(
-        &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("examples")
-            .join(file),
-    )
-}
+use rayon::prelude::*;
+use std::sync::Mutex;
 
 fn network(file: &str) -> NetworkInfo {
-    example(file)
-        .only_network()
-        .check()
-        .unwrap_or_else(|e| panic!("{e}"))
+    networks::networks(&Program::load(&networks::path(file))).remove(0)
 }
 
 /// Number of real parameters that do not depend on the lattice, and whether
@@ -55,21 +52,15 @@ fn size(info: &NetworkInfo) -> (usize, bool) {
 
 #[test]
 fn every_example_is_clean() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut count = 0;
-    for entry in std::fs::read_dir(dir).expect("the examples") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_none_or(|e| e != "dnet") {
-            continue;
-        }
+    for (file, program) in networks::examples() {
         count += 1;
-        let program = Program::load(&path);
         let found: Vec<String> = program
             .check()
             .iter()
             .map(|d| format!("{} {}", d.code.as_str(), d.message))
             .collect();
-        assert!(found.is_empty(), "{}: {found:#?}", path.display());
+        assert!(found.is_empty(), "{file}: {found:#?}");
     }
     assert!(count >= 20, "only {count} examples found");
 }
@@ -224,4 +215,88 @@ fn boltzmann_machines() {
         "{} {psi}",
         log_psi.exp()
     );
+}
+
+/// The graph of some networks as text, as lowered and as everything works on it.
+#[test]
+fn graphs_of_some_examples() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("out/ir");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    for file in ["jastrow.dnet", "dysonnet.dnet", "rbm_complex.dnet"] {
+        let info = network(file);
+        let stages = [
+            ("lowered", lower(&info).graph),
+            ("simplified", pipeline::amplitude(&pipeline::graph(&info))),
+        ];
+        for (stage, graph) in stages {
+            let name = format!("{}_{stage}", info.name);
+            settings.bind(|| insta::assert_snapshot!(name, text(&graph)));
+        }
+    }
+}
+
+/// What runs is compiled from the simplified graph: its amplitudes, ratios and
+/// gradients are those of the graph as lowered.
+#[test]
+fn compiled_code_of_simplified_graphs_agrees() {
+    let all = networks::examples();
+    let small: Vec<(&Program, NetworkInfo)> = all
+        .iter()
+        .flat_map(|(_, p)| networks::small_networks(p).into_iter().map(move |n| (p, n)))
+        .collect();
+    small.par_iter().for_each(|(program, info)| {
+        let lowered = pipeline::graph(info);
+        for boundary in [Boundary::Periodic, Boundary::Open] {
+            let fits = networks::lattices(program, info);
+            let Some(&lattice) = fits.iter().find(|l| l.boundary == boundary) else {
+                continue;
+            };
+            let mut rng = cases::random(lattice, 5, 0);
+            let spins = cases::configuration(lattice, &mut rng);
+            let drawn = cases::parameters(info, &lowered, lattice, 5, &spins);
+            let params = drawn.expect("fits").params;
+            let build = |graph: &Graph, backend| {
+                build(graph, lattice, &params, Precision::F64, backend)
+                    .unwrap_or_else(|e| panic!("{} on {lattice:?}: {e}", info.name))
+            };
+            let wanted = build(&lower(info).graph, Backend::Reference);
+            let found = build(&pipeline::amplitude(&lowered), Backend::Cpu);
+            let answers = |psi: &dyn WaveFunction| {
+                let mut log_psi = [Complex64::ZERO];
+                psi.log_psi(&spins, &mut log_psi);
+                let mut ratios = vec![Complex64::ZERO; spins.len()];
+                psi.background(&spins).single_flips(&mut ratios);
+                let gradients = Mutex::new(vec![]);
+                psi.gradients(&spins, &|_, re, im| {
+                    let all = re.iter().chain(im).copied();
+                    gradients.lock().expect("unpoisoned").extend(all);
+                });
+                let amplitudes = log_psi.into_iter().chain(ratios);
+                (
+                    // Phases through their sine and cosine: they are defined modulo 2 pi.
+                    amplitudes
+                        .flat_map(|z| [z.re, z.im.cos(), z.im.sin()])
+                        .collect::<Vec<f64>>(),
+                    gradients.into_inner().expect("unpoisoned"),
+                )
+            };
+            let (wanted, found) = (answers(&*wanted), answers(&*found));
+            for (what, w, f) in [
+                ("log psi", &wanted.0, &found.0),
+                ("gradients", &wanted.1, &found.1),
+            ] {
+                assert_eq!(w.len(), f.len(), "{what} of {}", info.name);
+                let size = w.iter().fold(1.0_f64, |s, x| s.max(x.abs()));
+                for (w, f) in w.iter().zip(f) {
+                    assert!(
+                        (w - f).abs() <= 1e-10 * size,
+                        "{what} of {} on {lattice:?}: {f} instead of {w}",
+                        info.name
+                    );
+                }
+            }
+        }
+    });
 }

@@ -1,14 +1,21 @@
 //! Compiled flip programs against full evaluation.
 
-use dnet::back::cpu::network::{CpuNetwork, Updates};
+use dnet::back::cpu::compiled::Compiled;
+use dnet::back::cpu::flips::{Flips, Place};
+use dnet::back::cpu::network::{CpuNetwork, LocalUpdates, Updates};
+use dnet::back::cpu::simd::Real;
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
-use dnet::pass::flips::NoFlips;
+use dnet::pass::flips::units::HiddenUnits;
+use dnet::pass::flips::{Family, NoFlips};
 use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+#[path = "gen/program.rs"]
+mod programs;
 
 /// A small deterministic generator: uniform numbers in [0, 1).
 struct Random(u64);
@@ -187,6 +194,435 @@ fn single_flips_of_squares() {
         }
     }
     assert_eq!(programs, 2, "of the larger square, for both boundaries");
+}
+
+/// Spin offsets of clusters: pairs near and far, three spins, a plaquette.
+const SHAPES: [&[[usize; 2]]; 5] = [
+    &[[0, 0], [1, 0]],
+    &[[0, 0], [2, 0]],
+    &[[0, 0], [7, 0]],
+    &[[0, 0], [3, 0], [4, 0]],
+    &[[0, 0], [0, 1], [1, 0], [1, 1]],
+];
+
+/// Clusters of the same shape all over a lattice, some of them wrapping.
+fn placed(shape: &[[usize; 2]], lattice: Lattice, random: &mut Random) -> Vec<Vec<usize>> {
+    let [nx, ny] = lattice.extent;
+    let mut clusters = Vec::new();
+    for _ in 0..6 {
+        let at = [nx, ny].map(|n| (random.uniform() * n as f64) as usize);
+        let open = lattice.boundary == Boundary::Open;
+        let spins: Vec<[usize; 2]> = (shape.iter())
+            .map(|o| [at[0] + o[0], at[1] + o[1]])
+            .filter(|s| !open || (s[0] < nx && s[1] < ny))
+            .collect();
+        if spins.len() == shape.len() && shape.iter().all(|o| o[0] < nx && o[1] < ny) {
+            clusters.push(spins.iter().map(|s| s[0] % nx * ny + s[1] % ny).collect());
+        }
+    }
+    clusters
+}
+
+/// Compares clusters of several spins computed by their programs with full
+/// evaluation; the number of shapes that have one.
+fn compare_clusters(name: &str, graph: &Graph, lattice: Lattice, random: &mut Random) -> usize {
+    let Some(tensors) = params(graph, lattice, random) else {
+        return 0;
+    };
+    let theta: Vec<f64> = tensors
+        .iter()
+        .flat_map(|t| t.data.iter().copied())
+        .collect();
+    let spins = random.spins(lattice.sites());
+    let log_psi = |flips: &[usize]| {
+        let mut s = spins.to_vec();
+        flips.iter().for_each(|&f| s[f] = -s[f]);
+        evaluate(graph, lattice, &tensors, &s)
+            .ok()
+            .map(|e| e.log_psi())
+    };
+    let Some(old) = log_psi(&[]).filter(|z| z.is_finite()) else {
+        return 0;
+    };
+    let Ok(double) = Compiled::<f64>::new(graph.clone(), lattice, &theta, false) else {
+        return 0;
+    };
+    let single = Compiled::<f32>::new(graph.clone(), lattice, &theta, false).expect("as f64");
+    let mut programs = 0;
+    for shape in SHAPES {
+        let clusters = placed(shape, lattice, random);
+        let Some((family, _)) = clusters.first().and_then(|c| Family::of(lattice, c)) else {
+            continue;
+        };
+        let families = [Family::single(), family.clone()];
+        let Ok(exact) = Flips::new(&double, &families) else {
+            continue;
+        };
+        programs += 1;
+        let rounded = Flips::new(&single, &families).expect("as f64");
+        let places: Vec<Place> = clusters
+            .iter()
+            .map(|c| {
+                let (same, corner) = Family::of(lattice, c).expect("a small cluster");
+                assert_eq!(same, family, "translates are one family");
+                Place { family: 1, corner }
+            })
+            .collect();
+        let mut got = vec![Complex64::ZERO; places.len()];
+        exact.ratios(&exact.run(&spins), &places, &mut got);
+        let mut got32 = vec![Complex64::ZERO; places.len()];
+        rounded.ratios(&rounded.run(&spins), &places, &mut got32);
+        for ((cluster, got), got32) in clusters.iter().zip(got).zip(got32) {
+            let want = log_psi(cluster).expect("evaluates") - old;
+            assert!(
+                error(got, want) <= 1e-11 * want.norm().max(1.0),
+                "{name} f64 on {lattice:?}, {cluster:?}: {got} instead of {want}"
+            );
+            assert!(
+                error(got32, want) <= 2e-5,
+                "{name} f32 on {lattice:?}, {cluster:?}: {got32} instead of {want}"
+            );
+        }
+    }
+    programs
+}
+
+#[test]
+fn clusters_of_chains() {
+    let mut random = Random(29);
+    let mut programs = 0;
+    for file in files() {
+        for (name, graph) in graphs(&file) {
+            // a program of its own for every shape takes time to compile
+            let boundary = if random.uniform() < 0.5 {
+                Boundary::Periodic
+            } else {
+                Boundary::Open
+            };
+            let lattice = Lattice::chain(52, boundary);
+            programs += compare_clusters(&name, &graph, lattice, &mut random);
+        }
+    }
+    assert!(programs >= 4 * 9, "{programs} programs");
+}
+
+#[test]
+fn clusters_of_squares() {
+    let mut random = Random(31);
+    for file in files().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
+        for (name, graph) in graphs(file) {
+            for boundary in [Boundary::Periodic, Boundary::Open] {
+                let lattice = Lattice {
+                    extent: [24, 16],
+                    boundary,
+                };
+                let programs = compare_clusters(&name, &graph, lattice, &mut random);
+                assert_eq!(programs, SHAPES.len(), "on {lattice:?}");
+            }
+        }
+    }
+}
+
+/// Ratios of random clusters of networks with hidden units, between accepted
+/// changes, at parameters uniform in +-scale/2.
+fn compare_units<T: Real>(
+    name: &str,
+    graph: &Graph,
+    lattice: Lattice,
+    scale: f64,
+    tolerance: f64,
+    random: &mut Random,
+) {
+    let mut tensors = params(graph, lattice, random).expect("a chain");
+    for t in &mut tensors {
+        t.data.iter_mut().for_each(|x| *x *= scale);
+    }
+    let theta: Vec<f64> = tensors
+        .iter()
+        .flat_map(|t| t.data.iter().copied())
+        .collect();
+    // other parameters first: the tables must follow them
+    let zero = vec![0.25; theta.len()];
+    let mut network = CpuNetwork::<T>::new(graph.clone(), lattice, &zero).expect("compiles");
+    assert_eq!(network.local_updates(), LocalUpdates::HiddenUnits, "{name}");
+    network.set_params(&theta);
+    let n = lattice.sites();
+    let mut spins = random.spins(n);
+    let log_psi = |s: &[i8]| {
+        evaluate(graph, lattice, &tensors, s)
+            .expect("evaluates")
+            .log_psi()
+    };
+    let mut background = network.background(&spins);
+    for step in 0..36 {
+        let size = 1 + (random.uniform() * 6.0) as usize % n;
+        let mut cluster: Vec<usize> = (0..size)
+            .map(|_| (random.uniform() * n as f64) as usize)
+            .collect();
+        cluster.sort_unstable();
+        cluster.dedup();
+        if step % 4 == 0 {
+            let old = log_psi(&spins);
+            let singles = [step % n, (step + 5) % n];
+            let mut sites = cluster.clone();
+            sites.extend(singles);
+            let ends = [cluster.len(), cluster.len() + 1, cluster.len() + 2];
+            let mut got = [Complex64::ZERO; 3];
+            background.log_ratios(&sites, &ends, &mut got);
+            let all: [&[usize]; 3] = [&cluster, &singles[..1], &singles[1..]];
+            for (flips, got) in all.iter().zip(got) {
+                let mut s = spins.clone();
+                flips.iter().for_each(|&f| s[f] = -s[f]);
+                let want = log_psi(&s) - old;
+                assert!(
+                    error(got, want) <= tolerance * want.norm().max(1.0),
+                    "{name} {lattice:?} scale {scale}, step {step}, {flips:?}: {got} instead of {want}"
+                );
+            }
+        }
+        background.accept(&cluster);
+        cluster.iter().for_each(|&f| spins[f] = -spins[f]);
+    }
+}
+
+#[test]
+fn hidden_units_small_and_large() {
+    let mut random = Random(37);
+    for file in files() {
+        for (name, graph) in graphs(&file).iter().filter(|g| g.0.starts_with("rbm")) {
+            for (n, boundary) in [(7, Boundary::Open), (34, Boundary::Periodic)] {
+                let lattice = Lattice::chain(n, boundary);
+                // beyond 1 log psi of a complex network comes close to its zeros
+                let scales: &[f64] = if name == "rbm" {
+                    &[1.0, 6.0, 60.0, 800.0]
+                } else {
+                    &[0.3, 1.0]
+                };
+                for &scale in scales {
+                    compare_units::<f64>(name, graph, lattice, scale, 1e-11, &mut random);
+                    compare_units::<f32>(name, graph, lattice, scale, 2e-5, &mut random);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_hidden_units_per_site() {
+    let mut random = Random(41);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for name in ["rbm", "rbm_complex"] {
+        let program = Program::load(&dir.join(format!("{name}.dnet")));
+        let info = program.network(name).with("features", 3).check();
+        let graph = lower(&info.expect("the example is correct")).graph;
+        let lattice = Lattice::chain(11, Boundary::Periodic);
+        compare_units::<f64>(name, &graph, lattice, 1.0, 1e-11, &mut random);
+        compare_units::<f32>(name, &graph, lattice, 1.0, 2e-5, &mut random);
+    }
+}
+
+/// What full evaluation says of products of hidden units is not all there is:
+/// cosh of other things, or twice, is no such network.
+#[test]
+fn other_networks_have_no_hidden_units() {
+    for file in files() {
+        for (name, graph) in graphs(&file) {
+            let found = HiddenUnits::new(&graph).is_ok();
+            let expected = name.starts_with("rbm");
+            // a head of log cosh units has this form too, but not affine in spins
+            if expected {
+                assert!(found, "{name}");
+            }
+            let lattice = Lattice {
+                extent: if file.ends_with("dysonnet2d.dnet") {
+                    [4, 4]
+                } else {
+                    [8, 1]
+                },
+                boundary: Boundary::Periodic,
+            };
+            let mut random = Random(43);
+            let Some(tensors) = params(&graph, lattice, &mut random) else {
+                continue;
+            };
+            let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+            let Ok(network) = CpuNetwork::<f64>::new(graph, lattice, &theta) else {
+                continue;
+            };
+            let units = network.local_updates() == LocalUpdates::HiddenUnits;
+            assert_eq!(units, expected, "{name}");
+        }
+    }
+}
+
+/// Real and complex channels follow each other.
+#[test]
+fn mixed_channels() {
+    let mut random = Random(47);
+    let network = |first: &str, second: &str| {
+        format!(
+            "use std::nn::{{dense, actnorm, dwconv, silu, mean, log_cosh_head}}\n\
+             use std::mixers::{{s4, toeplitz, exponential, lru}}\n\
+             network mixed() on chain {{\n\
+               let t = patch(spins, 2) |> dense(4) as embedding\n\
+               let gate = silu(dwconv(t, 2))\n\
+               var h = t\n\
+               h += gate * {first}(actnorm(h) as norm_1{})\n\
+               h += gate * {second}(actnorm(h) as norm_2{})\n\
+               log_psi = mean(h) |> log_cosh_head(2)\n}}\n",
+            if first == "toeplitz" { "" } else { ", 3" },
+            if second == "toeplitz" { "" } else { ", 3" },
+        )
+    };
+    for [first, second] in [
+        ["s4", "toeplitz"],
+        ["toeplitz", "s4"],
+        ["exponential", "lru"],
+        ["lru", "exponential"],
+    ] {
+        let text = network(first, second);
+        let program = Program::parse("mixed.dnet", &text);
+        let info = program.only_network().check();
+        let graph = lower(&info.unwrap_or_else(|e| panic!("{e}\n{text}"))).graph;
+        for boundary in [Boundary::Periodic, Boundary::Open] {
+            let lattice = Lattice::chain(26, boundary);
+            let name = format!("{first}, then {second}");
+            let has = compare(&name, &graph, lattice, &mut random);
+            assert_eq!(has, Some(true), "{name} on {lattice:?}");
+        }
+    }
+}
+
+/// Programs nobody wrote: every change by its program is what full evaluation
+/// says, and refusals are refusals.
+#[test]
+fn random_programs() {
+    let options = programs::Options {
+        max_depth: 2,
+        max_token: 3,
+        max_kernel: 3,
+        ..programs::Options::default()
+    };
+    let mut random = Random(53);
+    let (mut derived, mut refused) = (0, BTreeSet::new());
+    for seed in 0..200 {
+        if derived == 10 {
+            break;
+        }
+        let program = programs::with_options(seed, options);
+        let source = Program::parse("generated.dnet", &program.text);
+        let info = source.only_network().check();
+        let graph = lower(&info.unwrap_or_else(|e| panic!("{e}\n{}", program.text))).graph;
+        let open = program.open_possible && seed % 2 == 0;
+        let tokens = if program.square { [7, 6] } else { [15, 1] };
+        let lattice = Lattice {
+            extent: [0, 1].map(|a| tokens[a] * program.token[a]),
+            boundary: if open {
+                Boundary::Open
+            } else {
+                Boundary::Periodic
+            },
+        };
+        let Some(tensors) = params(&graph, lattice, &mut random) else {
+            continue;
+        };
+        let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+        let Ok(network) = Compiled::<f64>::new(graph.clone(), lattice, &theta, false) else {
+            continue;
+        };
+        let pair = if program.square {
+            [0, lattice.extent[1] + 1]
+        } else {
+            [0, 2]
+        };
+        let (family, _) = Family::of(lattice, &pair).expect("a pair");
+        let flips_of = match Flips::new(&network, &[Family::single(), family]) {
+            Ok(flips) => flips,
+            Err(e) => {
+                refused.insert(e.to_string());
+                continue;
+            }
+        };
+        derived += 1;
+        let spins = random.spins(lattice.sites());
+        let log_psi = |flips: &[usize]| {
+            let mut s = spins.clone();
+            flips.iter().for_each(|&f| s[f] = -s[f]);
+            let e = evaluate(&graph, lattice, &tensors, &s).expect("evaluates");
+            e.log_psi()
+        };
+        let old = log_psi(&[]);
+        let changes = flips_of.run(&spins);
+        for _ in 0..12 {
+            let at = (random.uniform() * spins.len() as f64) as usize;
+            let mut flips = vec![at];
+            let second = at + pair[1];
+            // the second spin of a pair that does not leave the lattice
+            let column = at % lattice.extent[1] + pair[1] % lattice.extent[1];
+            if second < spins.len() && column < lattice.extent[1] && random.uniform() < 0.5 {
+                flips.push(second);
+            }
+            let place = Place {
+                family: flips.len() - 1,
+                corner: at,
+            };
+            let mut got = [Complex64::ZERO];
+            flips_of.ratios(&changes, &[place], &mut got);
+            let want = log_psi(&flips) - old;
+            assert!(
+                error(got[0], want) <= 1e-10 * old.norm().max(1.0),
+                "seed {seed} on {lattice:?}, {flips:?}: {} instead of {want}\n{}",
+                got[0],
+                program.text
+            );
+        }
+    }
+    refused.iter().for_each(|r| println!("{r}"));
+    assert_eq!(derived, 10, "refused: {refused:?}");
+}
+
+/// A recurrence whose decay is 1 has no solution on a ring: the old parameters
+/// stay in force in every program.
+#[test]
+fn rejected_parameters_leave_all_programs() {
+    let text = "use std::nn::{dense, silu, mean, log_cosh_head}\n\
+        mixer memory(x): state_space {\n\
+          param decay: real[1, dim(x)] = 0.9 * random_uniform\n\
+          param weight: real[1, dim(x)] = random_normal // of the memory\n\
+          return scan(x, decay: decay, input: weight, output: weight)\n}\n\
+        network ring() on chain {\n\
+          let t = patch(spins, 1) |> dense(2) as embedding\n\
+          let h = silu(t) * memory(t)\n\
+          log_psi = mean(h) |> log_cosh_head(2)\n}\n";
+    let program = Program::parse("ring.dnet", text);
+    let info = program.only_network().check();
+    let graph = lower(&info.unwrap_or_else(|e| panic!("{e}"))).graph;
+    let lattice = Lattice::chain(16, Boundary::Periodic);
+    let mut random = Random(59);
+    let tensors = params(&graph, lattice, &mut random).expect("a chain");
+    let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+    let mut network = CpuNetwork::<f64>::new(graph, lattice, &theta).expect("compiles");
+    network.set_updates(Updates::Abacus);
+    let spins = random.spins(16);
+    // singles and pairs, each by their program
+    let (sites, ends) = ([3, 5, 6, 9], [1, 3, 4]);
+    let ratios = |network: &CpuNetwork<f64>| {
+        let mut out = [Complex64::ZERO; 3];
+        let mut background = network.background(&spins);
+        background.log_ratios(&sites, &ends, &mut out);
+        let mut all = vec![Complex64::ZERO; 16];
+        background.single_flips(&mut all);
+        all.extend(out);
+        all.push(background.log_psi());
+        all
+    };
+    let before = ratios(&network);
+    assert!(network.try_set_params(&vec![1.0; theta.len()]).is_err());
+    assert_eq!(ratios(&network), before);
+    let moved: Vec<f64> = theta.iter().map(|x| 0.5 * x).collect();
+    network.try_set_params(&moved).expect("a decay below 1");
+    let after = ratios(&network);
+    assert!(before.iter().zip(&after).all(|(a, b)| a != b));
 }
 
 #[test]

@@ -9,7 +9,9 @@ mod dysonnet_files;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice};
 use dnet::pass::abacus::{Background, Network};
+use dnet::pass::link::LinkStrategy;
 use dnet::pass::link::environment::Environments;
+use dnet::pass::link::sweep::sweep;
 use dnet::pipeline;
 use dysonnet_files::{complexes, golden_dir, network, numbers, params};
 use num_complex::Complex64;
@@ -119,27 +121,57 @@ fn updates_with_links() {
         let net = Network::new(&g.graph, g.lattice, g.params.clone()).expect("has a normal form");
         for (k, ((spins, _), flips)) in g.states.iter().zip(&g.flips).enumerate() {
             let background = Background::new(&net, spins).expect("evaluates");
-            let mut links = background.links(None);
-            for (sites, ratio) in flips {
-                let update = background.update(&mut links, sites).expect("an update");
-                let what = format!("{} configuration {k} flipping {sites:?}", g.name);
-                close(update.log_psi - background.log_psi(), *ratio, &what);
+            // Without a preference everywhere; the other strategies, some of which are
+            // slow, where double flips are listed.
+            let all = [
+                None,
+                Some(LinkStrategy::Fft),
+                Some(LinkStrategy::Product),
+                Some(LinkStrategy::Dense),
+            ];
+            for &strategy in &all[..if k == 0 { all.len() } else { 1 }] {
+                let mut links = background.links(strategy);
+                for (sites, ratio) in flips {
+                    let update = background.update(&mut links, sites).expect("an update");
+                    let what = format!(
+                        "{} configuration {k} flipping {sites:?}, strategy {strategy:?}",
+                        g.name
+                    );
+                    close(update.log_psi - background.log_psi(), *ratio, &what);
+                }
             }
         }
     });
 }
 
-/// Of the first configuration, the one with double flips.
+/// Cut at the slice of every listed flip; of the first configuration also one site
+/// at a time along a sweep.
 #[test]
 fn updates_with_environments() {
     every_file(|g| {
         let net = Network::new(&g.graph, g.lattice, g.params.clone()).expect("has a normal form");
-        let background = Background::new(&net, &g.states[0].0).expect("evaluates");
-        let environments = Environments::new(&background).expect("all mixers are recurrences");
-        for (sites, ratio) in &g.flips[0] {
-            let log_psi = environments.log_psi(sites).expect("an update");
-            let what = format!("{} flipping {sites:?}", g.name);
-            close(log_psi - background.log_psi(), *ratio, &what);
+        for (k, ((spins, _), flips)) in g.states.iter().zip(&g.flips).enumerate() {
+            let background = Background::new(&net, spins).expect("evaluates");
+            let environments = Environments::new(&background).expect("all mixers are recurrences");
+            for (sites, ratio) in flips {
+                let log_psi = environments.log_psi(sites).expect("an update");
+                let what = format!("{} configuration {k} flipping {sites:?}", g.name);
+                close(log_psi - background.log_psi(), *ratio, &what);
+            }
+            if k > 0 {
+                continue;
+            }
+            // A sweep that accepts nothing proposes every listed single flip.
+            let mut proposed = 0;
+            let rest = sweep(&background, false, &mut |site, ratio| {
+                let (sites, expected) = &flips[site];
+                assert_eq!(*sites, [site]);
+                close(ratio, *expected, &format!("{} sweeping {site}", g.name));
+                proposed += 1;
+                false
+            });
+            assert_eq!(&rest.expect("a sweep"), spins);
+            assert_eq!(proposed, spins.len());
         }
     });
 }

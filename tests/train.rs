@@ -300,6 +300,51 @@ fn warm_starts_take_other_sizes_and_couplings_and_say_what_differs() {
 }
 
 #[test]
+fn what_changes_on_resuming_is_said() {
+    let place = Place::new();
+    place.small("out", &[]);
+    let same = place.train(&["--resume", "out", "--no-plots"]);
+    assert!(
+        same.status.success() && !stderr(&same).contains("note:"),
+        "{}",
+        stderr(&same)
+    );
+    let output = place.train(&[
+        "--resume",
+        "out",
+        "--rate",
+        "0.01",
+        "--shift",
+        "0.5",
+        "--iterations",
+        "10",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    contains_all(
+        &stderr(&output),
+        &[
+            "optimiser.rate was 0.05, now it is 0.01",
+            "optimiser.shift was the default, now it is 0.5",
+            "optimiser.iterations was 8, now it is 10",
+        ],
+    );
+}
+
+/// Where every part of an iteration's time goes, in the table and as it runs.
+#[test]
+fn times_are_broken_down() {
+    let place = Place::new();
+    let output = place.small("out", &["-v"]);
+    contains_all(&stderr(&output), &["seconds: sampling ", "solve "]);
+    let result = json(&place.path("out/result.json"));
+    let parts = result["seconds_by_part"].as_object().unwrap();
+    let sum: f64 = parts.values().map(|v| v.as_f64().unwrap()).sum();
+    assert_eq!(parts.len(), 5);
+    assert!(sum > 0.0 && sum <= result["seconds_training"].as_f64().unwrap());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("(sampling "));
+}
+
+#[test]
 fn damaged_checkpoints_are_refused() {
     let place = Place::new();
     place.small("out", &[]);
@@ -355,6 +400,10 @@ fn checkpoints_of_another_network_are_refused() {
     contains_all(
         &place.fails(&["--resume", "out", "--chains", "64"]),
         &["chains"],
+    );
+    contains_all(
+        &place.fails(&["--resume", "out", "--seed", "7"]),
+        &["seed: the checkpoint has 0, now it is 7", "--from"],
     );
     let changed = fs::read_to_string(RBM).unwrap().replace("0.05 *", "0.06 *");
     fs::write(&file, changed).unwrap();

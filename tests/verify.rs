@@ -1,8 +1,9 @@
 //! The self-check passes for every example, and finds what is broken on purpose.
 
+mod networks;
+
 use dnet::check::Program;
-use dnet::check::core::{NetworkInfo, Window};
-use dnet::check::lattice::{Sites, check as lattice_check};
+use dnet::check::core::Window;
 use dnet::interp::arbitrary::network;
 use dnet::ir::{Boundary, Lattice};
 use dnet::params::{initialise, perturb};
@@ -11,57 +12,7 @@ use dnet::pass::normal_form::{Affine, Coefficient};
 use dnet::pipeline;
 use dnet::rng::{ChainRng, Stream};
 use dnet::verify::{Case, Check, Options, Report, Subject, cases, check, updates, verify};
-use std::path::Path;
-
-/// Sizes at which every example is verified: structure as in the file, tensors small.
-const SMALL: [(&str, i64); 5] = [
-    ("dim", 4),
-    ("states", 2),
-    ("hidden", 2),
-    ("features", 1),
-    ("kernel", 3),
-];
-
-fn examples() -> Vec<(String, Program)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut all: Vec<(String, Program)> = std::fs::read_dir(dir)
-        .expect("the examples")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "dnet"))
-        .map(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            (name.into_owned(), Program::load(&path))
-        })
-        .collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
-}
-
-/// Every network of a file, made small.
-fn small_networks(program: &Program) -> Vec<NetworkInfo> {
-    let names = program.networks().into_iter().map(|n| n.name.name.clone());
-    names
-        .map(|name| {
-            let plain = program.network(&name).check();
-            let hyper = plain.unwrap_or_else(|e| panic!("{e}")).hyper;
-            let mut request = program.network(&name);
-            for (key, value) in SMALL.iter().filter(|(key, _)| hyper.contains_key(*key)) {
-                request = request.with(key, *value);
-            }
-            request.check().unwrap_or_else(|e| panic!("{e}"))
-        })
-        .collect()
-}
-
-fn lattices(program: &Program, info: &NetworkInfo) -> Vec<Lattice> {
-    cases::lattices(info, &|l| {
-        let sites = Sites {
-            extent: l.extent,
-            periodic: l.boundary == Boundary::Periodic,
-        };
-        lattice_check(program.modules(), info, sites).is_empty()
-    })
-}
+use networks::{examples, lattices, small_networks};
 
 fn verified(half: usize) {
     let mut networks = 0;
@@ -246,6 +197,50 @@ fn wrong_links_are_found() {
         );
         assert!(failed(&report, Check::FinalLink), "{report}");
     }
+}
+
+/// A network whose amplitude explodes at parameters of order one is verified
+/// closer to its initial values, and the report says so.
+#[test]
+fn smaller_perturbations_are_reported() {
+    let network = |factor: &str| {
+        let text = format!(
+            "use std::nn::{{channel_sum, mean}}
+             network n() {{
+                 param w: real[4]
+                 log_psi = channel_sum({factor} * w * w) + mean(channel_sum(sin(w * spins)))
+             }}"
+        );
+        let program = Program::parse("large.dnet", &text);
+        program
+            .only_network()
+            .check()
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
+    let options = Options {
+        seed: 3,
+        samples: 1,
+    };
+    let lattice = Lattice::chain(6, Boundary::Open);
+    let report = |factor: &str| {
+        verify(&network(factor), &[lattice], &options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let plain = report("1");
+    assert!(plain.passed() && plain.notes.iter().all(|n| !n.contains("instead of 0.4")));
+    let large = report("1000");
+    let note = large.notes.iter().find(|n| n.contains("instead of 0.4"));
+    let note = note.unwrap_or_else(|| panic!("{large}"));
+    assert!(
+        note.starts_with("on 6 open") && large.to_string().contains(note),
+        "{large}"
+    );
+    let width = note
+        .split("width ")
+        .nth(1)
+        .and_then(|t| t.split(' ').next());
+    let width: f64 = width.and_then(|w| w.parse().ok()).expect("a number");
+    assert!(width < 0.4 && (0.4 / width).log2().fract() == 0.0, "{note}");
+    assert!(large.passed(), "{large}");
 }
 
 #[test]

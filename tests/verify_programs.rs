@@ -7,12 +7,17 @@ mod program;
 use dnet::check::Program;
 use dnet::check::core::NetworkInfo;
 use dnet::check::lattice::{Sites, check};
+use dnet::ir::kinds::{Dependence, Kinds};
 use dnet::ir::valid::validate;
-use dnet::ir::{Boundary, Lattice, lower};
+use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::pass::abacus::support::changed;
+use dnet::pass::link::LinkStrategy;
+use dnet::pass::normal_form::NormalForm;
 use dnet::pass::simplify::simplify;
 use dnet::pipeline;
 use dnet::verify::{Check, Options, cases, verify};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 
 /// Programs verified.
 const PROGRAMS: u64 = 60;
@@ -43,9 +48,37 @@ fn lattices(program: &Program, info: &NetworkInfo) -> Vec<Lattice> {
     of(Boundary::Periodic).chain(of(Boundary::Open)).collect()
 }
 
-/// Comparisons of updates, environments and phase gradients, and open lattices;
-/// or what is wrong.
-fn verified(seed: u64) -> Result<[usize; 4], String> {
+/// Whether a program was verified in ways the tests have to reach, by name.
+type Facts = BTreeSet<String>;
+
+/// How the slices of single flips lie on a lattice: all of it, around the cut.
+fn slices(graph: &Graph, lattice: Lattice) -> Facts {
+    let mut facts = Facts::new();
+    let Ok(form) = NormalForm::new(graph) else {
+        return facts;
+    };
+    let mixers = form.mixers.iter().map(|m| (&m.affine, m.source_token));
+    let pools = form.pools.iter().map(|p| (&p.affine, p.token));
+    for (affine, token) in mixers.chain(pools) {
+        let tokens = lattice.sites() / token.volume();
+        for spin in [0, lattice.sites() - 1] {
+            let slice: BTreeSet<usize> = affine
+                .coefficients()
+                .flat_map(|c| changed(c, token, lattice, &[spin]))
+                .collect();
+            let around = slice.contains(&0) && slice.contains(&(tokens - 1));
+            if slice.len() == tokens {
+                facts.insert("a slice covers the lattice".into());
+            } else if around && lattice.boundary == Boundary::Periodic {
+                facts.insert("a slice wraps around".into());
+            }
+        }
+    }
+    facts
+}
+
+/// What a program is and what was verified about it; or what is wrong.
+fn verified(seed: u64) -> Result<Facts, String> {
     let (text, program, info) = checked(seed);
     let options = Options { seed, samples: 1 };
     let lattices = lattices(&program, &info);
@@ -54,16 +87,73 @@ fn verified(seed: u64) -> Result<[usize; 4], String> {
     if !report.passed() {
         return Err(format!("seed {seed}, {lattices:?}\n{text}\n{report}"));
     }
-    let count = |check| report.row(check).map_or(0, |r| r.comparisons);
-    let open = lattices.iter().filter(|l| l.boundary == Boundary::Open);
-    Ok([
-        count(Check::Update(None)),
-        count(Check::Environment),
-        count(Check::GradientIm),
-        open.count(),
-    ])
+    let mut facts = Facts::new();
+    let checks = [
+        ("updates", Check::Update(None)),
+        ("environments", Check::Environment),
+        ("sweeps", Check::Sweep),
+        ("phases", Check::GradientIm),
+        ("fft links", Check::Update(Some(LinkStrategy::Fft))),
+        ("product links", Check::Update(Some(LinkStrategy::Product))),
+        ("dense links", Check::Update(Some(LinkStrategy::Dense))),
+    ];
+    for (name, check) in checks {
+        if report.row(check).is_some_and(|r| r.comparisons > 0) {
+            facts.insert(name.into());
+        }
+    }
+    if !facts.contains("updates") {
+        return Ok(facts);
+    }
+    let graph = pipeline::amplitude(&pipeline::graph(&info));
+    let generated = program::program(seed);
+    let token = generated.token[0] * generated.token[1];
+    facts.insert(format!("tokens of {token} spins"));
+    for lattice in lattices {
+        facts.extend(slices(&graph, lattice));
+        let parity = ["even", "odd"][lattice.sites() / token % 2];
+        let kind = if generated.square {
+            "squares"
+        } else if lattice.boundary == Boundary::Periodic {
+            "rings"
+        } else {
+            "open chains"
+        };
+        facts.insert(format!("{parity} {kind}"));
+    }
+    for depth in 1..=6 {
+        if text.contains(&format!("// {depth} layers")) {
+            facts.insert(format!("depth {depth}"));
+        }
+        // The width is the last argument of every convolution.
+        if ["dwconv(", "conv("].iter().any(|f| {
+            let calls = text.split(f).skip(1);
+            let mut widths = calls.filter_map(|c| c.split(')').next()?.rsplit(", ").next());
+            widths.any(|w| w == depth.to_string())
+        }) {
+            facts.insert(format!("kernels of {depth}"));
+        }
+    }
+    for (name, part) in [
+        ("residual paths", "h += "),
+        ("no residual path", "h = "),
+        ("skips over layers", "0.5 * h_"),
+        ("mixers of sums", "(actnorm(h) + c_"),
+        ("shared weights", "shared {"),
+        ("matrix vertices", "[dim, dim]) @ "),
+        ("stencils of linear values", "stencil_at(m_"),
+        ("complex readouts", "complex_log_cosh_head("),
+    ] {
+        if text.contains(part) {
+            facts.insert(name.into());
+        }
+    }
+    Ok(facts)
 }
 
+/// ABACUS, environments and gradients agree with full evaluation, and the sample
+/// reaches everything it is meant to reach. Clusters are single flips, pairs,
+/// disjoint groups and all spins ([`cases::clusters`]).
 #[test]
 fn random_programs_verify() {
     let all: Vec<_> = (0..PROGRAMS).into_par_iter().map(verified).collect();
@@ -72,11 +162,44 @@ fn random_programs_verify() {
         eprintln!("{w}");
     }
     assert!(wrong.is_empty(), "{} programs are wrong", wrong.len());
-    // The sample reaches what it is meant to reach.
-    for kind in 0..4 {
-        let reached = all.iter().flatten().filter(|r| r[kind] > 0).count();
-        assert!(reached >= 5, "kind {kind}: {reached} programs");
+    let numbered = (1..=6).flat_map(|n| [format!("depth {n}"), format!("kernels of {n}")]);
+    let tokens = (1..=4).map(|n| format!("tokens of {n} spins"));
+    let named = [
+        "updates",
+        "environments",
+        "sweeps",
+        "phases",
+        "fft links",
+        "product links",
+        "dense links",
+        "odd rings",
+        "even rings",
+        "odd open chains",
+        "even open chains",
+        "odd squares",
+        "even squares",
+        "a slice covers the lattice",
+        "a slice wraps around",
+        "residual paths",
+        "no residual path",
+        "skips over layers",
+        "mixers of sums",
+        "shared weights",
+        "matrix vertices",
+        "stencils of linear values",
+        "complex readouts",
+    ];
+    for fact in numbered.chain(tokens).chain(named.map(String::from)) {
+        let reached = all.iter().flatten().filter(|f| f.contains(&fact)).count();
+        assert!(reached >= 3, "{fact}: {reached} programs");
     }
+}
+
+/// Nodes that depend on the configuration.
+fn dynamic(graph: &Graph) -> usize {
+    let kinds = Kinds::new(graph);
+    let moving = |id| kinds.get(id) != Dependence::Const;
+    graph.ids().filter(|&id| moving(id)).count()
 }
 
 #[test]
@@ -90,7 +213,9 @@ fn every_pass_keeps_programs_valid() {
         assert_eq!(lowered.parts.len(), info.values.len());
         let graph = pipeline::amplitude(&lowered);
         validate(&graph).unwrap_or_else(|e| panic!("{}", fault(&e)));
-        assert!(graph.len() <= lowered.graph.len());
+        // Composed coefficients are new constants; what is left to do per configuration
+        // never grows.
+        assert!(dynamic(&graph) <= dynamic(&lowered.graph));
         assert_eq!(graph.params, lowered.graph.params);
         let gradients = pipeline::gradients(&graph).unwrap_or_else(|e| panic!("{}", fault(&e)));
         validate(&gradients.graph).unwrap_or_else(|e| panic!("{}", fault(&e)));

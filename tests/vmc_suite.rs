@@ -2,6 +2,8 @@
 
 #[path = "vmc_suite/driver.rs"]
 mod driver;
+#[path = "vmc_suite/exact.rs"]
+mod exact;
 #[path = "vmc_suite/optim.rs"]
 mod optim;
 #[path = "vmc_suite/sampler.rs"]

@@ -4,10 +4,12 @@ use super::common::{
     BoundaryArg, CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, parse_sites,
     print,
 };
-use crate::ir::{Lattice, lower};
+use crate::ir::Lattice;
+use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::{Backend, Precision, build};
-use crate::run::{Background, WaveFunction};
+use crate::run::{Background, Strategy, Task, WaveFunction};
+use crate::vmc::sampler::{Method, Sampler, SamplerOptions, Target};
 use clap::ValueEnum;
 use num_complex::Complex64;
 use std::time::{Duration, Instant};
@@ -34,6 +36,10 @@ pub struct Args {
     /// Back end
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
+    /// Measure only these, separated by commas: log_psi, gradient, background,
+    /// local_estimator, log_ratio, metropolis, sweep, typewriter, set_params
+    #[arg(long, value_name = "LIST")]
+    only: Option<String>,
     /// One JSON object per line
     #[arg(long)]
     json: bool,
@@ -44,14 +50,28 @@ struct Timing {
     what: &'static str,
     /// Per what: sample, element, proposal or set.
     per: &'static str,
+    /// Configurations given at once.
+    batch: usize,
     processor: Duration,
     elapsed: Duration,
     /// How many of them one call does.
     count: usize,
+    strategy: Strategy,
 }
 
-/// Medians over at least five calls and a fifth of a second.
-fn measure(what: &'static str, per: &'static str, count: usize, mut call: impl FnMut()) -> Timing {
+impl Timing {
+    fn micros(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e6 / self.count as f64
+    }
+    /// Operations per nanosecond of processor time, for what one call does.
+    fn gflops(&self) -> f64 {
+        let calls = if self.per == "sample" { self.count } else { 1 };
+        self.strategy.flops * calls as f64 / self.processor.as_nanos() as f64
+    }
+}
+
+/// Median processor and elapsed time of at least five calls and a fifth of a second.
+fn measure(mut call: impl FnMut()) -> [Duration; 2] {
     call();
     let (mut processor, mut elapsed) = (Vec::new(), Vec::new());
     let begin = Instant::now();
@@ -63,17 +83,10 @@ fn measure(what: &'static str, per: &'static str, count: usize, mut call: impl F
         elapsed.push(e.elapsed());
         processor.push(processor_time() - p);
     }
-    let median = |mut times: Vec<Duration>| {
+    [processor, elapsed].map(|mut times| {
         times.sort();
         times[times.len() / 2]
-    };
-    Timing {
-        what,
-        per,
-        processor: median(processor),
-        elapsed: median(elapsed),
-        count: count.max(1),
-    }
+    })
 }
 
 /// A reproducible configuration without structure.
@@ -88,54 +101,118 @@ fn configuration(sites: usize, seed: usize) -> Vec<i8> {
     (0..sites).map(|_| spin()).collect()
 }
 
-/// Measures everything a sampler or an estimator asks of a network.
-fn timings(psi: &mut dyn WaveFunction) -> Vec<Timing> {
+/// What is done without a strategy of its own.
+fn plain(name: &'static str) -> Strategy {
+    Strategy {
+        name,
+        bytes: 0,
+        flops: f64::NAN,
+        peak: f64::NAN,
+    }
+}
+
+/// Measures everything a sampler or an estimator asks of a network; `wanted` says
+/// which operations.
+fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Timing> {
     let sites = psi.lattice().sites();
     let batch: Vec<i8> = (0..BATCH).flat_map(|k| configuration(sites, k)).collect();
     let mut spins = batch[..sites].to_vec();
-    let mut one = [Complex64::ZERO];
-    let mut many = vec![Complex64::ZERO; BATCH];
+    let mut found = Vec::new();
+    let mut add = |what, per, batch, count: usize, strategy, call: &mut dyn FnMut()| {
+        if wanted(what) {
+            let [processor, elapsed] = measure(call);
+            found.push(Timing {
+                what,
+                per,
+                batch,
+                processor,
+                elapsed,
+                count: count.max(1),
+                strategy,
+            });
+        }
+    };
+    let full = psi.strategy(Task::LogPsi);
+    let gradient = psi.strategy(Task::Gradient);
+    let mut out = vec![Complex64::ZERO; BATCH];
+    for n in [1, BATCH] {
+        let (batch, out) = (&batch[..n * sites], &mut out[..n]);
+        add("log_psi", "sample", n, n, full.clone(), &mut || {
+            psi.log_psi(batch, out)
+        });
+    }
+    for n in [1, BATCH] {
+        let batch = &batch[..n * sites];
+        add("gradient", "sample", n, n, gradient.clone(), &mut || {
+            psi.gradients(batch, &|_, _, _| {})
+        });
+    }
+    add("background", "sample", 1, 1, full.clone(), &mut || {
+        drop(psi.background(&spins))
+    });
+    // A background keeps the ratios it has computed: a fresh one each time, so that
+    // its build is shared by the elements as in a local energy.
     let mut all = vec![Complex64::ZERO; sites];
-    let mut found = vec![
-        measure("log_psi", "sample", 1, || psi.log_psi(&spins, &mut one)),
-        measure("log_psi_batch", "sample", BATCH, || {
-            psi.log_psi(&batch, &mut many)
-        }),
-        measure("gradient", "sample", 1, || {
-            psi.gradients(&spins, &|_, _, _| {})
-        }),
-        measure("gradient_batch", "sample", BATCH, || {
-            psi.gradients(&batch, &|_, _, _| {})
-        }),
-        measure("background", "sample", 1, || drop(psi.background(&spins))),
-    ];
-    {
-        // A background keeps the ratios it has computed: a fresh one each time,
-        // so that its build is shared by the elements as in a local energy.
-        found.push(measure("local_estimator", "element", sites, || {
-            psi.background(&spins).single_flips(&mut all);
-        }));
-        let mut site = 0;
-        let mut next = || {
-            site = (site + 7) % sites;
-            site
-        };
-        found.push(measure("log_ratio", "first element", 1, || {
+    let flips = psi.strategy(Task::Flips);
+    add("local_estimator", "element", 1, sites, flips, &mut || {
+        psi.background(&spins).single_flips(&mut all);
+    });
+    let mut site = 0;
+    let mut next = || {
+        site = (site + 7) % sites;
+        site
+    };
+    add(
+        "log_ratio",
+        "first element",
+        1,
+        1,
+        full.clone(),
+        &mut || {
             std::hint::black_box(psi.background(&spins).log_ratio(&[next()]));
-        }));
+        },
+    );
+    {
         let mut background = psi.background(&spins);
-        found.push(measure("metropolis", "proposal", 2, || {
+        add("metropolis", "proposal", 1, 2, full, &mut || {
             metropolis(&mut *background, &mut next)
-        }));
+        });
     }
     let mut accept = |site: usize, _: Complex64| site.is_multiple_of(2);
-    if psi.sweep(&mut spins, false, &mut accept).is_some() {
-        found.push(measure("sweep", "proposal", sites, || {
+    if wanted("sweep") && psi.sweep(&mut spins, false, &mut accept).is_some() {
+        let how = plain("environments");
+        add("sweep", "proposal", 1, sites, how, &mut || {
             psi.sweep(&mut spins, false, &mut accept);
-        }));
+        });
+    }
+    if wanted("typewriter") {
+        let options = SamplerOptions {
+            method: Method::Typewriter {
+                width: sites.min(8),
+                screened: true,
+            },
+            chains: 1,
+            ..SamplerOptions::default()
+        };
+        if let Ok(mut sampler) = Sampler::new(options, sites) {
+            let pass = sampler.advance(Target::new(psi), 1);
+            let count = pass.proposed as usize;
+            add(
+                "typewriter",
+                "proposal",
+                1,
+                count,
+                plain("screened"),
+                &mut || {
+                    sampler.advance(Target::new(psi), 1);
+                },
+            );
+        }
     }
     let theta = psi.params().to_vec();
-    found.push(measure("set_params", "set", 1, || psi.set_params(&theta)));
+    add("set_params", "set", 1, 1, plain("f64"), &mut || {
+        psi.set_params(&theta)
+    });
     found
 }
 
@@ -169,50 +246,66 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
 /// Times of a network's operations.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let (program, info) = args.network.check(ui)?;
-    let lowered = lower(&info);
+    let lowered = pipeline::graph(&info);
+    let graph = pipeline::amplitude(&lowered);
     for wanted in lattices(args)? {
         let Some(lattice) = wanted.lattice(info.lattice)? else {
             continue;
         };
         check_lattice(&program, &info, lattice)?;
         let params = args.params.load(&program, &info, &lowered, lattice)?;
-        let mut psi = build(
-            &lowered.graph,
-            lattice,
-            &params,
-            args.precision,
-            args.backend,
-        )
-        .map_err(|e| CliError::plain(e.to_string()))?;
-        report(args, &info.name, lattice, &timings(&mut *psi))?;
+        let mut psi = build(&graph, lattice, &params, args.precision, args.backend)
+            .map_err(|e| CliError::plain(e.to_string()))?;
+        let wanted = |what: &str| match &args.only {
+            Some(list) => list.split(',').any(|w| w.trim() == what),
+            None => true,
+        };
+        report(args, &info.name, lattice, &timings(&mut *psi, &wanted))?;
     }
     Ok(())
 }
 
 fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Result<(), CliError> {
     let (precision, backend) = (word(&args.precision), word(&args.backend));
-    let us = |d: Duration, count: usize| d.as_secs_f64() * 1e6 / count as f64;
     let mut text = String::new();
     if !args.json {
         let [x, y] = lattice.extent;
         text += &format!(
             "{name} on {x} x {y} sites, {precision}, {backend}; medians in microseconds\n"
         );
-        text += &format!("{:<16} {:>12} {:>12}\n", "", "processor", "elapsed");
+        text += &format!(
+            "{:<16} {:>5} {:>11} {:>11} {:>9} {:>8}  strategy\n",
+            "", "batch", "processor", "elapsed", "Gflop/s", "of peak"
+        );
     }
     for t in timings {
-        let (processor, elapsed) = (us(t.processor, t.count), us(t.elapsed, t.count));
+        let (processor, elapsed) = (t.micros(t.processor), t.micros(t.elapsed));
+        let (gflops, peak) = (t.gflops(), t.strategy.peak);
+        let known = |x: f64| x.is_finite().then_some(x);
         if args.json {
+            // parameters are set once per step, not per sample or proposal
+            if t.what == "set_params" {
+                continue;
+            }
             let line = serde_json::json!({
-                "what": t.what, "per": t.per, "sites": lattice.sites(), "extent": lattice.extent,
-                "cpu_us": processor, "wall_us": elapsed,
+                "what": t.what, "per": t.per, "batch": t.batch,
+                "sites": lattice.sites(), "extent": lattice.extent,
+                "cpu_us": processor, "wall_us": elapsed, "strategy": t.strategy.name,
+                "bytes": t.strategy.bytes, "gflops": known(gflops), "peak_gflops": known(peak),
                 "precision": precision, "backend": backend,
             });
             text += &format!("{line}\n");
         } else {
+            let rate = known(gflops).map_or_else(String::new, |g| format!("{g:.1}"));
+            let part =
+                known(gflops / peak).map_or_else(String::new, |p| format!("{:.0} %", 100.0 * p));
+            let bytes = match t.strategy.bytes {
+                0 => String::new(),
+                b => format!(", {:.1} MB", b as f64 / 1e6),
+            };
             text += &format!(
-                "{:<16} {processor:>12.2} {elapsed:>12.2}  per {}\n",
-                t.what, t.per
+                "{:<16} {:>5} {processor:>11.2} {elapsed:>11.2} {rate:>9} {part:>8}  {}{bytes}, per {}\n",
+                t.what, t.batch, t.strategy.name, t.per
             );
         }
     }

@@ -87,7 +87,9 @@ impl From<TrainError> for CliError {
     fn from(e: TrainError) -> Self {
         match e {
             TrainError::Check(e) => CliError::Check(e),
-            TrainError::Message { what, help } => CliError::new(what, help),
+            TrainError::Diverged { what, help } | TrainError::Message { what, help } => {
+                CliError::new(what, help)
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `dnetc derive`
 
 use super::common::{CliError, NetworkArgs, Ui, print, write_atomically};
-use crate::ir::lower;
 use crate::pass::cluster::Cluster;
 use crate::pass::derive::{Format, derive};
 use crate::pass::normal_form::NormalForm;
+use crate::pipeline;
 use std::path::PathBuf;
 
 /// Arguments of `derive`.
@@ -35,7 +35,7 @@ fn parse_format(text: &str) -> Result<Format, String> {
 /// Writes the ABACUS recurrence of a network.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let (_, info) = args.network.check(ui)?;
-    let graph = lower(&info).graph;
+    let graph = pipeline::amplitude(&pipeline::graph(&info));
     let form = NormalForm::new(&graph).map_err(|e| {
         CliError::new(
             format!("`{}` has no O(1) updates: {e}", info.name),

@@ -37,6 +37,9 @@ pub struct Args {
     /// sz=M with M half the sum of all Z
     #[arg(long, default_value = "auto", allow_hyphen_values = true)]
     sector: SectorArg,
+    /// Only states of momentum 2 pi M / L: M, or MX,MY on a square lattice
+    #[arg(long, value_name = "M", value_parser = parse_momentum)]
+    momentum: Option<[usize; 2]>,
     /// Also the expectation value of another operator in every state:
     /// NAME of std::operators or FILE.dnet:NAME
     #[arg(long, value_name = "OPERATOR")]
@@ -82,6 +85,15 @@ impl std::str::FromStr for SectorArg {
             Some(m) => Ok(SectorArg::Magnetisation(m as i64)),
             None => Err("expected auto, full, even, odd or sz=M with a multiple of 1/2".to_owned()),
         }
+    }
+}
+
+fn parse_momentum(text: &str) -> Result<[usize; 2], String> {
+    let mut parts = text.split(',').map(|m| m.trim().parse::<usize>());
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(m)), None, _) => Ok([m, 0]),
+        (Some(Ok(x)), Some(Ok(y)), None) => Ok([x, y]),
+        _ => Err("expected a whole number from 0 to L - 1, or two of them".to_owned()),
     }
 }
 
@@ -141,6 +153,11 @@ fn failed(error: EdError) -> CliError {
             ),
             "use `--sector auto` for the sectors the operator has, or `full`",
         ),
+        EdError::Momentum { .. } => CliError::new(
+            error.to_string(),
+            "momenta run from 0 to L - 1 along each axis, on rings and tori, for operators with \
+             the same couplings everywhere",
+        ),
         error => CliError::plain(error.to_string()),
     }
 }
@@ -184,6 +201,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let sector = args.sector.sector(sites)?;
     let options = Options {
         levels: usize::from(args.levels),
+        momentum: args.momentum,
         ..Options::default()
     };
     let quiet = sites < LONG || ui.json();
@@ -196,7 +214,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         }
     })
     .map_err(failed)?;
+    if lowest.levels.is_empty() {
+        return Err(CliError::new(
+            "no state of this sector has this momentum",
+            "choose another --sector or --momentum",
+        ));
+    }
     let mut report = Report::new(&lowest, &operator, lattice);
+    report.momentum = args.momentum;
     for observable in &observables {
         report.observe(&lowest, observable)?;
     }
@@ -307,6 +332,8 @@ struct Report<'a> {
     infinite_temperature: f64,
     observables: Vec<(String, Vec<f64>)>,
     fidelity: Option<Fidelity>,
+    /// In units of 2 pi / L, where one was asked for.
+    momentum: Option<[usize; 2]>,
 }
 
 impl<'a> Report<'a> {
@@ -324,6 +351,7 @@ impl<'a> Report<'a> {
             infinite_temperature: operator.infinite_temperature_energy(),
             observables: Vec::new(),
             fidelity: None,
+            momentum: None,
         }
     }
 
@@ -397,6 +425,14 @@ impl<'a> Report<'a> {
             );
         }
         t += "m = sum Z / N, ms = the same with alternating signs\n\n";
+        if let Some([x, y]) = self.momentum {
+            let axes = if self.lattice.extent[1] == 1 {
+                format!("{x}")
+            } else {
+                format!("({x}, {y})")
+            };
+            let _ = writeln!(t, "momentum       2 pi {axes} / L only");
+        }
         if let Some(gap) = self.gap() {
             let _ = writeln!(t, "gap            {gap:.12}");
             if near_degenerate(self.lowest) {
@@ -462,6 +498,7 @@ impl<'a> Report<'a> {
             "residuals",
             json!(levels.iter().map(|l| l.residual).collect::<Vec<_>>()),
         );
+        put("momentum", json!(self.momentum));
         put("gap", json!(self.gap()));
         put("nearly_degenerate", json!(near_degenerate(self.lowest)));
         put("converged", json!(self.converged()));

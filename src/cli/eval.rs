@@ -4,6 +4,7 @@ use super::arrays::{read_spins, write_npz};
 use super::common::{CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print};
 use crate::interp::evaluate;
 use crate::pipeline;
+use crate::run::network::{Backend, Precision, build};
 use num_complex::Complex64;
 use std::path::PathBuf;
 
@@ -22,6 +23,12 @@ pub struct Args {
     /// Also evaluate log psi(s') - log psi(s) after flips
     #[arg(long, value_enum)]
     flips: Option<Flips>,
+    /// Evaluate with a back end instead of the reference interpreter
+    #[arg(long, value_enum, default_value_t = Backend::Reference)]
+    backend: Backend,
+    /// Working precision of the back end
+    #[arg(long, value_enum, default_value_t = Precision::F64)]
+    precision: Precision,
     /// The .npz file to write; without it, log psi is printed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -33,7 +40,14 @@ enum Flips {
     All,
 }
 
-/// log psi and log ratios with the reference interpreter.
+fn not_a_number() -> CliError {
+    CliError::new(
+        "log psi is not a number",
+        "check the parameters: some may be huge",
+    )
+}
+
+/// log psi and log ratios.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let (program, info) = args.network.check(ui)?;
     let (sites, batch) = read_spins(&args.configs)?;
@@ -60,16 +74,36 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             .map_err(|e| CliError::plain(e.to_string()))?
             .log_psi();
         if z.re.is_nan() || z.im.is_nan() {
-            return Err(CliError::new(
-                "log psi is not a number",
-                "check the parameters: some may be huge",
-            ));
+            return Err(not_a_number());
         }
         Ok(z)
     };
     let mut amplitudes = Vec::new();
     let mut ratios = Vec::new();
-    for s in batch.chunks(sites) {
+    if args.backend != Backend::Reference {
+        let psi = build(&graph, lattice, &params, args.precision, args.backend)
+            .map_err(|e| CliError::plain(e.to_string()))?;
+        amplitudes = vec![Complex64::ZERO; batch.len() / sites];
+        psi.log_psi(&batch, &mut amplitudes);
+        if args.flips == Some(Flips::All) {
+            ratios = vec![Complex64::ZERO; batch.len()];
+            for (s, out) in batch.chunks(sites).zip(ratios.chunks_mut(sites)) {
+                psi.background(s).single_flips(out);
+            }
+        }
+        if amplitudes
+            .iter()
+            .chain(&ratios)
+            .any(|z| z.re.is_nan() || z.im.is_nan())
+        {
+            return Err(not_a_number());
+        }
+    }
+    let by_interpreter = match args.backend {
+        Backend::Reference => &batch[..],
+        _ => &[],
+    };
+    for s in by_interpreter.chunks(sites) {
         let base = log_psi(s)?;
         amplitudes.push(base);
         if args.flips == Some(Flips::All) {

@@ -4,10 +4,11 @@ use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
-use crate::ir::{Lattice, lower};
+use crate::ir::{Boundary, Lattice};
 use crate::params::count::ParamCount;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
+use crate::pipeline;
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
@@ -155,7 +156,11 @@ impl<'a> View<'a> {
             info,
             lattice,
             count: ParamCount::of(info),
-            cost: CostModel::new(&lower(info).graph, &Cluster::single()),
+            cost: CostModel::new(
+                &pipeline::amplitude(&pipeline::graph(info)),
+                &Cluster::single(),
+                lattice.map_or(Boundary::Periodic, |l| l.boundary),
+            ),
             values,
         }
     }

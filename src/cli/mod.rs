@@ -7,6 +7,7 @@ mod check;
 mod collapse;
 mod common;
 mod derive;
+mod doctor;
 mod ed;
 mod emit;
 mod eval;
@@ -18,6 +19,8 @@ mod model;
 mod new;
 mod observe;
 mod operator;
+mod progress;
+mod scan;
 mod train;
 mod trained;
 mod verify;
@@ -77,6 +80,8 @@ enum Verb {
     Eval(eval::Args),
     /// Train a network to the ground state of an operator
     Train(Box<train::Args>),
+    /// Train over a grid of couplings, hyperparameters, sizes and seeds
+    Scan(scan::Args),
     /// Exact diagonalisation of up to 24 spins
     Ed(ed::Args),
     /// Observables of a trained network: correlations, moments, energies
@@ -89,6 +94,8 @@ enum Verb {
     Bench(bench::Args),
     /// Print the code a network is compiled to
     Emit(emit::Args),
+    /// Report what was found for each back end on this machine
+    Doctor,
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -120,12 +127,14 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => init::run(&args, &ui),
         Verb::Eval(args) => eval::run(&args, &ui),
         Verb::Train(args) => train::run(&args, &ui),
+        Verb::Scan(args) => scan::run(&args, &ui),
         Verb::Ed(args) => ed::run(&args, &ui),
         Verb::Observe(args) => observe::run(&args, &ui),
         Verb::Collapse(args) => collapse::run(&args, &ui),
         Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Bench(args) => bench::run(&args, &ui),
         Verb::Emit(args) => emit::run(&args, &ui),
+        Verb::Doctor => doctor::run(),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

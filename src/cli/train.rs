@@ -1,6 +1,7 @@
 //! `dnetc train`
 
 use super::common::{BoundaryArg, CliError, Ui, parse_override, parse_sites, print};
+use super::progress::{Show, Signals};
 use crate::check::core::Static;
 use crate::ir::Boundary;
 use crate::run::network::{Backend, Precision};
@@ -8,11 +9,8 @@ use crate::train::{
     Ended, Event, OptimiserMethod, Output, RunFile, SamplerMethod, Saved, ScheduleSpec, Setup,
     Sites, Start, claim_directory,
 };
-use crate::vmc::log::progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Arguments of `train`.
@@ -48,6 +46,9 @@ pub struct Args {
     /// Draw no plots
     #[arg(long)]
     no_plots: bool,
+    /// Also print the seconds every part of an iteration takes
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten, next_help_heading = "What is trained")]
     model: Model,
     #[command(flatten, next_help_heading = "How")]
@@ -127,7 +128,7 @@ struct How {
     checkpoint_every: Option<usize>,
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
         Some(at) => text.split_at(at),
         None => (text, "s"),
@@ -152,14 +153,23 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     ui.diagnostics(setup.program.sources(), &setup.warnings);
     if let Start::Resume(saved) = &start {
         saved.check(&setup)?;
+        for change in saved.changes(&setup.run)? {
+            ui.note(&format!("note: {change}"));
+        }
     }
     let directory = match &args.resume {
         Some(directory) => directory.clone(),
-        None => claim_directory(&setup.run, &stem(args, &setup), args.overwrite)?,
+        None => claim_directory(
+            &setup.run,
+            &stem(args, &setup),
+            "checkpoint.json",
+            Some(args.overwrite),
+        )?,
     };
     let output = Output::new(&directory);
-    let signals = Signals::install(&directory)?;
-    let mut show = Show::new(ui);
+    let resume = format!("dnetc train --resume {}", directory.display());
+    let signals = Signals::install(&resume)?;
+    let mut show = Show::new(ui, args.verbose);
     let result = crate::train::run(
         &setup,
         start,
@@ -174,10 +184,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         },
     );
     show.finish();
-    let resume = format!(
-        "continue with: dnetc train --resume {}",
-        directory.display()
-    );
+    let resume = format!("continue with: {resume}");
     match result? {
         Ended::Finished(results) if ui.json() => {
             print(&format!("{}\n", serde_json::json!(results)))
@@ -313,123 +320,6 @@ fn stem(args: &Args, setup: &Setup) -> String {
             setup.operator_info.name,
             setup.lattice.sites()
         ),
-    }
-}
-
-/// Ctrl-C and SIGTERM.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    /// Training is over and saved: leaving at once loses nothing.
-    saved: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn install(directory: &Path) -> Result<Signals, CliError> {
-        let (stop, saved) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let signals = Signals {
-            stop: stop.clone(),
-            saved: saved.clone(),
-        };
-        let resume = format!("dnetc train --resume {}", directory.display());
-        let handler = move || {
-            let again = stop.swap(true, Ordering::Relaxed);
-            if saved.load(Ordering::Relaxed) {
-                eprintln!(
-                    "\nstopped during the final measurement; training is saved\n  measure with: {resume}"
-                );
-                std::process::exit(130);
-            }
-            if again {
-                eprintln!(
-                    "\nleft at once; the last checkpoint is complete\n  continue with: {resume}"
-                );
-                std::process::exit(130);
-            }
-            eprintln!("\nstopping (once more to leave at once)");
-        };
-        ctrlc::set_handler(handler)
-            .map_err(|e| CliError::plain(format!("signals cannot be handled: {e}")))?;
-        Ok(signals)
-    }
-}
-
-/// A progress bar on a terminal, plain lines elsewhere.
-struct Show<'a> {
-    ui: &'a Ui,
-    bar: ProgressBar,
-    plain: bool,
-    every: usize,
-}
-
-impl<'a> Show<'a> {
-    fn new(ui: &'a Ui) -> Show<'a> {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{pos:>5}/{len} {bar:24} {eta:>4} {msg}") {
-            bar.set_style(style);
-        }
-        Show {
-            ui,
-            plain: bar.is_hidden(),
-            bar,
-            every: 1,
-        }
-    }
-
-    fn line(&self, text: &str) {
-        if self.plain {
-            self.ui.note(text);
-        } else {
-            self.bar.println(text);
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Started {
-                parameters,
-                done,
-                total,
-                directory,
-            } => {
-                self.bar.set_length(total as u64);
-                self.bar.set_position(done as u64);
-                // at most about forty lines, at round numbers
-                self.every = (total / 40).max(1);
-                self.line(&format!(
-                    "{parameters} parameters, writing to {}",
-                    directory.display()
-                ));
-                if done > 0 {
-                    self.line(&format!("continuing after {done} iterations"));
-                }
-            }
-            Event::Iteration {
-                done,
-                total,
-                energy,
-            } => {
-                let text = progress("Energy", energy);
-                if self.plain && (done % self.every == 0 || done == 1 || done == total) {
-                    self.ui.note(&format!("{done}/{total} {text}"));
-                }
-                self.bar.set_position(done as u64);
-                self.bar.set_message(text);
-            }
-            Event::Message(text) => self.line(&format!("note: {text}")),
-            Event::Evaluating { samples } => {
-                self.bar.abandon();
-                self.ui.note(&format!(
-                    "measuring with frozen parameters, {samples} samples"
-                ));
-            }
-        }
-    }
-
-    fn finish(&self) {
-        self.bar.abandon();
     }
 }
 

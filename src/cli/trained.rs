@@ -3,8 +3,9 @@
 use super::common::{CliError, LatticeArgs, Ui, check_lattice, metadata};
 use crate::check::Program;
 use crate::check::core::Static;
-use crate::ir::{Boundary, Lattice, lower};
+use crate::ir::{Boundary, Lattice};
 use crate::params::{self, FileError, Metadata};
+use crate::pipeline;
 use crate::run::WaveFunction;
 use crate::run::network::{Backend, Precision, build};
 use crate::syntax::ast::LatticeKind;
@@ -121,8 +122,8 @@ impl TrainedArgs {
             }
         };
         check_lattice(&program, &info, lattice)?;
-        let lowered = lower(&info);
-        let like = params::Params::zeros(&lowered.graph, lattice).map_err(|e| plain(&e))?;
+        let graph = pipeline::amplitude(&pipeline::graph(&info));
+        let like = params::Params::zeros(&graph, lattice).map_err(|e| plain(&e))?;
         let expected = metadata(&program, &info, lattice);
         let strict = self.network.is_some() && recorded.is_some() && !self.force;
         let loaded = params::load(
@@ -138,14 +139,8 @@ impl TrainedArgs {
             ),
             e => plain(&e),
         })?;
-        let psi = build(
-            &lowered.graph,
-            lattice,
-            &loaded,
-            self.precision,
-            self.backend,
-        )
-        .map_err(|e| plain(&e))?;
+        let psi =
+            build(&graph, lattice, &loaded, self.precision, self.backend).map_err(|e| plain(&e))?;
         Ok(Trained {
             psi,
             name: info.name.clone(),

@@ -3,7 +3,10 @@
 use super::common::{
     BoundaryArg, CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, parse_sites, print,
 };
+use crate::check::core::NetworkInfo;
 use crate::ir::{Boundary, Lattice};
+use crate::run::network::{Backend, Precision};
+use crate::verify::backend::compare;
 use crate::verify::{Options, Report, VerifyError, cases, verify};
 use serde_json::json;
 
@@ -24,6 +27,12 @@ pub struct Args {
     /// Parameters and configurations per lattice
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
+    /// Compare a back end with the reference interpreter instead
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
+    /// Working precision of the back end
+    #[arg(long, value_enum, default_value_t = Precision::F64, requires = "backend")]
+    precision: Precision,
     /// Print the table as JSON
     #[arg(long)]
     json: bool,
@@ -70,6 +79,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             "choose one: `--sites N --boundary periodic`",
         ));
     }
+    if let Some(backend) = args.backend {
+        return run_backend(args, &info, &lattices, backend);
+    }
     let options = Options {
         seed: args.seed,
         samples: args.samples as usize,
@@ -93,6 +105,49 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         ),
         "do not use its updates and gradients; please report the source file and the lines above",
     ))
+}
+
+/// Compares a back end with the reference interpreter.
+fn run_backend(
+    args: &Args,
+    info: &NetworkInfo,
+    lattices: &[Lattice],
+    backend: Backend,
+) -> Result<(), CliError> {
+    let mut failed = false;
+    for &lattice in lattices {
+        let rows = compare(info, lattice, args.seed, backend, args.precision)
+            .map_err(|e| CliError::plain(e.to_string()))?;
+        failed |= rows.iter().any(|r| !r.passed());
+        let place = show(&[lattice]);
+        let mut text = String::new();
+        for r in &rows {
+            let verdict = if r.passed() { "ok" } else { "FAILED" };
+            text += &if args.json {
+                format!(
+                    "{}\n",
+                    json!({"network": info.name, "lattice": place, "what": r.what,
+                        "error": r.error, "tolerance": r.tolerance, "passed": r.passed()})
+                )
+            } else {
+                format!(
+                    "{} on {place}: {:<28} {:.1e} (accepted {:.0e})  {verdict}\n",
+                    info.name, r.what, r.error, r.tolerance
+                )
+            };
+        }
+        print(&text)?;
+    }
+    match failed {
+        false => Ok(()),
+        true => Err(CliError::new(
+            format!(
+                "the back end disagrees with the interpreter on network `{}`",
+                info.name
+            ),
+            "do not use it for this network; please report the source file and the lines above",
+        )),
+    }
 }
 
 fn show(lattices: &[Lattice]) -> String {

@@ -26,7 +26,13 @@
 //!   (with its window), linear, pooled or global, by the rules of abacus.md
 //!   Sec. 1, independently of the checker.
 //!
-//! Passes take a valid graph to a valid graph , never in place: they
+//! * **Chains.** What acts on the shape axes of one site with constant coefficients
+//!   (sums, multiples, contractions, transpositions) is affine, and affine maps
+//!   compose: [`pass::fuse`](mod@crate::pass::fuse) makes one contraction and one sum of a
+//!   chain of them. There is no node for a fused chain. Nonlinear elementwise
+//!   chains stay one node per function here; back ends run them as one loop.
+//!
+//! Passes take a valid graph to a valid graph, never in place: they
 //! build a new one, so ids are dense and topological.
 
 pub mod graph;

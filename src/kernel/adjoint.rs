@@ -2,8 +2,10 @@
 //! respect to their kernels.
 
 use super::geometry::Space;
-use super::lower::{Lowering, Value, cells, space, vanishes};
+use super::lower::{Lowering, Value, cells};
 use super::materialise::Tree;
+use super::mixer::vanishes;
+use super::shape::space;
 use super::{Cell, LowerError, Row, Step};
 use crate::ir::{NodeId, Op, Scan, ZipFn};
 use std::collections::HashMap;

@@ -1,6 +1,5 @@
 //! Elementwise expressions: what a fused loop computes for one element.
 
-use crate::back::cpu::math::LibFn;
 use crate::ir::{MapFn, ZipFn};
 use std::fmt;
 
@@ -61,24 +60,6 @@ impl Expr {
         self.leaves.push(class);
         self.nodes.push(ExprNode::Leaf(self.leaves.len() - 1));
         self.nodes.len() - 1
-    }
-    /// Scalar routines the expression may call.
-    pub fn library_calls(&self) -> Vec<LibFn> {
-        let mut calls: Vec<LibFn> = self
-            .nodes
-            .iter()
-            .filter_map(|n| match n {
-                ExprNode::Map(MapFn::Sin, _) => Some(LibFn::Sin),
-                ExprNode::Map(MapFn::Cos, _) => Some(LibFn::Cos),
-                ExprNode::Map(MapFn::Erf, _) => Some(LibFn::Erf),
-                ExprNode::Zip(ZipFn::Pow, ..) => Some(LibFn::Pow),
-                ExprNode::Zip(ZipFn::Atan2, ..) => Some(LibFn::Atan2),
-                _ => None,
-            })
-            .collect();
-        calls.sort_unstable();
-        calls.dedup();
-        calls
     }
     /// Floating-point operations per element, a transcendental counted as its
     /// polynomial.

@@ -65,6 +65,15 @@ impl Geometry {
     pub fn lane(&self, site: usize) -> usize {
         self.origin() + (site / self.extent[1]) * self.stride() + site % self.extent[1]
     }
+    /// Runs of sites in consecutive lanes: (x of the first, its lane, length). A
+    /// chain is one run.
+    #[inline(always)]
+    pub fn lines(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+        let ([nx, ny], stride, origin) = (self.extent, self.stride(), self.origin());
+        let chain = ny == 1 && stride == 1;
+        let (count, length) = if chain { (1, nx) } else { (nx, ny) };
+        (0..count).map(move |x| (x, origin + x * stride, length))
+    }
     /// Copies site values into a segment and fills its halo.
     pub fn scatter<T: Copy + Default>(&self, values: impl Fn(usize) -> T, segment: &mut [T]) {
         for site in 0..self.sites() {

@@ -11,7 +11,9 @@
 //!   product of two site values a sum of products of rows ([`Step::Dot`]);
 //! * reshapes, slices, concatenations and windows cost nothing: they rename rows,
 //!   a window by shifting lanes, for which rows keep a halo ([`Step::Halo`]);
-//! * mixers transform rows as a whole ([`Step::Mix`]).
+//! * mixers transform rows as a whole ([`Step::Mix`]);
+//! * values that depend on a few spins around a site are read from tables
+//!   ([`Step::Lookup`], [`table`]).
 //!
 //! Values that depend on parameters only are computed once per parameter set, in
 //! f64: numbers go to a pool ([`Program::scalars`]), site values to
@@ -21,15 +23,22 @@
 pub mod adjoint;
 pub mod contract;
 pub mod expr;
+mod facts;
 pub mod geometry;
 pub mod lower;
 pub mod materialise;
+mod mixer;
+mod pattern;
 pub mod print;
+pub(crate) mod shape;
+mod sites;
+pub mod table;
 
 use crate::ir::{Lattice, NodeId, Op};
 pub use adjoint::{Correlation, CorrelationKind, OuterGroup};
 pub use expr::{Expr, Leaf};
 pub use geometry::{Geometry, Space};
+pub use table::{Table, Tables};
 
 /// Index of a buffer of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,6 +166,19 @@ pub enum Step {
         /// The buffer.
         buffer: BufferId,
     },
+    /// Values read from a table: column c of the entry `round(index)`, for pairs
+    /// (c, destination). Lanes that belong to no site may hold any number as index,
+    /// also none that is an entry: back ends clamp it.
+    Lookup {
+        /// Lanes.
+        space: Space,
+        /// Index into [`Tables::tables`].
+        table: usize,
+        /// Row with the number of each lane's pattern.
+        index: Row,
+        /// Pairs (column, destination), destinations with shift 0.
+        rows: Vec<(u32, Row)>,
+    },
     /// A mixer.
     Mix {
         /// Index into [`Program::mixers`].
@@ -253,6 +275,8 @@ pub struct Program {
     pub statics: Vec<(Space, Source)>,
     /// Mixers.
     pub mixers: Vec<Mixer>,
+    /// What lookups read.
+    pub tables: Option<Tables>,
     /// Derivatives with respect to mixer kernels.
     pub correlations: Vec<Correlation>,
     /// Elements of the graph's outputs, in order.
@@ -314,6 +338,10 @@ impl Step {
                 };
                 read(row);
                 write(row);
+            }
+            Step::Lookup { index, rows, .. } => {
+                read(*index);
+                rows.iter().for_each(|(_, r)| write(*r));
             }
             Step::Mix { channels, .. } => {
                 for c in channels {

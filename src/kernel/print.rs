@@ -84,6 +84,12 @@ impl Program {
                 )
             }
             Step::Halo { buffer } => write!(f, "halo    {}", self.name(*buffer).name),
+            Step::Lookup {
+                table, index, rows, ..
+            } => {
+                let out = self.span(rows.iter().map(|r| r.1));
+                write!(f, "lookup  {out} = table {table} at {}", self.row(*index))
+            }
             Step::Mix { mixer, channels } => {
                 let x = self.span(channels.iter().map(|c| c.x[0]));
                 let out = self.span(channels.iter().map(|c| c.out[0]));
@@ -187,6 +193,17 @@ impl fmt::Display for Program {
         }
         for (k, m) in self.mixers.iter().enumerate() {
             writeln!(f, "mixer   {k}: {:?}, channels {:?}", m.op, m.channels)?;
+        }
+        if let Some(tables) = &self.tables {
+            let [x, y] = tables.lattice.extent;
+            let count = tables.configurations.len() / tables.lattice.sites();
+            writeln!(f, "tables  from {count} configurations of {x} x {y} spins")?;
+            for (k, t) in tables.tables.iter().enumerate() {
+                let name = tables.graph.node(t.node).name.clone();
+                let name = name.unwrap_or_else(|| format!("node {}", t.node.index()));
+                let (rows, columns) = (t.entries.len(), t.elements.len());
+                writeln!(f, "table   {k} {name}: {rows} entries, {columns} columns")?;
+            }
         }
         for s in &self.steps {
             self.step(s, f)?;

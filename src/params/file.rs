@@ -8,7 +8,7 @@ use crate::ir::{Boundary, Lattice};
 use crate::syntax::ast::LatticeKind;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -110,7 +110,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Saves parameters (f64, little endian) with their metadata.
+/// Saves parameters (f64, little endian) with their metadata. Equal input gives
+/// equal bytes.
 ///
 /// # Errors
 /// Those of the file system.
@@ -120,38 +121,32 @@ pub fn save(path: &Path, params: &Params, metadata: &Metadata) -> Result<(), Fil
         path: path.display().to_string(),
         error,
     };
-    let bytes: Vec<Vec<u8>> = params
-        .tensors
-        .iter()
-        .map(|t| t.data.iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
-    let views: Vec<(&str, TensorView<'_>)> = params
-        .paths
-        .iter()
-        .zip(&params.tensors)
-        .zip(&bytes)
-        .map(|((name, t), b)| {
-            let view = TensorView::new(Dtype::F64, t.shape.clone(), b)
-                .map_err(|e| io(std::io::Error::other(e.to_string())))?;
-            Ok((name.as_str(), view))
-        })
-        .collect::<Result<_, FileError>>()?;
-    let header = HashMap::from([
-        (
-            "dnet.version".to_owned(),
-            env!("CARGO_PKG_VERSION").to_owned(),
-        ),
-        ("dnet.network".to_owned(), metadata.network.clone()),
-        ("dnet.source".to_owned(), metadata.source.clone()),
-        (
-            "dnet.hyperparameters".to_owned(),
-            metadata.hyperparameters.clone(),
-        ),
-        ("dnet.lattice".to_owned(), metadata.lattice.clone()),
-        ("dnet.hash".to_owned(), metadata.hash()),
-    ]);
-    let out = safetensors::serialize(views, Some(header))
-        .map_err(|e| io(std::io::Error::other(e.to_string())))?;
+    let mut tensors = serde_json::Map::new();
+    let mut data: Vec<u8> = vec![];
+    let metadata = serde_json::json!({
+        "dnet.version": env!("CARGO_PKG_VERSION"),
+        "dnet.network": metadata.network,
+        "dnet.source": metadata.source,
+        "dnet.hyperparameters": metadata.hyperparameters,
+        "dnet.lattice": metadata.lattice,
+        "dnet.hash": metadata.hash(),
+    });
+    tensors.insert("__metadata__".to_owned(), metadata);
+    for (name, t) in params.paths.iter().zip(&params.tensors) {
+        let start = data.len();
+        data.extend(t.data.iter().flat_map(|x| x.to_le_bytes()));
+        let entry = serde_json::json!({
+            "dtype": "F64", "shape": t.shape, "data_offsets": [start, data.len()],
+        });
+        tensors.insert(name.clone(), entry);
+    }
+    // Written here, not by the library, whose header follows the order of a hash map:
+    // equal parameters make equal files.
+    let mut header = serde_json::Value::Object(tensors).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header);
+    out.extend(data);
     write_atomically(path, &out).map_err(io)
 }
 
@@ -344,5 +339,54 @@ fn decode(view: &TensorView<'_>) -> Option<Vec<f64>> {
                 .collect(),
         ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_parameters_make_equal_files() {
+        let params = Params {
+            paths: ["z/kernel", "a/bias", "a/\"odd\" name", "empty"]
+                .map(String::from)
+                .to_vec(),
+            tensors: vec![
+                Tensor::from_fn(&[2, 3], |k| k as f64 / 7.0),
+                Tensor::from_fn(&[], |_| -1.5),
+                Tensor::from_fn(&[5], |k| -(k as f64)),
+                Tensor::zeros(&[0, 4]),
+            ],
+        };
+        let meta = Metadata {
+            network: "n".into(),
+            source: "network n() { \u{3b2} }\n".into(),
+            hyperparameters: "{\"dim\":4}".into(),
+            lattice: "12 periodic".into(),
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = [0, 1].map(|k| {
+            let path = dir.path().join(format!("{k}.safetensors"));
+            save(&path, &params, &meta).expect("written");
+            path
+        });
+        let bytes = files.each_ref().map(|f| std::fs::read(f).expect("written"));
+        assert_eq!(bytes[0], bytes[1]);
+        // Named by the format, in the order of declaration.
+        let order: Vec<usize> = ["dnet.version", "dnet.hash", "z/kernel", "a/bias"]
+            .iter()
+            .map(|name| {
+                let at = bytes[0]
+                    .windows(name.len())
+                    .position(|w| w == name.as_bytes());
+                at.unwrap_or_else(|| panic!("{name} is missing"))
+            })
+            .collect();
+        assert!(order.is_sorted(), "{order:?}");
+        // The library reads what is written here.
+        let read = load(&files[0], &params, Some(&meta), &BTreeMap::new()).expect("reads");
+        assert_eq!(read, params);
+        assert_eq!(metadata(&files[0]).expect("reads"), Some(meta));
     }
 }

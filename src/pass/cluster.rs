@@ -67,6 +67,17 @@ impl Cluster {
             .unwrap_or(0)
     }
 
+    /// Tokens along the chain from the first to the last that sees the cluster, at
+    /// most, over its placements.
+    pub fn stretch(&self, window: Window, token: Token) -> usize {
+        let along = |x: usize| {
+            let support = self.support_from(window, token, [x, 0]);
+            let (lo, hi) = (support.first()?[0], support.last()?[0]);
+            Some((hi - lo + 1) as usize)
+        };
+        (0..token.0[0]).filter_map(along).max().unwrap_or(0)
+    }
+
     fn support_from(&self, window: Window, token: Token, inside: [usize; 2]) -> BTreeSet<[i64; 2]> {
         // A lattice that no window reaches around, with the cluster in its middle.
         let reach = |a: usize| -> i64 {
@@ -199,5 +210,7 @@ mod tests {
         };
         assert_eq!(Cluster::pair(1).support_size(w, t), 2);
         assert_eq!(tokens(0, 1, &Cluster::pair(6)), [0, 3]);
+        assert_eq!(Cluster::pair(6).support_size(w, t), 2);
+        assert_eq!(Cluster::pair(6).stretch(w, t), 4);
     }
 }

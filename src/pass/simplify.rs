@@ -1,9 +1,13 @@
-//! Constant folding, common subexpressions, dead code.
+//! Constant folding, common subexpressions, dead code, merged views.
+//!
+//! A reshape of a reshape, a slice of a slice or of one part of a join, a join of
+//! joins or of neighbouring slices, a contraction of a transposed tensor: each is
+//! one operation on what was there before.
 //!
 //! Algebra on finite numbers: `0 * x` becomes 0 whatever x is. Values are
 //! otherwise unchanged up to the sign of zeros.
 
-use crate::check::core::Place;
+use crate::check::core::{Dim, Place};
 use crate::interp::{map, zip};
 use crate::ir::valid::infer;
 use crate::ir::{Graph, MapFn, NodeId, NodeType, Op, ZipFn};
@@ -87,6 +91,14 @@ fn live(graph: &Graph, keep: &[NodeId]) -> Vec<bool> {
 /// tells all of them apart.
 type Key = (String, Vec<NodeId>, NodeType);
 
+/// What [`Simplifier::merged`] found.
+enum Merged {
+    /// The value is that of a node.
+    Same(NodeId),
+    /// An operation on other operands.
+    Node(Op, Vec<NodeId>),
+}
+
 struct Simplifier {
     graph: Graph,
     known: HashMap<Key, NodeId>,
@@ -116,16 +128,141 @@ impl Simplifier {
             }
             self.drop_broadcasts(f, &mut args, ty);
         }
-        // only the last of several broadcasts or reshapes counts
-        if let Op::Broadcast | Op::Reshape = op {
-            while *self.graph.op(args[0]) == op {
-                args[0] = self.graph.args(args[0])[0];
+        match self.merged(op, args, ty) {
+            Merged::Same(id) => id,
+            Merged::Node(op, args) => self.intern(op, args, ty),
+        }
+    }
+
+    /// The operation with the views among its operands taken into it.
+    fn merged(&mut self, mut op: Op, mut args: Vec<NodeId>, ty: &NodeType) -> Merged {
+        match &mut op {
+            // Only the last of several broadcasts or reshapes counts.
+            Op::Broadcast | Op::Reshape => {
+                while *self.graph.op(args[0]) == op {
+                    args[0] = self.graph.args(args[0])[0];
+                }
+                if self.graph.ty(args[0]) == ty {
+                    return Merged::Same(args[0]);
+                }
             }
-            if self.graph.ty(args[0]) == ty {
-                return args[0];
+            Op::Slice { axis, start, len } => loop {
+                match *self.graph.op(args[0]) {
+                    Op::Slice {
+                        axis: a, start: s, ..
+                    } if a == *axis => {
+                        *start += s;
+                        args[0] = self.graph.args(args[0])[0];
+                    }
+                    Op::Concat { axis: a } if a == *axis => {
+                        let Some((part, before)) = self.part_of(args[0], a, *start, *len) else {
+                            break;
+                        };
+                        *start -= before;
+                        args[0] = part;
+                    }
+                    _ => break,
+                }
+                if self.graph.ty(args[0]) == ty {
+                    return Merged::Same(args[0]);
+                }
+            },
+            Op::Concat { axis } => {
+                args = self.joined(*axis, args);
+                if args.len() == 1 {
+                    return Merged::Same(args[0]);
+                }
+            }
+            Op::Einsum(spec) => {
+                for (word, a) in spec.inputs.iter_mut().zip(&mut args) {
+                    while let Op::Einsum(inner) = self.graph.op(*a) {
+                        let turned =
+                            inner.inputs.len() == 1 && inner.inputs[0].len() == inner.output.len();
+                        if !turned {
+                            break;
+                        }
+                        let letter = |c| inner.output.iter().position(|o| o == c);
+                        let Some(new) = inner.inputs[0]
+                            .iter()
+                            .map(|c| letter(c).map(|k| word[k]))
+                            .collect::<Option<Vec<char>>>()
+                        else {
+                            break;
+                        };
+                        *word = new;
+                        *a = self.graph.args(*a)[0];
+                    }
+                }
+                if args.len() == 1 && spec.inputs[0] == spec.output {
+                    return Merged::Same(args[0]);
+                }
+            }
+            _ => {}
+        }
+        Merged::Node(op, args)
+    }
+
+    /// The operand of a join that holds these elements, and those before it.
+    fn part_of(
+        &self,
+        join: NodeId,
+        axis: usize,
+        start: usize,
+        len: usize,
+    ) -> Option<(NodeId, usize)> {
+        let mut before = 0;
+        for &part in self.graph.args(join) {
+            let Some(&Dim::Static(own)) = self.graph.ty(part).shape.get(axis) else {
+                return None;
+            };
+            if start >= before && start + len <= before + own {
+                return Some((part, before));
+            }
+            before += own;
+        }
+        None
+    }
+
+    /// The parts of a join: joins along the axis opened, neighbouring slices of one
+    /// value merged.
+    fn joined(&mut self, axis: usize, args: Vec<NodeId>) -> Vec<NodeId> {
+        let mut parts: Vec<NodeId> = vec![];
+        for a in args {
+            match *self.graph.op(a) {
+                Op::Concat { axis: inner } if inner == axis => {
+                    parts.extend(self.graph.args(a).to_vec());
+                }
+                _ => parts.push(a),
             }
         }
-        self.intern(op, args, ty)
+        let mut merged: Vec<NodeId> = vec![];
+        for part in parts {
+            let last = merged.last().copied();
+            match last.and_then(|last| self.neighbours(axis, last, part)) {
+                Some((of, start, len)) => {
+                    let mut ty = self.graph.ty(of).clone();
+                    ty.shape[axis] = Dim::Static(len);
+                    merged.pop();
+                    merged.push(self.node(Op::Slice { axis, start, len }, vec![of], &ty));
+                }
+                None => merged.push(part),
+            }
+        }
+        merged
+    }
+
+    /// Two slices that follow each other, as one: (operand, start, length).
+    fn neighbours(&self, axis: usize, a: NodeId, b: NodeId) -> Option<(NodeId, usize, usize)> {
+        let slice = |id: NodeId| match *self.graph.op(id) {
+            Op::Slice {
+                axis: own,
+                start,
+                len,
+            } if own == axis => Some((self.graph.args(id)[0], start, len)),
+            _ => None,
+        };
+        let ((x, start, len), (y, next, more)) = (slice(a)?, slice(b)?);
+        (x == y && start + len == next).then_some((x, start, len + more))
     }
 
     fn intern(&mut self, op: Op, mut args: Vec<NodeId>, ty: &NodeType) -> NodeId {
@@ -309,6 +446,63 @@ mod tests {
             let twice = simplify(&once, &[]).graph;
             assert_eq!(crate::ir::text::text(&once), crate::ir::text::text(&twice));
         }
+    }
+
+    #[test]
+    fn views_of_views_merge() {
+        use crate::check::core::Einsum;
+        let site = Place::Site(crate::check::core::Token::SPIN);
+        let mut g = Graph::default();
+        let s = g.add(Op::Spins, &[]).expect("no operands");
+        let x = g.push(Op::Broadcast, &[s], NodeType::fixed(site, &[2, 6]));
+        let x = g.add(Op::Map(MapFn::Sin), &[x]).expect("any value");
+        let slice = |g: &mut Graph, x, start, len| {
+            let axis = 1;
+            g.add(Op::Slice { axis, start, len }, &[x]).expect("inside")
+        };
+        let turn = |g: &mut Graph, x, from: &str, to: &str| {
+            let spec = Einsum {
+                inputs: vec![from.chars().collect()],
+                output: to.chars().collect(),
+            };
+            g.add(Op::Einsum(spec), &[x]).expect("letters")
+        };
+        // x[1..6][2..4] = x[3..5]
+        let inner = slice(&mut g, x, 1, 5);
+        let inner = slice(&mut g, inner, 2, 2);
+        // the parts of x, joined
+        let (a, b) = (slice(&mut g, x, 0, 2), slice(&mut g, x, 2, 4));
+        let all = g.add(Op::Concat { axis: 1 }, &[a, b]).expect("fits");
+        // one part of a join
+        let join = g.add(Op::Concat { axis: 1 }, &[inner, x]).expect("fits");
+        let part = slice(&mut g, join, 3, 2);
+        let back = turn(&mut g, x, "ab", "ba");
+        let back = turn(&mut g, back, "xy", "yx");
+        let sum = turn(&mut g, back, "ab", "");
+        g.outputs = vec![inner, all, part, back, sum];
+        let t = simplify(&g, &[]).graph;
+        let text = crate::ir::text::text(&t);
+        assert_eq!(t.outputs[1], t.outputs[3], "{text}");
+        let op = |k: usize| t.op(t.outputs[k]).clone();
+        assert_eq!(
+            op(0),
+            Op::Slice {
+                axis: 1,
+                start: 3,
+                len: 2
+            },
+            "{text}"
+        );
+        assert_eq!(
+            op(2),
+            Op::Slice {
+                axis: 1,
+                start: 1,
+                len: 2
+            },
+            "{text}"
+        );
+        assert_eq!(t.args(t.outputs[4])[0], t.outputs[1], "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
 pub mod clock;
+pub mod full;
 pub mod network;
 pub mod reference;
 
@@ -12,6 +13,30 @@ pub type Spins = [i8];
 
 /// Receives gradients: sample, d Re log psi, d Im log psi (empty if real).
 pub type GradientRow<'a> = &'a (dyn Fn(usize, &[f64], &[f64]) + Sync);
+
+/// What a wave function can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// log psi of one configuration.
+    LogPsi,
+    /// Its gradient.
+    Gradient,
+    /// All single flips of a new background.
+    Flips,
+}
+
+/// How a task is done, and what it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strategy {
+    /// In words.
+    pub name: &'static str,
+    /// Bytes of working memory per thread; 0: not known.
+    pub bytes: usize,
+    /// Floating-point operations; NaN: not counted.
+    pub flops: f64,
+    /// Operations per nanosecond that one core could do at best; NaN: not known.
+    pub peak: f64,
+}
 
 /// A wave function with parameters, on a given lattice, on some back end.
 ///
@@ -35,6 +60,15 @@ pub trait WaveFunction: Send + Sync {
     /// `row(sample, re, im)` once per configuration (`im` empty for real
     /// networks), in any order, possibly from several threads.
     fn gradients(&self, batch: &Spins, row: GradientRow);
+    /// How a task is done.
+    fn strategy(&self, _task: Task) -> Strategy {
+        Strategy {
+            name: "reference",
+            bytes: 0,
+            flops: f64::NAN,
+            peak: f64::NAN,
+        }
+    }
     /// Everything needed to evaluate local changes of one configuration.
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a>;
     /// One exact sequential sweep: proposes every single-spin flip once, in

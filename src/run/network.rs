@@ -3,6 +3,9 @@
 use super::WaveFunction;
 use super::reference::Reference;
 use crate::back::cpu::network::CpuNetwork;
+use crate::back::cuda::driver::Gpu;
+use crate::back::cuda::emit::Options;
+use crate::back::cuda::network::CudaNetwork;
 use crate::ir::{Graph, Lattice};
 use crate::params::Params;
 
@@ -23,6 +26,10 @@ pub enum Backend {
     /// Native code through Cranelift
     #[default]
     Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+    /// A GPU if there is one, else the CPU
+    Auto,
     /// The reference interpreter, f64 only
     Reference,
 }
@@ -74,14 +81,36 @@ pub fn build(
     fit(graph, lattice, params)?;
     let theta = params.flat();
     let graph = graph.clone();
+    let options = Options::new(precision);
+    let on_gpu = || {
+        let device = Gpu::first().map_err(BuildError::of)?;
+        CudaNetwork::new(device, &graph, lattice, &theta, &options).map_err(BuildError::of)
+    };
+    let backend = match backend {
+        Backend::Cuda => {
+            return Ok(Box::new(on_gpu().map_err(|e| {
+                BuildError(format!(
+                    "{e}; `--backend cpu` needs no GPU, `dnetc doctor` says more"
+                ))
+            })?));
+        }
+        Backend::Auto => match on_gpu() {
+            Ok(network) => return Ok(Box::new(network)),
+            Err(e) => {
+                tracing::info!("running on the CPU: {e}");
+                Backend::Cpu
+            }
+        },
+        other => other,
+    };
     Ok(match (backend, precision) {
         (Backend::Reference, _) => {
             Box::new(Reference::new(graph, lattice, params.clone()).map_err(BuildError::of)?)
         }
-        (Backend::Cpu, Precision::F32) => {
+        (_, Precision::F32) => {
             Box::new(CpuNetwork::<f32>::new(graph, lattice, &theta).map_err(BuildError::of)?)
         }
-        (Backend::Cpu, Precision::F64) => {
+        (_, Precision::F64) => {
             Box::new(CpuNetwork::<f64>::new(graph, lattice, &theta).map_err(BuildError::of)?)
         }
     })

@@ -1,5 +1,6 @@
 //! The reference interpreter as a wave function: slow, and right.
 
+use super::full::Full;
 use super::{Background, Spins, WaveFunction};
 use crate::interp::{EvalError, evaluate};
 use crate::ir::{Graph, Lattice};
@@ -129,58 +130,5 @@ impl WaveFunction for Reference {
         _: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         None
-    }
-}
-
-/// A background that evaluates every change in full: right for any network,
-/// and the cheapest way on small lattices.
-pub struct Full<'a> {
-    psi: &'a dyn WaveFunction,
-    spins: Vec<i8>,
-    log_psi: Complex64,
-}
-
-impl<'a> Full<'a> {
-    /// The background of one configuration.
-    pub fn new(psi: &'a dyn WaveFunction, spins: &Spins) -> Full<'a> {
-        let mut out = [Complex64::default()];
-        psi.log_psi(spins, &mut out);
-        Full {
-            psi,
-            spins: spins.to_vec(),
-            log_psi: out[0],
-        }
-    }
-}
-
-impl Background for Full<'_> {
-    fn log_psi(&self) -> Complex64 {
-        self.log_psi
-    }
-    fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
-        let mut out = [Complex64::default()];
-        self.log_ratios(flips, &[flips.len()], &mut out);
-        out[0]
-    }
-    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
-        assert_eq!(ends.len(), out.len(), "one result per cluster");
-        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
-        let mut from = 0;
-        for &end in ends {
-            let start = batch.len();
-            batch.extend_from_slice(&self.spins);
-            sites[from..end]
-                .iter()
-                .for_each(|&i| batch[start + i] = -batch[start + i]);
-            from = end;
-        }
-        self.psi.log_psi(&batch, out);
-        out.iter_mut().for_each(|z| *z -= self.log_psi);
-    }
-    fn accept(&mut self, flips: &[usize]) {
-        flips.iter().for_each(|&i| self.spins[i] = -self.spins[i]);
-        let mut out = [Complex64::default()];
-        self.psi.log_psi(&self.spins, &mut out);
-        self.log_psi = out[0];
     }
 }

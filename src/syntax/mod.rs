@@ -11,6 +11,7 @@ mod build_expr;
 pub mod dump;
 pub mod format;
 mod format_expr;
+mod format_op;
 mod grammar;
 mod layout;
 mod message;

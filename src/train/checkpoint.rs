@@ -1,8 +1,9 @@
 //! Checkpoints: one JSON file that is complete by itself.
 
 use super::{RunFile, Setup, TrainError};
-use crate::vmc::driver::Checkpoint;
+use crate::vmc::driver::{Checkpoint, Timings};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Version of the format written; others are refused.
@@ -34,6 +35,9 @@ pub struct Saved {
     run: String,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// What they were spent on.
+    #[serde(default)]
+    pub timings: Timings,
     /// The state of the driver.
     pub state: Checkpoint,
 }
@@ -43,6 +47,36 @@ pub struct Saved {
 struct Header {
     format: String,
     version: u32,
+}
+
+/// The keys of a run file that decide numbers, with their values; where files
+/// are and what is written does not matter.
+fn keys(run: &RunFile) -> BTreeMap<String, String> {
+    fn walk(prefix: &str, value: &toml::Value, out: &mut BTreeMap<String, String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    let path = match prefix {
+                        "" => key.clone(),
+                        _ => format!("{prefix}.{key}"),
+                    };
+                    walk(&path, value, out);
+                }
+            }
+            value => {
+                out.insert(prefix.to_owned(), value.to_string());
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    if let Ok(value) = toml::Value::try_from(run) {
+        walk("", &value, &mut out);
+    }
+    out.retain(|key, _| {
+        let no_number = ["output.", "network.file", "operator.file"];
+        !no_number.iter().any(|prefix| key.starts_with(prefix))
+    });
+    out
 }
 
 /// Distinguishes operators that give different numbers.
@@ -59,7 +93,7 @@ fn fingerprint(setup: &Setup) -> String {
 
 impl Saved {
     /// The state of a run of `setup`.
-    pub fn new(setup: &Setup, state: Checkpoint, seconds: f64) -> Saved {
+    pub fn new(setup: &Setup, state: Checkpoint, seconds: f64, timings: Timings) -> Saved {
         let m = &setup.metadata;
         Saved {
             format: FORMAT.into(),
@@ -73,6 +107,7 @@ impl Saved {
             operator: fingerprint(setup),
             run: setup.run.to_toml(),
             seconds,
+            timings,
             state,
         }
     }
@@ -139,19 +174,40 @@ impl Saved {
         })
     }
 
-    /// Whether it belongs to this network, lattice and operator.
+    /// What of the run file has changed since and changes the numbers to come:
+    /// `key was old, now it is new`.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub fn changes(&self, run: &RunFile) -> Result<Vec<String>, TrainError> {
+        let (old, new) = (keys(&self.run_file()?), keys(run));
+        let all: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let shown = |v: Option<&String>| v.map_or("the default", String::as_str).to_owned();
+        Ok(all
+            .into_iter()
+            .filter(|key| old.get(*key) != new.get(*key))
+            .map(|key| {
+                let (was, is) = (shown(old.get(key)), shown(new.get(key)));
+                format!("{key} was {was}, now it is {is}")
+            })
+            .collect())
+    }
+
+    /// Whether it belongs to this network, lattice, operator and seed.
     ///
     /// # Errors
     /// Everything that differs.
     pub fn check(&self, setup: &Setup) -> Result<(), TrainError> {
         let m = &setup.metadata;
         let mut differences = Vec::new();
+        let seeds = [self.run_file()?.seed, setup.run.seed].map(|s| s.to_string());
         let operator = fingerprint(setup);
         for (what, have, want) in [
             ("network", &self.network, &m.network),
             ("hyperparameters", &self.hyperparameters, &m.hyperparameters),
             ("lattice", &self.lattice, &m.lattice),
             ("operator", &self.operator, &operator),
+            ("seed", &seeds[0], &seeds[1]),
         ] {
             if have != want {
                 differences.push(format!(

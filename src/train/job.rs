@@ -4,7 +4,7 @@ use super::result::Results;
 use super::{Output, Saved, Setup, TrainError};
 use crate::params::Params;
 use crate::run::WaveFunction;
-use crate::vmc::driver::{self, Outcome, Vmc, VmcError, evaluate};
+use crate::vmc::driver::{self, Outcome, Timings, Vmc, VmcError, evaluate, evaluate_exactly};
 use crate::vmc::sampler::{Sampler, Target};
 use crate::vmc::stats::Summary;
 use std::path::{Path, PathBuf};
@@ -44,13 +44,15 @@ pub enum Event<'a> {
         total: usize,
         /// The energy at the parameters before the step.
         energy: &'a Summary,
+        /// Where its time went.
+        timings: Timings,
     },
     /// Something the user should know.
     Message(&'a str),
     /// Training is over and saved; the final measurement begins.
     Evaluating {
-        /// Samples to be drawn.
-        samples: usize,
+        /// Samples to be drawn; none where the whole basis is summed.
+        samples: Option<usize>,
     },
 }
 
@@ -70,8 +72,12 @@ pub enum Ended {
 fn failed(error: VmcError) -> TrainError {
     let help = match &error {
         VmcError::Failed(_) => {
-            "lower `optimiser.rate`, raise `optimiser.shift`, or draw more samples; \
-             the parameters written are the last good ones"
+            return TrainError::Diverged {
+                what: error.to_string(),
+                help: "lower `optimiser.rate`, raise `optimiser.shift`, or draw more samples; \
+                       the parameters written are the last good ones"
+                    .into(),
+            };
         }
         VmcError::ForeignCheckpoint { .. } => "start a new run with --from",
         VmcError::Sampler(_) => "change the keys of [sampler] back, or start a new run with --from",
@@ -87,6 +93,8 @@ struct Recorder<'a> {
     like: Params,
     before: f64,
     started: Instant,
+    /// What the time went into, earlier parts of the run included.
+    spent: Timings,
 }
 
 impl Recorder<'_> {
@@ -97,7 +105,7 @@ impl Recorder<'_> {
     fn checkpoint(&mut self, vmc: &Vmc) -> Result<(), TrainError> {
         let state = vmc.checkpoint();
         self.like.set_flat(&state.params);
-        let saved = Saved::new(self.setup, state, self.seconds());
+        let saved = Saved::new(self.setup, state, self.seconds(), self.spent);
         self.output
             .checkpoint(&saved, &self.like, &self.setup.metadata)
     }
@@ -144,11 +152,13 @@ pub fn run(
         like: params,
         before: 0.0,
         started,
+        spent: Timings::default(),
     };
     let mut vmc = match start {
         Start::Resume(saved) => {
             saved.check(setup)?;
             recorder.before = saved.seconds;
+            recorder.spent = saved.timings;
             Vmc::resume(
                 psi.as_mut(),
                 &setup.operator,
@@ -170,20 +180,30 @@ pub fn run(
         directory: output.directory(),
     });
     let mut failure = None;
+    let mut said = String::new();
     let mut trained = vmc.run(stop, max_time, &mut |vmc, event| match event {
-        driver::Event::Iteration { energy, .. } => {
+        driver::Event::Iteration {
+            energy, timings, ..
+        } => {
             let done = vmc.iteration();
+            recorder.spent += timings;
             tell(Event::Iteration {
                 done,
                 total,
                 energy,
+                timings,
             });
             if let Err(error) = recorder.iteration(vmc) {
                 failure = Some(error);
                 stop.store(true, Ordering::Relaxed);
             }
         }
-        driver::Event::Message(text) => tell(Event::Message(text)),
+        // the same remark at every iteration is one remark
+        driver::Event::Message(text) if text == said => {}
+        driver::Event::Message(text) => {
+            text.clone_into(&mut said);
+            tell(Event::Message(text));
+        }
     });
     if let Some(error) = failure {
         return Err(error);
@@ -196,14 +216,15 @@ pub fn run(
         Outcome::TimeUp => return Ok(Ended::TimeUp(done)),
         Outcome::Finished => {}
     }
-    let seconds = recorder.seconds();
+    let seconds = (recorder.seconds(), recorder.spent);
     let (log, chains) = (vmc.log().clone(), vmc.checkpoint().sampler);
     drop(vmc);
     let results = if setup.run.evaluation.samples == 0 {
         None
     } else {
+        let exactly = setup.sums_exactly();
         tell(Event::Evaluating {
-            samples: setup.run.evaluation.samples,
+            samples: (!exactly).then_some(setup.run.evaluation.samples),
         });
         Some(measure(setup, psi.as_ref(), chains, done, seconds)?)
     };
@@ -225,8 +246,20 @@ fn measure(
     psi: &dyn WaveFunction,
     chains: crate::vmc::sampler::SamplerState,
     iterations: usize,
-    seconds: f64,
+    seconds: (f64, Timings),
 ) -> Result<Results, TrainError> {
+    if setup.sums_exactly() {
+        let magnetization = setup.options.sampler.magnetization;
+        let evaluation = evaluate_exactly(psi, &setup.operator, magnetization);
+        let parameters = psi.param_count();
+        return Ok(Results::new(
+            setup,
+            parameters,
+            iterations,
+            seconds,
+            &evaluation,
+        ));
+    }
     let options = setup.evaluation_sampler();
     let per_chain = setup.run.evaluation.samples / options.chains;
     let mut sampler =

@@ -24,6 +24,7 @@ mod output;
 mod reference;
 mod result;
 mod run_file;
+pub mod scan;
 mod schedule;
 mod setup;
 
@@ -48,6 +49,14 @@ pub enum TrainError {
     /// Problems in `.dnet` files.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// No acceptable step was found; the last good parameters are saved.
+    #[error("{what}")]
+    Diverged {
+        /// What happened, in one sentence.
+        what: String,
+        /// A way out.
+        help: String,
+    },
     /// Anything else.
     #[error("{what}")]
     Message {
@@ -64,6 +73,14 @@ impl TrainError {
         TrainError::Message {
             what: what.into(),
             help: help.into(),
+        }
+    }
+
+    /// The same error, of one of several runs.
+    pub(crate) fn at(self, label: &str) -> TrainError {
+        match self {
+            TrainError::Message { what, help } => TrainError::new(format!("{label}: {what}"), help),
+            error => error,
         }
     }
 

@@ -15,12 +15,19 @@ pub struct Output {
     directory: PathBuf,
 }
 
-/// The directory of a new run. The one the run file names must not hold a run
-/// (unless `overwrite`); without one, `stem`, `stem-2`, ... whichever is free.
+/// The directory of a new run. The one the run file names must not hold a run,
+/// which is known by the file `marker`, unless `overwrite` (None: it cannot be
+/// overwritten at all); without one, `stem`,
+/// `stem-2`, ... whichever is free.
 ///
 /// # Errors
 /// A directory that holds a run, or cannot be made.
-pub fn claim_directory(run: &RunFile, stem: &str, overwrite: bool) -> Result<PathBuf, TrainError> {
+pub fn claim_directory(
+    run: &RunFile,
+    stem: &str,
+    marker: &str,
+    overwrite: Option<bool>,
+) -> Result<PathBuf, TrainError> {
     let make = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
@@ -42,12 +49,13 @@ pub fn claim_directory(run: &RunFile, stem: &str, overwrite: bool) -> Result<Pat
         })
     };
     if let Some(directory) = &run.output.directory {
-        if directory.join("checkpoint.json").exists() && !overwrite {
+        if directory.join(marker).exists() && overwrite != Some(true) {
             return Err(TrainError::new(
                 format!("`{}` holds a run already", directory.display()),
                 format!(
-                    "continue it with `--resume {}`, choose another directory with `-o DIR`, or add --overwrite",
-                    directory.display()
+                    "continue it with `--resume {}`, or choose another directory with `-o DIR`{}",
+                    directory.display(),
+                    overwrite.map_or("", |_| ", or add --overwrite")
                 ),
             ));
         }

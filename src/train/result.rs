@@ -5,8 +5,9 @@ use super::reference::{Exact, exact_correlations, exact_energy};
 use crate::check::core::Static;
 use crate::ir::Boundary;
 use crate::run::network::{Backend, Precision};
-use crate::vmc::driver::Evaluation;
+use crate::vmc::driver::{Evaluation, Timings};
 use crate::vmc::estimator::ring_correlations;
+use crate::vmc::observe::{OrderParameter, order_parameter};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -76,8 +77,14 @@ pub struct Results {
     pub correlations: Vec<[f64; 2]>,
     /// The exact ones, where they are known.
     pub exact_correlations: Option<Vec<f64>>,
+    /// Moments of `m = (1/N) sum_j Z_j`.
+    pub magnetisation: OrderParameter,
+    /// Moments of the same with alternating signs.
+    pub staggered_magnetisation: OrderParameter,
     /// Seconds of training, over all parts of a resumed run.
     pub seconds_training: f64,
+    /// What they were spent on; the rest went into compiling, burn-in and files.
+    pub seconds_by_part: Timings,
     /// Seconds of this measurement.
     pub seconds_evaluation: f64,
 }
@@ -88,7 +95,7 @@ impl Results {
         setup: &Setup,
         parameters: usize,
         iterations: usize,
-        seconds: f64,
+        (seconds, parts): (f64, Timings),
         e: &Evaluation,
     ) -> Results {
         let operator = &setup.operator;
@@ -104,6 +111,8 @@ impl Results {
         } else {
             Vec::new()
         };
+        let ly = setup.lattice.extent[1];
+        let staggered = |j: usize| 1 - 2 * ((j / ly + j % ly) % 2) as i32;
         Results {
             version: env!("CARGO_PKG_VERSION"),
             convention: CONVENTION,
@@ -134,7 +143,10 @@ impl Results {
             exact,
             correlations,
             exact_correlations: exact_correlations(operator),
+            magnetisation: order_parameter(&e.samples, |_| 1),
+            staggered_magnetisation: order_parameter(&e.samples, staggered),
             seconds_training: seconds,
+            seconds_by_part: parts,
             seconds_evaluation: e.time.as_secs_f64(),
         }
     }
@@ -225,21 +237,28 @@ impl Results {
                 "-".into()
             }
         };
-        line(
-            "sampling",
-            format!(
-                "{} samples, R-hat {}, tau {}, acceptance {}",
-                self.samples,
-                shown(self.r_hat, 3),
-                shown(self.tau, 2),
-                shown(self.acceptance, 2)
-            ),
-        );
+        if self.energy_error == 0.0 {
+            let what = format!("all {} configurations, no sampling error", self.samples);
+            line("summed over", what);
+        } else {
+            line(
+                "sampling",
+                format!(
+                    "{} samples, R-hat {}, tau {}, acceptance {}",
+                    self.samples,
+                    shown(self.r_hat, 3),
+                    shown(self.tau, 2),
+                    shown(self.acceptance, 2)
+                ),
+            );
+        }
         line(
             "time",
             format!(
-                "training {:.1} s, measurement {:.1} s",
-                self.seconds_training, self.seconds_evaluation
+                "training {:.1} s ({}), measurement {:.1} s",
+                self.seconds_training,
+                self.seconds_by_part.text(),
+                self.seconds_evaluation
             ),
         );
         line("convention", self.convention.into());

@@ -25,6 +25,7 @@
 //! assert!(wrong.contains("chians") && wrong.contains("chains"));
 //! ```
 
+use super::scan::ScanTable;
 use super::schedule::ScheduleSpec;
 use crate::check::core::Static;
 use crate::ir::Boundary;
@@ -59,6 +60,9 @@ pub struct RunFile {
     pub evaluation: EvaluationTable,
     /// What is written where.
     pub output: OutputTable,
+    /// The grid of a scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<ScanTable>,
 }
 
 /// `[network]`
@@ -164,6 +168,9 @@ pub struct SamplerTable {
     /// By default 1 where the operator has this symmetry, else 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inversion: Option<u64>,
+    /// A uniformly drawn configuration is proposed after every this many sweeps;
+    /// 0: never. By default 1; the typewriter makes no such proposals.
+    pub uniform: u64,
     /// Fixed sum of all spins, +1 and -1 each.
     #[serde(skip_serializing_if = "Option::is_none", alias = "magnetisation")]
     pub magnetization: Option<i64>,
@@ -182,6 +189,7 @@ impl Default for SamplerTable {
             discard: 0,
             acceptance: None,
             inversion: None,
+            uniform: 1,
             magnetization: None,
             width: 8,
         }
@@ -253,6 +261,10 @@ pub struct EvaluationTable {
     pub samples: usize,
     /// Sweeps before the first of them.
     pub burn_in: usize,
+    /// Whether the whole basis is summed instead. By default where it has at most
+    /// 2^18 configurations (of the magnetisation, if one is fixed).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
 }
 
 impl Default for EvaluationTable {
@@ -260,6 +272,7 @@ impl Default for EvaluationTable {
         EvaluationTable {
             samples: 8192,
             burn_in: 20,
+            exact: None,
         }
     }
 }

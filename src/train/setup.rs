@@ -6,8 +6,9 @@ use crate::check::core::NetworkInfo;
 use crate::check::operator::OperatorInfo;
 use crate::check::{CheckError, Program, lattice};
 use crate::diag::{Diagnostic, Severity};
-use crate::ir::{Boundary, Lattice, Lowered, lower};
+use crate::ir::{Boundary, Lattice, Lowered};
 use crate::params::{Metadata, Params, initialise, load};
+use crate::pipeline;
 use crate::run::WaveFunction;
 use crate::run::network::build;
 use crate::syntax::ast::LatticeKind;
@@ -16,11 +17,14 @@ use crate::vmc::operator::{Operator, compile};
 use crate::vmc::optim::{
     Adam, Form, GuardOptions, Method as OptimMethod, OptimOptions, Schedule, Shift, SrOptions,
 };
-use crate::vmc::sampler::{Acceptance, Method, Move, SamplerOptions};
+use crate::vmc::sampler::{Acceptance, MAX_FULL_SUM_SITES, Method, Move, SamplerOptions};
 use std::path::Path;
 
 /// Most spins in all samples of an iteration, one byte each.
 const MAX_SPINS: usize = 1 << 34;
+
+/// Largest basis that is summed in the final measurement without being asked.
+const MAX_EXACT: u64 = 1 << 18;
 
 /// A run, checked: every error that can be found before the first sample is
 /// drawn has been found.
@@ -55,6 +59,12 @@ impl Setup {
     /// Files that are missing or wrong, numbers that make no sense; each with
     /// the key and a way out.
     pub fn new(run: RunFile) -> Result<Setup, TrainError> {
+        if run.scan.is_some() {
+            return Err(TrainError::new(
+                "the run file has a [scan] table",
+                "run the whole grid with `dnetc scan`, or leave the table out to train one point",
+            ));
+        }
         let Some(file) = &run.network.file else {
             return Err(TrainError::new(
                 "no network is given",
@@ -74,7 +84,7 @@ impl Setup {
         })?;
         let options = options(&run, &operator)?;
         Ok(Setup {
-            lowered: lower(&info),
+            lowered: pipeline::graph(&info),
             metadata: Metadata::new(&program, &info, lattice),
             run,
             program,
@@ -131,7 +141,7 @@ impl Setup {
     pub fn wave_function(&self, params: &Params) -> Result<Box<dyn WaveFunction>, TrainError> {
         let run = &self.run;
         build(
-            &self.lowered.graph,
+            &pipeline::amplitude(&self.lowered),
             self.lattice,
             params,
             run.precision,
@@ -143,6 +153,25 @@ impl Setup {
                 "try `--backend reference`",
             )
         })
+    }
+
+    /// Whether the final measurement sums the basis.
+    pub fn sums_exactly(&self) -> bool {
+        let sites = self.lattice.sites();
+        let sum = |s: usize| {
+            let down = |m: i64| (sites as i64 - m) as u64 / 2;
+            // binomial coefficients, exact in this order
+            let choose = |k: u64| (0..k).fold(1, |c, i| c * (s as u64 - i) / (i + 1));
+            let magnetization = self.options.sampler.magnetization;
+            magnetization.map_or(1u64 << s, |m| choose(down(m)))
+        };
+        let possible = sites <= MAX_FULL_SUM_SITES;
+        possible
+            && self
+                .run
+                .evaluation
+                .exact
+                .unwrap_or_else(|| sum(sites) <= MAX_EXACT)
     }
 
     /// Options of the sampler for the final measurement: the same sampler,
@@ -311,6 +340,13 @@ fn options(run: &RunFile, operator: &Operator) -> Result<VmcOptions, TrainError>
             "give at least 1",
         );
     }
+    if run.evaluation.exact == Some(true) && sites > MAX_FULL_SUM_SITES {
+        return key(
+            "evaluation.exact",
+            format!("all configurations of {sites} spins are too many"),
+            "leave the key out, or use at most 20 spins",
+        );
+    }
     if operator.cluster_count() == 0 {
         return key(
             "operator.name",
@@ -381,6 +417,7 @@ fn sampler(run: &RunFile, operator: &Operator) -> SamplerOptions {
         acceptance,
         chains: t.chains,
         sweeps_per_sample: t.sweeps,
+        uniform_every: t.uniform,
         inversion_every: t.inversion.unwrap_or(u64::from(symmetric)),
         magnetization: t.magnetization,
         seed: run.seed,

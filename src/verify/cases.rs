@@ -12,7 +12,7 @@ const MAX_TOKENS: usize = 64;
 /// Parameters are drawn closer to their initial values until |log psi| stays below this.
 const LARGEST_LOG_PSI: f64 = 100.0;
 /// Standard deviation added to initial parameters.
-const PERTURBATION: f64 = 0.4;
+pub const PERTURBATION: f64 = 0.4;
 
 /// Rings and open lattices of several sizes: the smallest the network fits (its
 /// slices wrap around or cover everything), one token more (the other parity),
@@ -75,6 +75,37 @@ pub fn configuration(lattice: Lattice, rng: &mut ChainRng) -> Vec<i8> {
         .collect()
 }
 
+/// Parameters to verify with.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// Initial values plus normal numbers.
+    pub params: Params,
+    /// Standard deviation of what was added: [`PERTURBATION`], halved until
+    /// `log psi` was moderate and every recurrence had a periodic solution.
+    pub perturbation: f64,
+}
+
+impl Drawn {
+    /// What to say if the parameters are not of order one.
+    pub fn note(&self, lattice: Lattice) -> Option<String> {
+        let boundary = match lattice.boundary {
+            Boundary::Periodic => "periodic",
+            Boundary::Open => "open",
+        };
+        let sites = match lattice.extent {
+            [n, 1] => n.to_string(),
+            [x, y] => format!("{x}x{y}"),
+        };
+        (self.perturbation < PERTURBATION).then(|| {
+            format!(
+                "on {sites} {boundary} parameters are initial values plus normal numbers of width {} \
+                 instead of {PERTURBATION}, to keep |log psi| below {LARGEST_LOG_PSI} and recurrences solvable",
+                self.perturbation
+            )
+        })
+    }
+}
+
 /// Initial parameters plus normal numbers, of order one where `log psi` allows.
 ///
 /// # Errors
@@ -85,19 +116,27 @@ pub fn parameters(
     lattice: Lattice,
     seed: u64,
     spins: &[i8],
-) -> Result<Params, InitError> {
+) -> Result<Drawn, InitError> {
     let initial = initialise(info, lowered, lattice, seed)?;
-    let mut size = PERTURBATION;
+    let mut perturbation = PERTURBATION;
     for _ in 0..8 {
         let mut params = initial.clone();
-        perturb(&mut params, size, seed);
+        perturb(&mut params, perturbation, seed);
         match evaluate(&lowered.graph, lattice, &params.tensors, spins) {
-            Ok(e) if e.log_psi().norm() < LARGEST_LOG_PSI => return Ok(params),
-            Ok(_) | Err(EvalError::SingularScan) => size /= 2.0,
+            Ok(e) if e.log_psi().norm() < LARGEST_LOG_PSI => {
+                return Ok(Drawn {
+                    params,
+                    perturbation,
+                });
+            }
+            Ok(_) | Err(EvalError::SingularScan) => perturbation /= 2.0,
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(initial)
+    Ok(Drawn {
+        params: initial,
+        perturbation: 0.0,
+    })
 }
 
 /// Flips of single sites, pairs, disjoint and adjacent groups, everything.

@@ -5,6 +5,7 @@
 //! against full evaluation by the reference interpreter, and reverse-mode
 //! gradients against central differences. All cases follow from one seed.
 
+pub mod backend;
 pub mod cases;
 pub mod gradient;
 mod report;
@@ -80,7 +81,9 @@ pub fn verify(
             let mut rng = cases::random(lattice, options.seed, sample);
             let spins = cases::configuration(lattice, &mut rng);
             let seed = options.seed.wrapping_add((sample as u64) << 32);
-            let params = cases::parameters(info, &lowered, lattice, seed, &spins)?.tensors;
+            let drawn = cases::parameters(info, &lowered, lattice, seed, &spins)?;
+            report.notes.extend(drawn.note(lattice));
+            let params = drawn.params.tensors;
             let case = Case::new(lattice, options.seed, sample, &spins);
             let reference = evaluate(&plain, lattice, &params, &spins)?.log_psi();
             let simplified = evaluate(&graph, lattice, &params, &spins)?.log_psi();

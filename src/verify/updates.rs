@@ -101,7 +101,7 @@ fn full(net: &Network, spins: &[i8]) -> Result<Evaluation, EvalError> {
 }
 
 /// Distance of two log amplitudes: relative, phases modulo 2 pi.
-pub(super) fn distance(a: Complex64, b: Complex64) -> f64 {
+pub fn distance(a: Complex64, b: Complex64) -> f64 {
     let mut d = a - b;
     d.im -= TAU * (d.im / TAU).round();
     d.norm() / b.norm().max(1.0)

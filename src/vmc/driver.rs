@@ -10,6 +10,7 @@ use super::lossless;
 use super::optim::{self, Guard, GuardOptions, OptimOptions, OptimState, Verdict};
 use super::sampler::{
     Report, Sampler, SamplerError, SamplerOptions, SamplerState, Samples, ScreenBound, Target,
+    full_sum,
 };
 use super::stats::{Summary, v_score};
 use crate::run::WaveFunction;
@@ -100,9 +101,67 @@ pub enum Event<'a> {
         energy: &'a Summary,
         /// The sampler's counts.
         report: &'a Report,
+        /// Where its time went, rejected steps since the last one included.
+        timings: Timings,
     },
     /// Something the user should know.
     Message(&'a str),
+}
+
+/// Seconds of wall time by what they were spent on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timings {
+    /// Drawing configurations.
+    pub sampling: f64,
+    /// Local energies.
+    pub estimator: f64,
+    /// Gradients of log psi, centred.
+    pub gradient: f64,
+    /// Linear systems of the optimiser.
+    pub solve: f64,
+    /// Taking over new parameters.
+    pub update: f64,
+}
+
+impl Timings {
+    /// Name and seconds of every part, in the order of an iteration.
+    pub fn parts(&self) -> [(&'static str, f64); 5] {
+        [
+            ("sampling", self.sampling),
+            ("estimator", self.estimator),
+            ("gradient", self.gradient),
+            ("solve", self.solve),
+            ("update", self.update),
+        ]
+    }
+
+    /// All parts with three significant digits, e.g. `sampling 0.312, ...`.
+    pub fn text(&self) -> String {
+        let part = |(name, seconds): (&str, f64)| {
+            let digits = (2.0 - seconds.max(1e-4).log10().floor()).clamp(0.0, 4.0) as usize;
+            format!("{name} {seconds:.digits$}")
+        };
+        self.parts().map(part).join(", ")
+    }
+}
+
+impl std::ops::AddAssign for Timings {
+    fn add_assign(&mut self, other: Timings) {
+        self.sampling += other.sampling;
+        self.estimator += other.estimator;
+        self.gradient += other.gradient;
+        self.solve += other.solve;
+        self.update += other.update;
+    }
+}
+
+/// What `work` returns; its seconds are added to `clock`.
+fn timed<R>(clock: &mut f64, work: impl FnOnce() -> R) -> R {
+    let started = Instant::now();
+    let result = work();
+    *clock += started.elapsed().as_secs_f64();
+    result
 }
 
 /// How a run ended.
@@ -132,6 +191,8 @@ pub struct Vmc<'a> {
     anchor: Option<Anchor>,
     iteration: usize,
     log: RunLog,
+    /// Since the last completed iteration.
+    timings: Timings,
 }
 
 impl<'a> Vmc<'a> {
@@ -167,6 +228,7 @@ impl<'a> Vmc<'a> {
             anchor: None,
             iteration: 0,
             log: RunLog::default(),
+            timings: Timings::default(),
         })
     }
 
@@ -210,6 +272,7 @@ impl<'a> Vmc<'a> {
             anchor: checkpoint.anchor,
             iteration: checkpoint.iteration,
             log: checkpoint.log,
+            timings: Timings::default(),
         })
     }
 
@@ -260,12 +323,16 @@ impl<'a> Vmc<'a> {
                 return Ok(Outcome::TimeUp);
             }
             let before = self.sampler.state().clone();
-            let (samples, report) = self.draw();
+            let mut timings = self.timings;
+            let (samples, report) = timed(&mut timings.sampling, || self.draw());
             if stop.load(Ordering::Relaxed) {
                 self.sampler.restore(before);
                 return Ok(Outcome::Stopped);
             }
-            let energies = local_energies(&*self.psi, self.operator, &samples);
+            let energies = timed(&mut timings.estimator, || {
+                local_energies(&*self.psi, self.operator, &samples)
+            });
+            self.timings = timings;
             let energy = summary(&samples, &energies);
             let verdict = match self.guard.judge(&self.options.guard, &energy) {
                 Verdict::Good => self.step(&samples, &energies, &energy, observer),
@@ -281,12 +348,14 @@ impl<'a> Vmc<'a> {
                             .push_scalar("Acceptance", iteration, report.acceptance());
                     }
                     self.iteration += 1;
+                    let timings = std::mem::take(&mut self.timings);
                     observer(
                         self,
                         Event::Iteration {
                             iteration,
                             energy: &energy,
                             report: &report,
+                            timings,
                         },
                     );
                 }
@@ -325,6 +394,7 @@ impl<'a> Vmc<'a> {
         observer: &mut dyn FnMut(&Vmc, Event),
     ) -> Verdict {
         let mut state = self.optim.clone();
+        let started = Instant::now();
         let step = optim::step(
             &self.options.optim,
             &mut state,
@@ -334,7 +404,11 @@ impl<'a> Vmc<'a> {
             energies,
         );
         let step = match step {
-            Ok(step) => step,
+            Ok(step) => {
+                self.timings.gradient += step.gradient_seconds;
+                self.timings.solve += started.elapsed().as_secs_f64() - step.gradient_seconds;
+                step
+            }
             Err(error) => return self.guard.reject(&self.options.guard, &error.to_string()),
         };
         for message in &step.messages {
@@ -363,7 +437,7 @@ impl<'a> Vmc<'a> {
                 .zip(&anchor.direction)
                 .map(|(x, d)| x - rate * d)
                 .collect();
-            self.psi.set_params(&theta);
+            timed(&mut self.timings.update, || self.psi.set_params(&theta));
             self.sampler.restore(anchor.sampler.clone());
             self.optim.clone_from(&anchor.optim);
         }
@@ -427,6 +501,25 @@ impl Evaluation {
             self.energy.variance,
             energy_infinite,
         )
+    }
+}
+
+/// Sums over the whole basis (of one magnetisation, if given): no statistical
+/// error, and nothing is overlooked because no chain went there.
+pub fn evaluate_exactly(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    magnetization: Option<i64>,
+) -> Evaluation {
+    let started = Instant::now();
+    let samples = full_sum(psi, magnetization);
+    let energy = summary(&samples, &local_energies(psi, operator, &samples));
+    Evaluation {
+        energy,
+        sites: samples.sites,
+        report: Report::default(),
+        time: started.elapsed(),
+        samples,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::operator::Operator;
 use super::sampler::Samples;
 use super::stats::{Summary, summarize, summarize_exact};
+use super::table::Table;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
 use rayon::prelude::*;
@@ -60,37 +61,45 @@ impl Pending {
     }
 }
 
-/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of one configuration. Ratios
-/// are evaluated in batches of bounded size, whatever the number of terms.
-pub fn local_energy(
-    psi: &dyn WaveFunction,
+/// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of the configuration `spins`,
+/// whose background is made where s is connected to anything. Ratios are
+/// evaluated in batches of bounded size, whatever the number of terms.
+pub fn local_energy<'p>(
     operator: &dyn LocalOperator,
     spins: &Spins,
+    background: impl FnOnce() -> Box<dyn Background + 'p>,
 ) -> Complex64 {
     let mut energy = Complex64::from(operator.diagonal(spins));
-    let mut background = None;
+    let (mut make, mut made) = (Some(background), None);
+    let mut flush = |pending: &mut Pending| {
+        if let Some(make) = make.take() {
+            made = Some(make());
+        }
+        made.as_mut()
+            .map_or(Complex64::ZERO, |b| pending.flush(b.as_mut()))
+    };
     let mut pending = Pending::default();
     operator.connected(spins, &mut |flips, element| {
         pending.push(flips, element);
         if pending.ends.len() == BATCH {
-            let background = background.get_or_insert_with(|| psi.background(spins));
-            energy += pending.flush(background.as_mut());
+            energy += flush(&mut pending);
         }
     });
     if !pending.ends.is_empty() {
-        let background = background.get_or_insert_with(|| psi.background(spins));
-        energy += pending.flush(background.as_mut());
+        energy += flush(&mut pending);
     }
     energy
 }
 
 /// Local energies of all samples, in their order. Parallel over samples; each
-/// holds one background at a time.
+/// holds one background at a time. Where the basis was summed, ratios are
+/// looked up in a table of all amplitudes.
 pub fn local_energies(
     psi: &dyn WaveFunction,
     operator: &dyn LocalOperator,
     samples: &Samples,
 ) -> Vec<Complex64> {
+    let table = samples.weights.as_ref().map(|_| Table::new(psi, samples));
     // An outcome of probability zero has no local energy and no weight.
     let vanishes = |i: usize| samples.weights.is_some() && samples.weight(i) == 0.0;
     (0..samples.len())
@@ -99,7 +108,11 @@ pub fn local_energies(
             if vanishes(i) {
                 Complex64::default()
             } else {
-                local_energy(psi, operator, samples.get(i))
+                let spins = samples.get(i);
+                local_energy(operator, spins, || match &table {
+                    Some(table) => Box::new(table.background(spins)) as Box<dyn Background>,
+                    None => psi.background(spins),
+                })
             }
         })
         .collect()

@@ -14,5 +14,6 @@ pub mod optim;
 pub mod plot;
 pub mod sampler;
 pub mod stats;
+pub mod table;
 
 pub use crate::rng;

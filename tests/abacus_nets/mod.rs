@@ -81,6 +81,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The published network: two blocks of tokens of two spins.
+    pub fn paper() -> Plan {
+        Plan {
+            dim: 14,
+            ..Plan::dysonnet(2, (-1, 2), &[Mix::ScanComplex, Mix::ScanComplex])
+        }
+    }
+
     pub fn dysonnet(token: usize, kernel: (i64, i64), mixers: &[Mix]) -> Plan {
         Plan {
             token: [token, 1],
@@ -113,6 +121,23 @@ fn spec(text: &str) -> Einsum {
 }
 
 impl Net {
+    /// A restricted Boltzmann machine: one hidden unit per spin, any couplings.
+    pub fn boltzmann(sites: usize) -> Net {
+        let mut n = Net::new(Lattice::chain(sites, Boundary::Periodic), 1);
+        let spins = n.typed(Op::Spins, &[], Place::Site(Token::SPIN), &[]);
+        let w = n.param(Place::Pair(Token::SPIN), sites * sites, &[], |r| r.sym());
+        let mix = Op::Mix {
+            complex: false,
+            transposed: false,
+        };
+        let theta = n.op(mix, &[spins, w]);
+        let hidden = n.op(Op::Gather, &[theta]);
+        let hidden = n.map(MapFn::LogCosh, hidden);
+        let out = n.einsum("i->", &[hidden]);
+        n.graph.outputs.push(out);
+        n
+    }
+
     pub fn new(lattice: Lattice, seed: u64) -> Net {
         Net {
             graph: Graph::default(),

@@ -173,11 +173,10 @@ fn both_forms_give_the_same_step() {
                     },
                     form,
                     momentum,
-                    memory,
                     ..Default::default()
                 };
-                let step =
-                    natural_gradient(&options, 0, &psi, &samples, &energies, &previous).unwrap();
+                let jacobian = Jacobian::new(&psi, &samples, &energies, memory).unwrap();
+                let step = natural_gradient(&options, 0, &jacobian, &previous).unwrap();
                 assert!(step.messages.is_empty());
                 step
             };
@@ -216,8 +215,19 @@ fn without_a_shift_the_singular_system_is_solved_with_a_message() {
         },
         ..Default::default()
     };
+    let jacobian = Jacobian::new(&psi, &samples, &energies, PLENTY).unwrap();
+    options.form = Form::Samples;
+    let step = natural_gradient(&options, 0, &jacobian, &[]).unwrap();
+    assert!(step.direction.iter().all(|x| x.is_finite()));
+    assert!(
+        step.messages
+            .iter()
+            .any(|m| m.contains("diagonal shift of 0")),
+        "{:?}",
+        step.messages
+    );
     options.form = Form::Parameters;
-    let step = natural_gradient(&options, 0, &psi, &samples, &energies, &[]).unwrap();
+    let step = natural_gradient(&options, 0, &jacobian, &[]).unwrap();
     assert!(step.direction.iter().all(|x| x.is_finite()));
     assert!(
         step.messages.iter().any(|m| m.contains("Cholesky")),
@@ -225,7 +235,7 @@ fn without_a_shift_the_singular_system_is_solved_with_a_message() {
         step.messages
     );
     options.max_norm = Some(1e-3);
-    let short = natural_gradient(&options, 0, &psi, &samples, &energies, &[]).unwrap();
+    let short = natural_gradient(&options, 0, &jacobian, &[]).unwrap();
     let norm = short.direction.iter().map(|x| x * x).sum::<f64>().sqrt();
     assert!((norm - 1e-3).abs() < 1e-12);
 }
@@ -237,7 +247,9 @@ fn numbers_that_are_not_finite_are_errors() {
     let mut energies = local_energies(&psi, &H, &samples);
     energies[3].re = f64::NAN;
     let run = |psi: &Rbm, energies: &[Complex64]| {
-        natural_gradient(&SrOptions::default(), 0, psi, &samples, energies, &[]).unwrap_err()
+        Jacobian::new(psi, &samples, energies, PLENTY)
+            .err()
+            .unwrap()
     };
     assert_eq!(run(&psi, &energies), SrError::NotFinite("a local energy"));
     energies[3].re = 0.0;

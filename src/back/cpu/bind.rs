@@ -4,12 +4,15 @@
 use super::arena::{Assignment, Memory};
 use super::constants::Constants;
 use super::jit::{Compiler, JitError, KernelId};
+use super::lanes::Offsets;
+use super::lookup::{Quad, quads};
 use super::math::Precision;
 use super::microkernel::Product;
+use super::mixer::{Unit, units};
 use super::outer::Outer;
 use super::simd::Real;
 use crate::ir::NodeId;
-use crate::kernel::{Cell, Geometry, Program, Row, Space, StaticRow, Step};
+use crate::kernel::{BufferId, Cell, Geometry, Program, Row, Space, StaticRow, Step};
 use std::collections::HashMap;
 
 /// Lanes of a row are a multiple of this, so that the widest vectors fit.
@@ -75,6 +78,12 @@ pub(super) enum BoundStep {
         rows: Vec<(i32, Vec<(i32, i32)>)>,
         lanes: usize,
     },
+    Lookup {
+        table: usize,
+        index: usize,
+        quads: Vec<Quad>,
+        lanes: usize,
+    },
     Halo {
         geometry: Geometry,
         rows: Vec<usize>,
@@ -82,7 +91,9 @@ pub(super) enum BoundStep {
     Mix {
         mixer: usize,
         geometry: Geometry,
-        channels: Vec<BoundChannel>,
+        /// Per unit its channels, and its rows.
+        channels: Vec<[usize; 2]>,
+        rows: Vec<Offsets>,
     },
     Pool {
         geometry: Geometry,
@@ -120,14 +131,6 @@ pub(super) enum BoundStep {
     },
 }
 
-/// Two real channels, or one complex one; byte offsets.
-pub(super) struct BoundChannel {
-    pub(super) channels: [usize; 2],
-    pub(super) x: [usize; 2],
-    /// `None`: the second result is not wanted.
-    pub(super) out: [Option<usize>; 2],
-}
-
 /// A program bound to memory for up to `samples` configurations at a time.
 pub struct Bound {
     /// Configurations per run.
@@ -135,6 +138,10 @@ pub struct Bound {
     pub(super) steps: Vec<BoundStep>,
     /// Byte offset of every output that is a row.
     pub(super) outputs: Vec<usize>,
+    /// Byte offset of every row the host writes, input by input.
+    pub(super) inputs: Vec<Vec<usize>>,
+    /// Byte offset of every row on sites that the host reads.
+    pub(super) site_outputs: Vec<usize>,
     assignment: Assignment,
     lanes: HashMap<Space, usize>,
     strides: HashMap<Space, usize>,
@@ -182,6 +189,8 @@ impl Bound {
             samples,
             steps: Vec::new(),
             outputs: Vec::new(),
+            inputs: Vec::new(),
+            site_outputs: Vec::new(),
             assignment,
             lanes,
             strides,
@@ -200,6 +209,24 @@ impl Bound {
                     0
                 }
             })
+            .collect();
+        let rows = |buffer: BufferId| {
+            let row = move |row| Row {
+                buffer,
+                row,
+                shift: 0,
+            };
+            (0..program.buffers[buffer.0 as usize].rows).map(row)
+        };
+        bound.inputs = program
+            .inputs
+            .iter()
+            .map(|&(_, b)| rows(b).map(|r| bound.offset(program, r)).collect())
+            .collect();
+        bound.site_outputs = program
+            .site_outputs
+            .iter()
+            .map(|&r| bound.offset(program, r))
             .collect();
         let (mut w, mut w64) = (0, 0);
         bound.steps = program
@@ -332,6 +359,17 @@ impl Bound {
                     .collect(),
                 lanes: self.lanes[space],
             },
+            Step::Lookup {
+                space,
+                table: number,
+                index,
+                rows,
+            } => BoundStep::Lookup {
+                table: *number,
+                index: at(index),
+                quads: quads(rows.iter().map(|(column, out)| (*column, table(out)))),
+                lanes: self.lanes[space],
+            },
             Step::Halo { buffer } => {
                 let rows = program.buffers[buffer.0 as usize].rows;
                 let row = |row: u32| Row {
@@ -346,34 +384,13 @@ impl Bound {
             }
             Step::Mix { mixer, channels } => {
                 let geometry = *program.geometry(program.mixers[*mixer].space);
-                let mut bound = Vec::new();
-                if channels.first().is_some_and(|c| c.x.len() == 2) {
-                    for c in channels {
-                        bound.push(BoundChannel {
-                            channels: [c.channel; 2],
-                            x: [at(&c.x[0]), at(&c.x[1])],
-                            out: [Some(at(&c.out[0])), Some(at(&c.out[1]))],
-                        });
-                    }
-                } else {
-                    for pair in channels.chunks(2) {
-                        let (a, b) = (&pair[0], &pair[pair.len() - 1]);
-                        bound.push(BoundChannel {
-                            channels: [a.channel, b.channel],
-                            x: [at(&a.x[0]), at(&b.x[0])],
-                            out: [
-                                Some(at(&a.out[0])),
-                                (pair.len() == 2).then(|| at(&b.out[0])),
-                            ],
-                        });
-                    }
-                }
-                // one transform serves all channels with the same input
-                bound.sort_by_key(|c| c.x);
+                let units = units(channels);
+                let rows = |u: &Unit| (u.x.map(|r| at(&r)), u.out.map(|r| r.as_ref().map(at)));
                 BoundStep::Mix {
                     mixer: *mixer,
                     geometry,
-                    channels: bound,
+                    rows: units.iter().map(rows).collect(),
+                    channels: units.iter().map(|u| u.channels).collect(),
                 }
             }
             Step::Reference {

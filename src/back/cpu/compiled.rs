@@ -5,10 +5,13 @@ use super::bind::{Bound, KernelPlan};
 use super::constants::{ConstantError, Constants, param_shape, tensors};
 use super::exec::{Executable, SiteValues, Workspace};
 use super::jit::{Compiler, JitError, KernelCode, Listing};
+use super::lookup::TableData;
 use super::simd::{Isa, Real};
+use super::tables::TableProgram;
+use crate::interp::Tensor;
 use crate::ir::{Graph, Lattice, NodeId};
-use crate::kernel::lower::lower_with_sites;
-use crate::kernel::{Geometry, LowerError, Program, Row};
+use crate::kernel::lower::{lower_with_sites, lower_without_tables};
+use crate::kernel::{Geometry, LowerError, Program};
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use std::sync::Mutex;
@@ -66,6 +69,7 @@ pub struct Compiled<T: Real> {
     program: Program,
     plan: KernelPlan,
     code: KernelCode,
+    tabulated: Option<Box<TableProgram>>,
     constants: Constants<T>,
     theta: Vec<f64>,
     /// Parameters that are values per configuration.
@@ -120,16 +124,48 @@ impl<T: Real> Compiled<T> {
         listing: bool,
     ) -> Result<Self, CompileError> {
         let program = lower_with_sites(&graph, lattice, inputs, sites)?;
+        Self::from_program(graph, program, theta, inputs, listing)
+    }
+
+    /// As [`Compiled::with`], computing every local value: no tables.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn without_tables(
+        graph: Graph,
+        lattice: Lattice,
+        theta: &[f64],
+        sites: &[NodeId],
+    ) -> Result<Self, CompileError> {
+        let program = lower_without_tables(&graph, lattice, &[], sites)?;
+        Self::from_program(graph, program, theta, &[], false)
+    }
+
+    fn from_program(
+        graph: Graph,
+        program: Program,
+        theta: &[f64],
+        inputs: &[u32],
+        listing: bool,
+    ) -> Result<Self, CompileError> {
         let mut compiler = Compiler::new(listing)?;
         let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
         let code = compiler.finish()?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = constants(&graph, &program, theta, inputs, &mut planner)?;
+        check_count(&graph, &program, theta, inputs)?;
+        let params = tensors(&graph, &program, theta, inputs).map_err(ConstantError::from)?;
+        let tabulated = match &program.tables {
+            Some(tables) => Some(Box::new(TableProgram::new(tables, &params)?)),
+            None => None,
+        };
+        let tables = table_values(&program, tabulated.as_deref(), &params)?;
+        let constants = Constants::new(&graph, &program, &params, tables, &mut planner)?;
         let mut network = Compiled {
             graph,
             program,
             plan,
             code,
+            tabulated,
             constants,
             theta: theta.to_vec(),
             inputs: inputs.to_vec(),
@@ -175,15 +211,13 @@ impl<T: Real> Compiled<T> {
     /// # Errors
     /// Wrong number of parameters, or mixers that do not exist for them.
     pub fn prepare(&self, theta: &[f64]) -> Result<Prepared<T>, CompileError> {
+        let (graph, program) = (&self.graph, &self.program);
+        check_count(graph, program, theta, &self.inputs)?;
+        let params = tensors(graph, program, theta, &self.inputs).map_err(ConstantError::from)?;
+        let tables = table_values(program, self.tabulated.as_deref(), &params)?;
         let mut planner = self.planner.lock().unwrap_or_else(|e| e.into_inner());
         Ok(Prepared {
-            constants: constants(
-                &self.graph,
-                &self.program,
-                theta,
-                &self.inputs,
-                &mut planner,
-            )?,
+            constants: Constants::new(graph, program, &params, tables, &mut planner)?,
             theta: theta.to_vec(),
         })
     }
@@ -314,19 +348,21 @@ impl<T: Real> Compiled<T> {
         });
     }
 
-    /// Evaluates one configuration; `read` sees the outputs and, for every
-    /// element of the nodes on sites, its values.
-    ///
-    /// # Panics
-    /// If `spins` is not one configuration.
-    pub fn evaluate_sites(&self, spins: &[i8], read: ReadSites<'_, T>) {
-        assert_eq!(spins.len(), self.program.lattice.sites(), "a configuration");
-        self.working(self.layout(1), |executable, w, values| {
-            executable.run(spins, w);
-            executable.read_outputs(0, w, values);
-            let site_values = |&row: &Row| executable.site_values(row, 0, w);
-            let sites: Vec<_> = self.program.site_outputs.iter().map(site_values).collect();
-            read(values, &sites);
+    /// Evaluates configurations one after the other; `read` sees the outputs of
+    /// each and, for every element of the nodes on sites, its values.
+    pub fn evaluate_sites(&self, batch: &[i8], read: ReadSites<'_, T>) {
+        let sites = self.program.lattice.sites();
+        let layout = self.layout(batch.len() / sites);
+        self.working(layout, |executable, w, values| {
+            for spins in batch.chunks(layout.bound.samples * sites) {
+                executable.run(spins, w);
+                for sample in 0..spins.len() / sites {
+                    executable.read_outputs(sample, w, values);
+                    let site_values = |k| executable.site_values(k, sample, w);
+                    let rows = 0..self.program.site_outputs.len();
+                    read(values, &rows.map(site_values).collect::<Vec<_>>());
+                }
+            }
         });
     }
 
@@ -380,16 +416,15 @@ pub struct Prepared<T: Real> {
     theta: Vec<f64>,
 }
 
-fn constants<T: Real>(
-    graph: &Graph,
+fn table_values<T: Real>(
     program: &Program,
-    theta: &[f64],
-    inputs: &[u32],
-    planner: &mut (FftPlanner<T>, FftPlanner<f64>),
-) -> Result<Constants<T>, CompileError> {
-    check_count(graph, program, theta, inputs)?;
-    let params = tensors(graph, program, theta, inputs).map_err(ConstantError::from)?;
-    Ok(Constants::new(graph, program, &params, planner)?)
+    tabulated: Option<&TableProgram>,
+    params: &[Tensor],
+) -> Result<Vec<TableData<T>>, CompileError> {
+    match (&program.tables, tabulated) {
+        (Some(tables), Some(t)) => t.values(tables, params),
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn check_count(

@@ -1,14 +1,15 @@
 //! What depends on parameters alone, computed once per parameter set.
 
 use super::correlation::Correlator;
+use super::lookup::TableData;
 use super::math::Precision;
 use super::microkernel::pack;
 use super::mixer::{MixerError, Plan};
 use super::simd::Real;
 use crate::interp::{Context, EvalError, Operand, Tensor, eval_node};
-use crate::ir::{Graph, NodeId};
-use crate::kernel::lower::dims;
-use crate::kernel::{Cell, CorrelationKind, DenseGroup, Program, Space, Step};
+use crate::ir::{Graph, Lattice, NodeId};
+use crate::kernel::shape::dims;
+use crate::kernel::{Cell, CorrelationKind, DenseGroup, MixChannel, Program, Space, Step};
 use rustfft::FftPlanner;
 use std::collections::HashMap;
 
@@ -35,6 +36,8 @@ pub struct Constants<T: Real> {
     pub weights: Vec<T>,
     /// Packed weights of dense steps per configuration.
     pub weights64: Vec<f64>,
+    /// What lookups read.
+    pub tables: Vec<TableData<T>>,
     /// Mixers.
     pub mixers: Vec<Plan<T>>,
     /// Derivatives with respect to kernels.
@@ -94,8 +97,45 @@ pub fn param_shape(program: &Program, ty: &crate::ir::NodeType) -> Result<Vec<us
     Ok(shape)
 }
 
+/// The values of some nodes that depend on parameters alone, and of all they need.
+///
+/// # Errors
+/// What the reference evaluator reports.
+pub fn constant_values(
+    graph: &Graph,
+    lattice: Lattice,
+    params: &[Tensor],
+    roots: impl Iterator<Item = NodeId>,
+) -> Result<Vec<Option<Tensor>>, EvalError> {
+    let spins = vec![1i8; lattice.sites()];
+    let context = Context::new(lattice, params, &spins)?;
+    let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
+    let mut needed = vec![false; graph.len()];
+    roots.for_each(|r| needed[r.index()] = true);
+    for id in graph.ids().rev() {
+        if needed[id.index()] {
+            graph.args(id).iter().for_each(|a| needed[a.index()] = true);
+        }
+    }
+    for id in graph.ids().filter(|id| needed[id.index()]) {
+        let mut operands = Vec::new();
+        for &a in graph.args(id) {
+            if let Some(value) = &values[a.index()] {
+                operands.push(Operand {
+                    ty: graph.ty(a),
+                    value,
+                });
+            }
+        }
+        let value = eval_node(graph.op(id), graph.ty(id), &operands, &context)?;
+        values[id.index()] = Some(value);
+    }
+    Ok(values)
+}
+
 impl<T: Real> Constants<T> {
-    /// Evaluates everything constant that the program uses.
+    /// Evaluates everything constant that the program uses; `tables` holds the
+    /// values of its tables.
     ///
     /// # Errors
     /// What the reference evaluator reports, and mixers that do not exist.
@@ -103,11 +143,41 @@ impl<T: Real> Constants<T> {
         graph: &Graph,
         program: &Program,
         params: &[Tensor],
+        tables: Vec<TableData<T>>,
         planner: &mut (FftPlanner<T>, FftPlanner<f64>),
     ) -> Result<Constants<T>, ConstantError> {
-        let spins = vec![1i8; program.lattice.sites()];
-        let context = Context::new(program.lattice, params, &spins)?;
-        let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
+        Self::with_mixers(graph, program, params, tables, planner, |k| {
+            let channels = program.steps.iter().find_map(|s| match s {
+                Step::Mix { mixer, channels } if *mixer == k => Some(channels.as_slice()),
+                _ => None,
+            });
+            channels.unwrap_or_default()
+        })
+    }
+
+    /// As [`Constants::new`], with every mixer in the form other back ends read: as
+    /// symbols or a matrix ([`Plan::kernels`]).
+    ///
+    /// # Errors
+    /// As [`Constants::new`].
+    pub(in crate::back) fn portable(
+        graph: &Graph,
+        program: &Program,
+        params: &[Tensor],
+        planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+    ) -> Result<Constants<T>, ConstantError> {
+        Self::with_mixers(graph, program, params, Vec::new(), planner, |_| &[])
+    }
+
+    /// `applied`: to which rows a mixer is applied, for plans that depend on that.
+    fn with_mixers<'p>(
+        graph: &Graph,
+        program: &'p Program,
+        params: &[Tensor],
+        tables: Vec<TableData<T>>,
+        planner: &mut (FftPlanner<T>, FftPlanner<f64>),
+        applied: impl Fn(usize) -> &'p [MixChannel],
+    ) -> Result<Constants<T>, ConstantError> {
         let roots = program.scalars.iter().map(|s| s.node);
         let roots = roots.chain(program.statics.iter().map(|s| s.1.node));
         let roots = roots.chain(program.mixers.iter().flat_map(|m| m.kernel.iter().copied()));
@@ -117,26 +187,7 @@ impl<T: Real> Constants<T> {
         };
         let roots = roots.chain(program.correlations.iter().flat_map(|c| kernels(&c.kind)));
         let roots = roots.chain(program.kept.iter().copied());
-        let mut needed = vec![false; graph.len()];
-        roots.for_each(|r| needed[r.index()] = true);
-        for id in graph.ids().rev() {
-            if needed[id.index()] {
-                graph.args(id).iter().for_each(|a| needed[a.index()] = true);
-            }
-        }
-        for id in graph.ids().filter(|id| needed[id.index()]) {
-            let mut operands = Vec::new();
-            for &a in graph.args(id) {
-                if let Some(value) = &values[a.index()] {
-                    operands.push(Operand {
-                        ty: graph.ty(a),
-                        value,
-                    });
-                }
-            }
-            let value = eval_node(graph.op(id), graph.ty(id), &operands, &context)?;
-            values[id.index()] = Some(value);
-        }
+        let values = constant_values(graph, program.lattice, params, roots)?;
         let value = |id: NodeId| values[id.index()].as_ref().expect("marked as needed above");
         let pool64: Vec<f64> = program
             .scalars
@@ -158,9 +209,10 @@ impl<T: Real> Constants<T> {
             })
             .collect();
         let mut mixers = Vec::with_capacity(program.mixers.len());
-        for m in &program.mixers {
+        for (k, m) in program.mixers.iter().enumerate() {
             let kernel: Vec<&Tensor> = m.kernel.iter().map(|&k| value(k)).collect();
-            mixers.push(Plan::new(m, program.geometry(m.space), &kernel, planner)?);
+            let g = program.geometry(m.space);
+            mixers.push(Plan::new(m, applied(k), g, &kernel, planner)?);
         }
         let mut correlators = Vec::with_capacity(program.correlations.len());
         for c in &program.correlations {
@@ -200,6 +252,7 @@ impl<T: Real> Constants<T> {
             statics,
             weights,
             weights64,
+            tables,
             mixers,
             correlators,
             kept,

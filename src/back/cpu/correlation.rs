@@ -7,7 +7,7 @@
 //! recurrence, whose derivatives follow from the resolvent `(1 - u A)^-1`.
 
 use super::mixer::{MixerError, fourier2, smooth, transform2};
-use super::outer::{Split, conjugate_product};
+use super::outer::{ROW_BLOCK, Split, conjugate_product};
 use super::response::Response;
 use super::simd::{Isa, Real};
 use crate::interp::Tensor;
@@ -44,9 +44,35 @@ struct ScanReduction<T> {
     open: bool,
     /// Rows per result.
     entries: Vec<usize>,
-    /// Per channel: per row the real, then the imaginary parts.
+    /// Result and entry of every row.
+    places: Vec<(usize, usize)>,
+    /// Per channel, as [`conjugate_product`] reads them.
     matrices: Vec<Vec<T>>,
 }
+
+macro_rules! instance {
+    ($name:ident, $feature:literal) => {
+        #[target_feature(enable = $feature)]
+        #[allow(clippy::too_many_arguments)]
+        unsafe fn $name<T: Real>(
+            c: &Correlator<T>,
+            isa: Isa,
+            g: &Geometry,
+            channel: (usize, usize),
+            adjoint: &[&[T]],
+            input: &[&[T]],
+            memory: &mut [Complex<T>],
+            put: &mut dyn FnMut(usize, usize, f64),
+        ) {
+            c.correlate(isa, g, channel, adjoint, input, memory, put);
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instance!(run_512, "avx512f,avx512vl,fma");
+#[cfg(target_arch = "x86_64")]
+instance!(run_256, "avx2,fma");
 
 impl<T: Real> Correlator<T> {
     /// Builds a correlation from the values of the coefficients.
@@ -85,11 +111,16 @@ impl<T: Real> Correlator<T> {
                 ..
             } => {
                 let response = Response::new(*scan, values, channels);
+                let entries: Vec<usize> = wrt.iter().map(|&w| response.entries(w)).collect();
+                let numbered = entries.iter().enumerate();
                 let mut reduction = ScanReduction {
+                    places: numbered
+                        .flat_map(|(result, &n)| (0..n).map(move |e| (result, e)))
+                        .collect(),
                     scan: *scan,
                     taps: nx,
                     open,
-                    entries: wrt.iter().map(|&w| response.entries(w)).collect(),
+                    entries,
                     matrices: Vec::new(),
                 };
                 let width: usize = channels.iter().product();
@@ -98,10 +129,13 @@ impl<T: Real> Correlator<T> {
                     let rows = wrt
                         .iter()
                         .flat_map(|&w| d.rows(&response, channel, w, planner));
-                    let mut matrix = Vec::new();
-                    for row in rows {
-                        matrix.extend(row.iter().map(|z| T::rounded(z.re)));
-                        matrix.extend(row.iter().map(|z| T::rounded(z.im)));
+                    let height = reduction.height();
+                    let mut matrix = vec![T::default(); 2 * height * nx];
+                    for (r, row) in rows.enumerate() {
+                        for (k, z) in row.iter().enumerate() {
+                            matrix[2 * k * height + r] = T::rounded(z.re);
+                            matrix[(2 * k + 1) * height + r] = T::rounded(z.im);
+                        }
                     }
                     reduction.matrices.push(matrix);
                 }
@@ -126,9 +160,41 @@ impl<T: Real> Correlator<T> {
         })
     }
 
+    /// Per channel the derivatives of a recurrence: per coefficient the real, then
+    /// the imaginary parts.
+    pub(in crate::back) fn matrices(&self) -> &[Vec<T>] {
+        match &self.result {
+            Reduction::Scan(scan) => &scan.matrices,
+            _ => &[],
+        }
+    }
+
     /// Complex numbers of scratch memory [`Correlator::run`] needs.
     pub fn scratch(&self) -> usize {
         3 * self.size[0] * self.size[1] + self.fft_scratch
+    }
+
+    /// Correlates one channel of one sample; see `correlate`, compiled here for the
+    /// vectors of the machine.
+    #[allow(clippy::too_many_arguments)]
+    pub fn run(
+        &self,
+        isa: Isa,
+        g: &Geometry,
+        channel: (usize, usize),
+        adjoint: &[&[T]],
+        input: &[&[T]],
+        memory: &mut [Complex<T>],
+        put: &mut dyn FnMut(usize, usize, f64),
+    ) {
+        // SAFETY: the instruction set is that of the machine.
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { run_512(self, isa, g, channel, adjoint, input, memory, put) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { run_256(self, isa, g, channel, adjoint, input, memory, put) },
+            _ => self.correlate(isa, g, channel, adjoint, input, memory, put),
+        }
     }
 
     /// Correlates one channel of one sample: segments of the adjoint and of the
@@ -136,7 +202,8 @@ impl<T: Real> Correlator<T> {
     /// `put(result, index, value)` for every element of the channel; `index` is
     /// that of the row: (part,) entry, channel as the result orders them.
     #[allow(clippy::too_many_arguments)]
-    pub fn run(
+    #[inline(always)]
+    fn correlate(
         &self,
         isa: Isa,
         g: &Geometry,
@@ -205,14 +272,14 @@ impl<T: Real> Correlator<T> {
         }
     }
 
+    #[inline(always)]
     fn load(&self, g: &Geometry, x: [&[T]; 2], z: &mut [Complex<T>]) {
         let [nx, ny] = g.extent;
         if z.len() != nx * ny {
             z.fill(Complex::default());
         }
-        for ix in 0..nx {
-            let lane = g.origin() + ix * g.stride();
-            let line = &mut z[ix * self.size[1]..][..ny];
+        for (x0, lane, length) in g.lines() {
+            let line = &mut z[x0 * self.size[1]..][..length];
             for ((z, &re), &im) in line.iter_mut().zip(&x[0][lane..]).zip(&x[1][lane..]) {
                 *z = Complex::new(re, im);
             }
@@ -221,8 +288,14 @@ impl<T: Real> Correlator<T> {
 }
 
 impl<T: Real> ScanReduction<T> {
+    /// Rows of the matrices, with padding.
+    fn height(&self) -> usize {
+        self.places.len().next_multiple_of(ROW_BLOCK)
+    }
+
     /// Both directions folded to the one the matrices are for; real parts, then
     /// imaginary parts, written over `memory`.
+    #[inline(always)]
     fn fold<'m>(&self, z: &[Complex<T>], memory: &'m mut [Complex<T>]) -> Split<'m, T> {
         let n = self.taps;
         // SAFETY: a complex number is two numbers.
@@ -250,17 +323,23 @@ impl<T: Real> ScanReduction<T> {
         x: Split<T>,
         put: &mut dyn FnMut(usize, usize, f64),
     ) {
-        let mut rows = self.matrices[channel].chunks_exact(2 * self.taps);
-        for (result, &entries) in self.entries.iter().enumerate() {
-            for (e, row) in rows.by_ref().take(entries).enumerate() {
-                let (re, im) = row.split_at(self.taps);
-                // SAFETY: the instruction set is that of the machine.
-                let [re, im] = unsafe { conjugate_product(isa, &Split { re, im }, &x) };
-                put(result, e * width + channel, re);
-                if self.scan.complex {
-                    put(result, (entries + e) * width + channel, im);
-                }
-            }
+        // SAFETY: the instruction set is that of the machine.
+        unsafe {
+            conjugate_product(
+                isa,
+                &self.matrices[channel],
+                self.height(),
+                &x,
+                &mut |row, [re, im]| {
+                    let Some(&(result, e)) = self.places.get(row) else {
+                        return;
+                    };
+                    put(result, e * width + channel, re);
+                    if self.scan.complex {
+                        put(result, (self.entries[result] + e) * width + channel, im);
+                    }
+                },
+            );
         }
     }
 }
@@ -271,6 +350,8 @@ struct Derivatives {
     /// Displacements to keep; `None`: stay in momentum space.
     keep: Option<usize>,
     momenta: usize,
+    /// `exp(-2 pi i q / momenta)`
+    phases: Vec<Complex64>,
     /// Per state, per momentum.
     h: Vec<Vec<Complex64>>,
     l: Vec<Vec<Complex64>>,
@@ -311,6 +392,7 @@ impl Derivatives {
         let [h, l] = sequences;
         Ok(Derivatives {
             keep: open.then_some(sites),
+            phases: (0..momenta).map(|q| phase(q, momenta)).collect(),
             momenta,
             h,
             l,
@@ -335,7 +417,7 @@ impl Derivatives {
         };
         let product = |l: &[Complex64], h: &[Complex64], sign: f64| -> Vec<Complex64> {
             (0..self.momenta)
-                .map(|q| sign * phase(q, self.momenta) * l[q] * h[q])
+                .map(|q| sign * self.phases[q] * l[q] * h[q])
                 .collect()
         };
         let rows: Vec<Vec<Complex64>> = if wrt == last {

@@ -4,8 +4,10 @@ use super::arena::Memory;
 use super::bind::{Bound, BoundStep};
 use super::constants::{Constants, param_shape};
 use super::jit::KernelCode;
+use super::lookup::lookup;
 use super::math::Precision;
 use super::microkernel::{dense, dot};
+use super::mixer::Plan;
 use super::outer::outer;
 use super::simd::{Isa, Real};
 use crate::check::core::Place;
@@ -109,46 +111,41 @@ impl<T: Real> Executable<'_, T> {
     /// index first. `input` counts [`Program::inputs`].
     pub fn write_input(&self, input: usize, sample: usize, values: &[f64], w: &mut Workspace<T>) {
         let buffer = self.program.inputs[input].1;
-        let rows = self.program.buffers[buffer.0 as usize].rows as usize;
         let space = self.program.buffers[buffer.0 as usize].space;
+        let rows = &self.bound.inputs[input];
         let arena = w.arena.as_mut_ptr();
-        for row in 0..rows {
-            let at = self.bound.offset(
-                self.program,
-                crate::kernel::Row {
-                    buffer,
-                    row: row as u32,
-                    shift: 0,
-                },
-            );
-            match space {
-                // SAFETY: rows of f64 with a lane per sample.
-                Space::Batch => unsafe { *arena.add(at).cast::<f64>().add(sample) = values[row] },
-                Space::Site(_) => {
-                    let g = self.program.geometry(space);
+        match space {
+            Space::Batch => {
+                for (&at, &x) in rows.iter().zip(values) {
+                    // SAFETY: rows of f64 with a lane per sample.
+                    unsafe { *arena.add(at).cast::<f64>().add(sample) = x };
+                }
+            }
+            Space::Site(_) => {
+                let g = self.program.geometry(space);
+                for (row, &at) in rows.iter().enumerate() {
                     for site in 0..g.sites() {
                         let lane = sample * g.segment() + g.lane(site);
+                        let x = T::rounded(values[site * rows.len() + row]);
                         // SAFETY: rows on sites have a segment per sample.
-                        unsafe {
-                            *arena.add(at).cast::<T>().add(lane) =
-                                T::rounded(values[site * rows + row]);
-                        }
+                        unsafe { *arena.add(at).cast::<T>().add(lane) = x };
                     }
                 }
             }
         }
     }
 
-    /// The sites of a row for a sample, in order.
+    /// The sites of [`Program::site_outputs`] number `output` for a sample, in order.
     pub fn site_values<'w>(
         &self,
-        row: crate::kernel::Row,
+        output: usize,
         sample: usize,
         w: &'w Workspace<T>,
     ) -> SiteValues<'w, T> {
+        let row = self.program.site_outputs[output];
         let space = self.program.buffers[row.buffer.0 as usize].space;
         let geometry = *self.program.geometry(space);
-        let offset = self.bound.offset(self.program, row);
+        let offset = self.bound.site_outputs[output];
         // SAFETY: a row on sites has a segment per sample.
         let segment = unsafe {
             let start = w
@@ -312,6 +309,15 @@ impl<T: Real> Executable<'_, T> {
                     }
                 }
             }
+            BoundStep::Lookup {
+                table,
+                index,
+                quads,
+                lanes,
+            } => {
+                let table = &self.constants.tables[*table];
+                unsafe { lookup::<T>(self.isa, arena, table, *index, quads, *lanes) }
+            }
             BoundStep::Halo { geometry, rows } => {
                 for &r in rows {
                     for sample in 0..samples {
@@ -323,32 +329,28 @@ impl<T: Real> Executable<'_, T> {
                 mixer,
                 geometry,
                 channels,
+                rows,
             } => {
                 let plan = &self.constants.mixers[*mixer];
-                for (k, c) in channels.iter().enumerate() {
-                    // channels are sorted by input
-                    let again = samples == 1 && k > 0 && channels[k - 1].x == c.x;
+                if let Plan::Batched(plan) = plan {
                     for sample in 0..samples {
-                        let x = c.x.map(|o| &*segment(o, sample, geometry));
-                        let first = segment(c.out[0].unwrap_or_default(), sample, geometry);
-                        match c.out[1] {
-                            Some(o) => plan.run(
-                                geometry,
-                                c.channels,
-                                x,
-                                [first, segment(o, sample, geometry)],
-                                &mut w.scratch,
-                                again,
-                            ),
-                            None => plan.run(
-                                geometry,
-                                c.channels,
-                                x,
-                                [first, &mut w.spare],
-                                &mut w.scratch,
-                                again,
-                            ),
-                        }
+                        let lane = sample * geometry.segment();
+                        unsafe { plan.run(geometry, rows, arena, lane, &mut w.scratch) }
+                    }
+                    return;
+                }
+                for (k, (&channels, &(x, out))) in channels.iter().zip(rows).enumerate() {
+                    // units are sorted by input
+                    let again = samples == 1 && k > 0 && rows[k - 1].0 == x;
+                    for sample in 0..samples {
+                        let x = x.map(|o| &*segment(o, sample, geometry));
+                        let first = segment(out[0].unwrap_or_default(), sample, geometry);
+                        let second = match out[1] {
+                            Some(o) => segment(o, sample, geometry),
+                            None => &mut w.spare,
+                        };
+                        let out = [first, second];
+                        plan.run(geometry, channels, x, out, &mut w.scratch, again);
                     }
                 }
             }

@@ -1,16 +1,19 @@
-//! All single flips of a configuration by one run of a compiled flip program.
+//! All changes of some shapes of a configuration by one run of a compiled program.
 
-use super::compiled::{CompileError, Compiled};
+use super::compiled::{CompileError, Compiled, Prepared};
 use super::kernels::Kernels;
 use super::simd::Real;
-use super::work::work;
+use super::work::{flops, work};
 use crate::check::core::Token;
 use crate::interp::TokenLattice;
-use crate::pass::flips::{Derived, FlipProgram, NoFlips, common_token, single_spins};
+use crate::ir::NodeId;
+use crate::kernel::LowerError;
+use crate::kernel::lower::{lower, lower_with_sites};
+use crate::pass::flips::{Derived, Family, FlipProgram, NoFlips, common_token};
 use crate::pass::normal_form::NormalForm;
 use num_complex::Complex64;
 
-/// Why flips of a network are evaluated in full.
+/// Why changes of a network are evaluated in full.
 #[derive(Debug, thiserror::Error)]
 pub enum FlipError {
     /// No flip program exists.
@@ -21,42 +24,78 @@ pub enum FlipError {
     Compile(#[from] CompileError),
 }
 
-/// The flip program of one network, compiled.
+/// Work of a flip program, in the units of [`work`].
+#[derive(Clone, Copy, Debug)]
+pub struct Estimate {
+    /// One run: all changes of a configuration.
+    pub build: f64,
+    /// One ratio after that.
+    pub each: f64,
+}
+
+/// The flip program of one network for some families of clusters, compiled.
 pub struct Flips<T: Real> {
+    families: Vec<Family>,
     changes: Compiled<T>,
     readout: Compiled<T>,
     derived: Vec<Derived>,
     tokens: TokenLattice,
     token: Token,
-    /// Elements of the frontier.
-    width: usize,
+}
+
+/// New parameters of a flip program and all that follows from them.
+pub struct PreparedFlips<T: Real> {
+    changes: Prepared<T>,
+    readout: Prepared<T>,
+}
+
+/// What a run found: the frontier of the configuration and all its changes.
+pub struct Changes {
+    background: Vec<f64>,
+    log_psi: Complex64,
+    /// By shape, token and element.
+    by_shape: Vec<f64>,
+}
+
+/// A cluster: which of the program's families, and the site of its corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index into [`Flips::families`].
+    pub family: usize,
+    /// Row-major site of spins.
+    pub corner: usize,
+}
+
+fn derive<T: Real>(network: &Compiled<T>, families: &[Family]) -> Result<FlipProgram, FlipError> {
+    let (graph, lattice) = (network.graph(), network.lattice());
+    let form = NormalForm::new(graph).map_err(NoFlips::from)?;
+    let token = common_token(graph, &form)?;
+    let shapes: Vec<_> = families.iter().flat_map(|f| f.shapes(token)).collect();
+    Ok(FlipProgram::new(graph, lattice, &shapes)?)
+}
+
+fn sites(program: &FlipProgram) -> Vec<NodeId> {
+    program.changes.iter().flatten().copied().collect()
 }
 
 impl<T: Real> Flips<T> {
-    /// Derives and compiles the program of all single-spin flips.
+    /// Derives and compiles the program of some families.
     ///
     /// # Errors
     /// See [`FlipError`].
-    pub fn new(network: &Compiled<T>) -> Result<Flips<T>, FlipError> {
-        let (graph, lattice) = (network.graph(), network.lattice());
-        let form = NormalForm::new(graph).map_err(NoFlips::from)?;
-        let shapes = single_spins(common_token(graph, &form)?);
-        let program = FlipProgram::new(graph, lattice, &shapes)?;
-        let tokens =
-            TokenLattice::new(lattice, program.token).map_err(|e| CompileError::Lower(e.into()))?;
-        let theta = extended(network, &program.derived)?;
-        let sites: Vec<_> = program.changes.iter().flatten().copied().collect();
+    pub fn new(network: &Compiled<T>, families: &[Family]) -> Result<Flips<T>, FlipError> {
+        let lattice = network.lattice();
+        let program = derive(network, families)?;
+        let tokens = TokenLattice::new(lattice, program.token).map_err(LowerError::from);
+        let tokens = tokens.map_err(CompileError::from)?;
+        let kernels = Kernels::new(network.graph(), network.program(), network.params())?;
+        let theta = extended(&program.derived, &kernels, network.params());
+        let sites = sites(&program);
         let changes = Compiled::with(program.graph, lattice, &theta, &[], &sites, false)?;
-        let readout = Compiled::with(
-            program.readout,
-            lattice,
-            network.params(),
-            &program.inputs,
-            &[],
-            false,
-        )?;
+        let (inputs, theta) = (program.inputs, network.params());
+        let readout = Compiled::with(program.readout, lattice, theta, &inputs, &[], false)?;
         Ok(Flips {
-            width: changes.outputs(),
+            families: families.to_vec(),
             changes,
             readout,
             derived: program.derived,
@@ -65,17 +104,45 @@ impl<T: Real> Flips<T> {
         })
     }
 
-    /// Follows new parameters of the network.
+    /// What the program of some families would cost, without compiling it.
     ///
     /// # Errors
-    /// See [`CompileError`]; the old parameters then stay in force.
-    pub fn set_params(&mut self, network: &Compiled<T>) -> Result<(), CompileError> {
-        let theta = extended(network, &self.derived)?;
-        let changes = self.changes.prepare(&theta)?;
-        let readout = self.readout.prepare(network.params())?;
-        self.changes.install(changes);
-        self.readout.install(readout);
-        Ok(())
+    /// See [`FlipError`].
+    pub fn estimate(network: &Compiled<T>, families: &[Family]) -> Result<Estimate, FlipError> {
+        let lattice = network.lattice();
+        let program = derive(network, families)?;
+        let changes = lower_with_sites(&program.graph, lattice, &[], &sites(&program));
+        let readout = lower(&program.readout, lattice, &program.inputs);
+        Ok(Estimate {
+            build: work(&changes.map_err(CompileError::from)?),
+            each: work(&readout.map_err(CompileError::from)?),
+        })
+    }
+
+    /// What new parameters change, for [`Flips::install`].
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn prepare(
+        &self,
+        kernels: &Kernels,
+        theta: &[f64],
+    ) -> Result<PreparedFlips<T>, CompileError> {
+        Ok(PreparedFlips {
+            changes: (self.changes).prepare(&extended(&self.derived, kernels, theta))?,
+            readout: self.readout.prepare(theta)?,
+        })
+    }
+
+    /// Puts prepared parameters in force.
+    pub fn install(&mut self, prepared: PreparedFlips<T>) {
+        self.changes.install(prepared.changes);
+        self.readout.install(prepared.readout);
+    }
+
+    /// The families it knows.
+    pub fn families(&self) -> &[Family] {
+        &self.families
     }
 
     /// The compiled program of changes.
@@ -83,63 +150,94 @@ impl<T: Real> Flips<T> {
         &self.changes
     }
 
-    /// Estimated work of one run, in the units of [`work`].
+    /// Estimated work of one run and all its ratios, in the units of [`work`].
     pub fn work(&self) -> f64 {
-        work(self.changes.program()) + work(self.readout.program()) * self.spins() as f64
+        let ratios = self.families.len() * self.tokens.count() * self.token.volume();
+        work(self.changes.program()) + work(self.readout.program()) * ratios as f64
     }
 
-    fn spins(&self) -> usize {
-        self.tokens.count() * self.token.volume()
+    /// Bytes of working memory of one run.
+    pub fn bytes(&self) -> usize {
+        self.changes.memory().first().map_or(0, |m| m.1)
     }
 
-    /// `log psi(s') - log psi(s)` for every single-spin flip, in site order.
+    /// Floating-point operations of one run and all its ratios.
+    pub fn flops(&self) -> f64 {
+        let ratios = self.families.len() * self.tokens.count() * self.token.volume();
+        flops(self.changes.program()) + flops(self.readout.program()) * ratios as f64
+    }
+
+    /// Runs the program on one configuration.
     ///
     /// # Panics
-    /// If `spins` or `out` does not have one entry per spin.
-    pub fn ratios(&self, spins: &[i8], out: &mut [Complex64]) {
-        assert_eq!(out.len(), self.spins(), "one ratio per spin");
-        let (width, columns) = (self.width, self.tokens.extent[1] * self.token.0[1]);
-        let mut inputs = vec![0.0; (out.len() + 1) * width];
+    /// If `spins` is not one configuration.
+    pub fn run(&self, spins: &[i8]) -> Changes {
+        let mut found = Changes {
+            background: Vec::new(),
+            log_psi: Complex64::ZERO,
+            by_shape: Vec::new(),
+        };
         self.changes
             .evaluate_sites(spins, &mut |background, sites| {
-                inputs[..width].copy_from_slice(background);
-                for (shape, changes) in sites.chunks_exact(width).enumerate() {
-                    let part = [shape / self.token.0[1], shape % self.token.0[1]];
+                found.background.extend_from_slice(background);
+                found.by_shape.reserve(sites.len() * self.tokens.count());
+                for changes in sites.chunks_exact(background.len()) {
                     for token in 0..self.tokens.count() {
-                        let at = self.tokens.coordinates(token);
-                        let spin = (at[0] * self.token.0[0] + part[0]) * columns
-                            + at[1] * self.token.0[1]
-                            + part[1];
-                        let set = &mut inputs[(spin + 1) * width..][..width];
-                        for ((x, old), change) in set.iter_mut().zip(background).zip(changes) {
-                            *x = old + change.at(token);
-                        }
+                        let elements = changes.iter().map(|c| c.at(token));
+                        found.by_shape.extend(elements);
                     }
                 }
             });
-        let mut old = Complex64::ZERO;
-        let sets: Vec<&[f64]> = inputs.chunks_exact(width).collect();
+        self.readout
+            .map_here(1, &|_| &found.background, &mut |_, value| {
+                found.log_psi = complex(value);
+            });
+        found
+    }
+
+    /// `log psi(s') - log psi(s)` for clusters of a run.
+    ///
+    /// # Panics
+    /// If `places` and `out` differ in length or a place does not exist.
+    pub fn ratios(&self, changes: &Changes, places: &[Place], out: &mut [Complex64]) {
+        assert_eq!(places.len(), out.len(), "one ratio per cluster");
+        let width = changes.background.len();
         let at_once = self.readout.samples_at_a_time().max(1);
-        for (k, chunk) in sets.chunks(at_once).enumerate() {
-            let set = |s: usize| chunk[s];
-            self.readout.map_here(chunk.len(), &set, &mut |s, value| {
-                let z = Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0));
-                match (k * at_once + s).checked_sub(1) {
-                    None => old = z,
-                    Some(spin) => out[spin] = z - old,
+        let mut inputs = vec![0.0; at_once.min(places.len()) * width];
+        for (places, out) in places.chunks(at_once).zip(out.chunks_mut(at_once)) {
+            for (set, &place) in inputs.chunks_exact_mut(width).zip(places) {
+                let first = self.row(place) * width;
+                let change = &changes.by_shape[first..first + width];
+                for ((x, old), change) in set.iter_mut().zip(&changes.background).zip(change) {
+                    *x = old + change;
                 }
+            }
+            let set = |s: usize| &inputs[s * width..(s + 1) * width];
+            self.readout.map_here(places.len(), &set, &mut |s, value| {
+                out[s] = complex(value) - changes.log_psi;
             });
         }
     }
+
+    /// Where the change of a cluster is: shape and token as one index.
+    fn row(&self, place: Place) -> usize {
+        let [nx, ny] = self.token.0;
+        let columns = self.tokens.extent[1] * ny;
+        let [x, y] = [place.corner / columns, place.corner % columns];
+        let shape = place.family * nx * ny + x % nx * ny + y % ny;
+        shape * self.tokens.count() + self.tokens.site([x / nx, y / ny])
+    }
 }
 
-fn extended<T: Real>(network: &Compiled<T>, derived: &[Derived]) -> Result<Vec<f64>, CompileError> {
-    let mut theta = network.params().to_vec();
-    if !derived.is_empty() {
-        let kernels = Kernels::new(network)?;
-        for d in derived {
-            theta.extend(kernels.derived(d));
-        }
+fn complex(value: &[f64]) -> Complex64 {
+    Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0))
+}
+
+/// The network's parameters and those derived from them.
+fn extended(derived: &[Derived], kernels: &Kernels, theta: &[f64]) -> Vec<f64> {
+    let mut all = theta.to_vec();
+    for d in derived {
+        all.extend(kernels.derived(d));
     }
-    Ok(theta)
+    all
 }

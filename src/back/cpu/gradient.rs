@@ -8,9 +8,9 @@
 //! kernels, weights) are computed once per parameter set.
 
 use super::compiled::{CompileError, Compiled, Prepared};
-use super::constants::{ConstantError, tensors};
+use super::constants::{ConstantError, constant_values, tensors};
 use super::simd::Real;
-use crate::interp::{Context, Operand, Tensor, eval_node};
+use super::work::flops;
 use crate::ir::{Graph, GraphParam, Lattice, NodeId, Op, ZipFn};
 use crate::kernel::Program;
 use crate::pass::reverse::{ReverseError, gradient, pullback};
@@ -81,6 +81,16 @@ impl<T: Real> GradientCode<T> {
         [self.above.program(), self.below.program()]
     }
 
+    /// Bytes of working memory, and floating-point operations of one gradient.
+    pub fn cost(&self) -> (usize, f64) {
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let below = flops(self.below.program()) * self.outputs as f64;
+        (
+            bytes(&self.above) + bytes(&self.below),
+            flops(self.above.program()) + below,
+        )
+    }
+
     /// Calls `row(sample, re, im)` with the gradient of every configuration, from
     /// several threads; `im` is empty for real networks.
     ///
@@ -147,7 +157,7 @@ fn dependence(graph: &Graph) -> Vec<(bool, bool)> {
 
 /// The nodes that depend on parameters alone and meet the configuration.
 /// Broadcasts are passed: their operands are smaller.
-fn cut(graph: &Graph) -> Vec<NodeId> {
+pub(in crate::back) fn cut(graph: &Graph) -> Vec<NodeId> {
     let of = dependence(graph);
     let mut live = vec![false; graph.len()];
     let mut inside = vec![false; graph.len()];
@@ -173,7 +183,7 @@ fn cut(graph: &Graph) -> Vec<NodeId> {
 
 /// The graph with the nodes of the cut as its parameters, and the derivatives of
 /// all outputs with respect to them.
-fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
+pub(in crate::back) fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
     let of = dependence(graph);
     let mut top = Graph::default();
     let mut placed: Vec<Option<NodeId>> = vec![None; graph.len()];
@@ -213,7 +223,7 @@ fn above(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
 
 /// The derivatives with respect to all parameters from those at the cut, which
 /// are further parameters.
-fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
+pub(in crate::back) fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
     let mut bottom = graph.clone();
     let mut cotangents = Vec::with_capacity(cut.len());
     for &c in cut {
@@ -266,7 +276,7 @@ fn below(graph: &Graph, cut: &[NodeId]) -> Result<Graph, CompileError> {
 }
 
 /// The values at the cut, one after the other.
-fn values_at(
+pub(in crate::back) fn values_at(
     graph: &Graph,
     cut: &[NodeId],
     program: &Program,
@@ -274,31 +284,8 @@ fn values_at(
 ) -> Result<Vec<f64>, CompileError> {
     let evaluate = || {
         let params = tensors(graph, program, theta, &[])?;
-        let spins = vec![1; program.lattice.sites()];
-        let context = Context::new(program.lattice, &params, &spins)?;
-        let mut needed = vec![false; graph.len()];
-        cut.iter().for_each(|c| needed[c.index()] = true);
-        for id in graph.ids().rev() {
-            if needed[id.index()] {
-                graph.args(id).iter().for_each(|a| needed[a.index()] = true);
-            }
-        }
-        let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
-        for id in graph.ids().filter(|id| needed[id.index()]) {
-            let operands: Vec<Operand> = graph
-                .args(id)
-                .iter()
-                .filter_map(|a| {
-                    let value = values[a.index()].as_ref()?;
-                    Some(Operand {
-                        ty: graph.ty(*a),
-                        value,
-                    })
-                })
-                .collect();
-            let value = eval_node(graph.op(id), graph.ty(id), &operands, &context)?;
-            values[id.index()] = Some(value);
-        }
+        let roots = cut.iter().copied();
+        let values = constant_values(graph, program.lattice, &params, roots)?;
         let at_cut = cut.iter().filter_map(|c| values[c.index()].as_ref());
         Ok::<_, crate::interp::EvalError>(at_cut.flat_map(|t| t.data.iter().copied()).collect())
     };

@@ -17,7 +17,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A failure of the code generator: the host is not supported, or a bug.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 pub struct JitError(String);
 
 impl JitError {
-    fn new(e: impl std::fmt::Display) -> JitError {
+    pub(super) fn new(e: impl std::fmt::Display) -> JitError {
         JitError(e.to_string())
     }
 }
@@ -90,11 +90,19 @@ impl KernelCode {
     }
 }
 
-fn host_isa() -> Result<OwnedTargetIsa, JitError> {
+/// The instruction set of this machine.
+pub(super) fn host_isa(position_independent: bool) -> Result<OwnedTargetIsa, JitError> {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", "speed"),
-        ("is_pic", "false"),
+        (
+            "is_pic",
+            if position_independent {
+                "true"
+            } else {
+                "false"
+            },
+        ),
         ("use_colocated_libcalls", "false"),
         ("enable_verifier", "false"),
     ] {
@@ -109,7 +117,7 @@ fn host_isa() -> Result<OwnedTargetIsa, JitError> {
 impl Compiler {
     /// A compiler for this machine; `listing` keeps readable text of the code.
     pub fn new(listing: bool) -> Result<Compiler, JitError> {
-        let mut builder = JITBuilder::with_isa(host_isa()?, default_libcall_names());
+        let mut builder = JITBuilder::with_isa(host_isa(false)?, default_libcall_names());
         for f in LibFn::ALL {
             for p in [Precision::F32, Precision::F64] {
                 builder.symbol(f.symbol(p), f.address(p));
@@ -143,7 +151,7 @@ impl Compiler {
         context.func =
             Function::with_name_signature(UserFuncName::user(0, func.as_u32()), signature);
         let mut libs = BTreeMap::new();
-        for f in expr.library_calls() {
+        for f in library_calls(expr) {
             let mut s = self.module.make_signature();
             s.params.extend([AbiParam::new(types::I64); 3]);
             let callee = self
@@ -197,6 +205,48 @@ impl Compiler {
             module: Some(self.module),
         })
     }
+}
+
+/// Scalar routines an expression may call.
+pub(super) fn library_calls(expr: &Expr) -> BTreeSet<LibFn> {
+    let call = |n: &ExprNode| match n {
+        ExprNode::Map(MapFn::Sin, _) => Some(LibFn::Sin),
+        ExprNode::Map(MapFn::Cos, _) => Some(LibFn::Cos),
+        ExprNode::Map(MapFn::Erf, _) => Some(LibFn::Erf),
+        ExprNode::Zip(ZipFn::Pow, ..) => Some(LibFn::Pow),
+        ExprNode::Zip(ZipFn::Atan2, ..) => Some(LibFn::Atan2),
+        _ => None,
+    };
+    expr.nodes().iter().filter_map(call).collect()
+}
+
+/// Compiles an expression into another module; the routines it calls are there
+/// already.
+pub(super) fn define_kernel(
+    module: &mut impl Module,
+    name: &str,
+    (expr, precision): (&Expr, Precision),
+    routines: &BTreeMap<LibFn, FuncId>,
+) -> Result<FuncId, JitError> {
+    let mut signature = module.make_signature();
+    signature.params.extend([AbiParam::new(types::I64); 6]);
+    let id = module
+        .declare_function(name, Linkage::Local, &signature)
+        .map_err(JitError::new)?;
+    let mut context = module.make_context();
+    context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
+    let mut libs = BTreeMap::new();
+    for (&f, &routine) in routines {
+        libs.insert(f, module.declare_func_in_func(routine, &mut context.func));
+    }
+    let mut frontend = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut context.func, &mut frontend);
+    emit_loops(&mut builder, expr, precision, &libs);
+    builder.finalize(module.target_config());
+    module
+        .define_function(id, &mut context)
+        .map_err(JitError::new)?;
+    Ok(id)
 }
 
 /// for row in 0..rows { for byte in (0..bytes).step_by(16) { out = expr } }

@@ -1,11 +1,10 @@
 //! Real-space kernels of mixers, and the parameters of flip programs made of them.
 
-use super::compiled::{CompileError, Compiled};
-use super::constants::{ConstantError, Constants, tensors};
+use super::compiled::CompileError;
+use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
-use super::simd::Real;
-use crate::interp::TokenLattice;
-use crate::ir::Boundary;
+use crate::interp::{Tensor, TokenLattice};
+use crate::ir::{Boundary, Graph, Op};
 use crate::kernel::{Geometry, Program};
 use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
@@ -18,31 +17,48 @@ pub struct Kernels {
 
 struct Kernel {
     lattice: TokenLattice,
+    /// The graph's values are complex, also where only real parts matter.
     complex: bool,
     /// Per displacement the channels.
     entries: Vec<Vec<Complex64>>,
 }
 
 impl Kernels {
-    /// Responses of the mixers of a compiled network to unit impulses.
+    /// Responses of a network's mixers to unit impulses.
     ///
     /// # Errors
     /// Parameters for which a mixer does not exist.
-    pub fn new<T: Real>(network: &Compiled<T>) -> Result<Kernels, CompileError> {
-        let (graph, program) = (network.graph(), network.program());
-        let params = tensors(graph, program, network.params(), &[]).map_err(ConstantError::from)?;
+    pub fn new(graph: &Graph, program: &Program, theta: &[f64]) -> Result<Kernels, CompileError> {
+        let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
         let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<f64>::new(graph, program, &params, &mut planner)?;
-        let mixers = program
-            .mixers
-            .iter()
-            .zip(&constants.mixers)
-            .map(|(m, plan)| {
-                let geometry = program.geometry(m.space);
-                Kernel::new(program, geometry, plan, m.channels.iter().product())
-            })
-            .collect::<Result<_, _>>()?;
+        let roots = program.mixers.iter().flat_map(|m| m.kernel.iter().copied());
+        let values =
+            constant_values(graph, program.lattice, &params, roots).map_err(ConstantError::from)?;
+        let mut mixers = Vec::with_capacity(program.mixers.len());
+        for m in &program.mixers {
+            let geometry = program.geometry(m.space);
+            let kernel: Vec<&Tensor> = m
+                .kernel
+                .iter()
+                .filter_map(|k| values[k.index()].as_ref())
+                .collect();
+            let plan = Plan::<f64>::new(m, &[], geometry, &kernel, &mut planner)
+                .map_err(ConstantError::from)?;
+            let channels = m.channels.iter().product();
+            let complex = match m.op {
+                Op::Scan(s) => s.complex,
+                Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
+                _ => plan.complex(),
+            };
+            let kernel = Kernel::new(program, geometry, &plan, channels)?;
+            mixers.push(Kernel { complex, ..kernel });
+        }
         Ok(Kernels { mixers })
+    }
+
+    /// `G_m(D)`, per channel.
+    pub(super) fn at(&self, mixer: usize, displacement: [i64; 2]) -> Vec<Complex64> {
+        self.mixers[mixer].at(displacement)
     }
 
     /// The values of a derived parameter.
@@ -72,7 +88,7 @@ impl Kernels {
                 conjugate,
             } => {
                 let (last, first) = (&self.mixers[*last], &self.mixers[*first]);
-                let parts = if last.complex { 2 } else { 1 };
+                let parts = if last.complex || first.complex { 2 } else { 1 };
                 let mut data = Vec::new();
                 for n in last.displacements() {
                     let right = first.at([-n[0], -n[1]]);

@@ -1,13 +1,16 @@
-//! Translation-invariant mixers by FFT, dense ones by products of rows.
+//! Translation-invariant mixers by FFT (on short chains by their sums), dense ones
+//! by products of rows.
 //!
 //! All kernels become a symbol on (padded) momenta once per parameter set, in
 //! f64. Real channels travel in pairs as one complex transform.
 
+use super::direct::{Direct, longest};
+use super::lanes::Batched;
 use super::response::{Coefficients, Layout, Response};
-use super::simd::Real;
+use super::simd::{Isa, Real};
 use crate::interp::Tensor;
 use crate::ir::{Boundary, Op};
-use crate::kernel::{Geometry, Mixer};
+use crate::kernel::{Geometry, MixChannel, Mixer, Row};
 use rustfft::num_complex::{Complex, Complex64};
 use rustfft::{Fft, FftPlanner};
 use std::sync::Arc;
@@ -21,12 +24,17 @@ pub struct MixerError(pub String);
 pub enum Plan<T: Real> {
     /// By FFT.
     Fourier(Fourier<T>),
+    /// By FFT, many channels at once.
+    Batched(Batched<T>),
+    /// By its sums, on short chains.
+    Direct(Direct<T>),
     /// By its matrix.
     Dense(Dense<T>),
 }
 
 /// `IFFT(symbol FFT x)` on a padded lattice.
 pub struct Fourier<T: Real> {
+    isa: Isa,
     size: [usize; 2],
     complex: bool,
     forward: [Arc<dyn Fft<T>>; 2],
@@ -44,8 +52,43 @@ pub struct Dense<T: Real> {
     kernels: Vec<Vec<Complex<T>>>,
 }
 
+/// Two real channels, or a complex one, that are transformed together.
+pub(super) struct Unit {
+    /// Channel numbers in the mixer's kernel; equal for a complex channel.
+    pub(super) channels: [usize; 2],
+    /// Inputs.
+    pub(super) x: [Row; 2],
+    /// Results; `None`: not wanted.
+    pub(super) out: [Option<Row>; 2],
+}
+
+/// The channels of a mixer as units, those with the same input side by side.
+pub(super) fn units(channels: &[MixChannel]) -> Vec<Unit> {
+    let complex = channels.first().is_some_and(|c| c.x.len() == 2);
+    let mut units: Vec<Unit> = if complex {
+        let unit = |c: &MixChannel| Unit {
+            channels: [c.channel; 2],
+            x: [c.x[0], c.x[1]],
+            out: [Some(c.out[0]), Some(c.out[1])],
+        };
+        channels.iter().map(unit).collect()
+    } else {
+        let unit = |pair: &[MixChannel]| {
+            let (a, b) = (&pair[0], &pair[pair.len() - 1]);
+            Unit {
+                channels: [a.channel, b.channel],
+                x: [a.x[0], b.x[0]],
+                out: [Some(a.out[0]), (pair.len() == 2).then(|| b.out[0])],
+            }
+        };
+        channels.chunks(2).map(unit).collect()
+    };
+    units.sort_by_key(|u| u.x);
+    units
+}
+
 /// Smallest 2^a 3^b 5^c not below n.
-pub(super) fn smooth(n: usize) -> usize {
+pub(in crate::back) fn smooth(n: usize) -> usize {
     (n..)
         .find(|&m| {
             [2, 3, 5].iter().fold(m, |m, &p| {
@@ -60,12 +103,14 @@ pub(super) fn smooth(n: usize) -> usize {
 }
 
 impl<T: Real> Plan<T> {
-    /// Builds a mixer from the values of its coefficient nodes.
+    /// Builds a mixer from the values of its coefficient nodes, for the channels it
+    /// is applied to; none: as symbols or a matrix, for [`Plan::run`].
     ///
     /// # Errors
     /// A recurrence without periodic solution.
     pub fn new(
         mixer: &Mixer,
+        applied: &[MixChannel],
         g: &Geometry,
         values: &[&Tensor],
         planner: &mut (FftPlanner<T>, FftPlanner<f64>),
@@ -198,6 +243,22 @@ impl<T: Real> Plan<T> {
             }
             s.iter_mut().for_each(|z| *z /= total as f64);
         }
+        let isa = Isa::detect();
+        if ny == 1
+            && g.stride() == 1
+            && isa != Isa::Portable
+            && let Some(batched) = Batched::new(complex, nx, isa, &symbols, applied)
+        {
+            return Ok(Plan::Batched(batched));
+        }
+        if ny == 1 && nx <= longest::<T>(isa) && !applied.is_empty() {
+            let inverse = size.map(|n| planner.1.plan_fft_inverse(n));
+            let kernels: Vec<Vec<Complex64>> = symbols
+                .into_iter()
+                .map(|s| transform2(&inverse, size, s))
+                .collect();
+            return Ok(Plan::Direct(Direct::new(complex, nx, isa, &kernels)));
+        }
         let forward = size.map(|n| planner.0.plan_fft_forward(n));
         let inverse = size.map(|n| planner.0.plan_fft_inverse(n));
         let scratch = forward
@@ -211,6 +272,7 @@ impl<T: Real> Plan<T> {
             .map(|s: Vec<Complex64>| s.into_iter().map(narrow::<T>).collect())
             .collect();
         Ok(Plan::Fourier(Fourier {
+            isa,
             size,
             complex,
             forward,
@@ -224,7 +286,21 @@ impl<T: Real> Plan<T> {
     pub fn scratch(&self) -> usize {
         match self {
             Plan::Fourier(f) => 3 * f.size[0] * f.size[1] + f.scratch,
+            Plan::Batched(b) => b.scratch(),
+            Plan::Direct(d) => d.scratch(),
             Plan::Dense(d) => 2 * d.sites,
+        }
+    }
+
+    /// Per channel its symbol, divided by the number of momenta, or its matrix
+    /// with the target slowest.
+    pub(in crate::back) fn kernels(&self) -> &[Vec<Complex<T>>] {
+        match self {
+            Plan::Fourier(f) => &f.symbols,
+            Plan::Dense(d) => &d.kernels,
+            Plan::Batched(_) | Plan::Direct(_) => {
+                unreachable!("a plan made for no channels is neither")
+            }
         }
     }
 
@@ -232,6 +308,8 @@ impl<T: Real> Plan<T> {
     pub fn complex(&self) -> bool {
         match self {
             Plan::Fourier(f) => f.complex,
+            Plan::Batched(b) => b.complex(),
+            Plan::Direct(d) => d.complex(),
             Plan::Dense(d) => d.complex,
         }
     }
@@ -241,6 +319,9 @@ impl<T: Real> Plan<T> {
     /// `channels[0]`, or the real channels `channels[0]` and `channels[1]`.
     /// `again`: the previous call with this scratch had the same `x`, whose
     /// transform is then used again.
+    ///
+    /// # Panics
+    /// If the plan was built for given channels: those are run together.
     pub fn run(
         &self,
         g: &Geometry,
@@ -252,6 +333,12 @@ impl<T: Real> Plan<T> {
     ) {
         match self {
             Plan::Fourier(f) => f.run(g, channels, x, out, scratch, again),
+            Plan::Batched(_) => unreachable!("plans for given channels run as a whole"),
+            Plan::Direct(d) => {
+                let first = g.origin();
+                let x = x.map(|x| &x[first..]);
+                d.run(channels, x, out.map(|y| &mut y[first..]), scratch);
+            }
             Plan::Dense(d) => d.run(g, channels, x, out, scratch),
         }
     }
@@ -307,8 +394,51 @@ pub(super) fn fourier2<T: Real>(
     }
 }
 
+/// Code around the transforms, compiled for the vectors of the machine.
+macro_rules! instance {
+    ($name:ident $(, $feature:literal)?) => {
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn $name<T: Real>(
+            f: &Fourier<T>,
+            g: &Geometry,
+            channels: [usize; 2],
+            x: [&[T]; 2],
+            out: [&mut [T]; 2],
+            memory: &mut [Complex<T>],
+            again: bool,
+        ) {
+            f.run_here(g, channels, x, out, memory, again);
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instance!(run_512, "avx512f,avx512vl,fma");
+#[cfg(target_arch = "x86_64")]
+instance!(run_256, "avx2,fma");
+
 impl<T: Real> Fourier<T> {
     fn run(
+        &self,
+        g: &Geometry,
+        channels: [usize; 2],
+        x: [&[T]; 2],
+        out: [&mut [T]; 2],
+        memory: &mut [Complex<T>],
+        again: bool,
+    ) {
+        // SAFETY: the instruction set is that of the machine.
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { run_512(self, g, channels, x, out, memory, again) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { run_256(self, g, channels, x, out, memory, again) },
+            _ => self.run_here(g, channels, x, out, memory, again),
+        }
+    }
+
+    #[inline(always)]
+    fn run_here(
         &self,
         g: &Geometry,
         channels: [usize; 2],
@@ -326,9 +456,8 @@ impl<T: Real> Fourier<T> {
             if total != nx * ny {
                 spectrum.fill(Complex::default());
             }
-            for ix in 0..nx {
-                let lane = g.origin() + ix * g.stride();
-                let line = &mut spectrum[ix * self.size[1]..][..ny];
+            for (x0, lane, length) in g.lines() {
+                let line = &mut spectrum[x0 * self.size[1]..][..length];
                 for ((z, &re), &im) in line.iter_mut().zip(&x[0][lane..]).zip(&x[1][lane..]) {
                     *z = Complex::new(re, im);
                 }
@@ -346,9 +475,8 @@ impl<T: Real> Fourier<T> {
         }
         fourier2(&self.inverse, self.size, z, other, scratch);
         let [re, im] = out;
-        for ix in 0..nx {
-            let lane = g.origin() + ix * g.stride();
-            let line = &z[ix * self.size[1]..][..ny];
+        for (x0, lane, length) in g.lines() {
+            let line = &z[x0 * self.size[1]..][..length];
             for ((z, re), im) in line.iter().zip(&mut re[lane..]).zip(&mut im[lane..]) {
                 *re = z.re;
                 *im = z.im;
@@ -358,6 +486,7 @@ impl<T: Real> Fourier<T> {
 
     /// Multiplies the spectra of two real channels carried as x + i y:
     /// `(a + b)/2 Z(q) + (a - b)/2 conj Z(-q)`.
+    #[inline(always)]
     fn pair(&self, [a, b]: [usize; 2], z: &mut [Complex<T>]) {
         let half = T::rounded(0.5);
         let (a, b) = (&self.symbols[a], &self.symbols[b]);

@@ -1,28 +1,38 @@
 //! A network on the CPU as a [`WaveFunction`].
 
+use super::background::Updated;
+use super::clusters::Clusters;
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
 use super::environment::{Environments, Refusal};
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
+use super::peak;
 use super::simd::Real;
-use super::work::work;
+use super::units::Units;
+use super::work::{flops, work};
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
-use crate::run::{Background, Spins, WaveFunction};
+use crate::pass::flips::Family;
+use crate::pass::flips::units::HiddenUnits;
+use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// `log psi` of one network on one lattice in working precision `T`, and
 /// everything derived from it.
 pub struct CpuNetwork<T: Real> {
     full: Compiled<T>,
     gradient: GradientCode<T>,
-    /// Compiled when local changes are first asked for.
-    flips: OnceLock<Result<Flips<T>, FlipError>>,
+    /// Compiled when local changes are asked for.
+    clusters: Clusters<T>,
     /// Derived when a sweep is first asked for.
     environments: OnceLock<Result<Environments<T>, Refusal>>,
+    /// The form of networks with hidden units.
+    form: Option<HiddenUnits>,
+    /// Their tables, made when local changes are asked for.
+    units: OnceLock<Option<Units<T>>>,
     updates: Updates,
 }
 
@@ -38,17 +48,43 @@ pub enum Updates {
     Full,
 }
 
+/// What the ratios of local changes of a network come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalUpdates {
+    /// Products over hidden units.
+    HiddenUnits,
+    /// Flip programs, where they pay.
+    Programs,
+    /// Full evaluation, and why.
+    Full(String),
+}
+
+impl std::fmt::Display for LocalUpdates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LocalUpdates::HiddenUnits => f.write_str("products over hidden units"),
+            LocalUpdates::Programs => f.write_str("flip programs"),
+            LocalUpdates::Full(why) => write!(f, "full evaluation because of {why}"),
+        }
+    }
+}
+
 impl<T: Real> CpuNetwork<T> {
     /// Compiles a graph whose outputs are `[Re log psi]` or `[Re, Im]`.
     ///
     /// # Errors
     /// See [`CompileError`].
     pub fn new(graph: Graph, lattice: Lattice, theta: &[f64]) -> Result<Self, CompileError> {
+        let gradient = GradientCode::new(&graph, lattice, theta)?;
+        let form = HiddenUnits::new(&graph).ok();
+        let full = Compiled::new(graph, lattice, theta, false)?;
         Ok(CpuNetwork {
-            gradient: GradientCode::new(&graph, lattice, theta)?,
-            full: Compiled::new(graph, lattice, theta, false)?,
-            flips: OnceLock::new(),
+            clusters: Clusters::new(&full),
             environments: OnceLock::new(),
+            gradient,
+            full,
+            form,
+            units: OnceLock::new(),
             updates: Updates::default(),
         })
     }
@@ -58,20 +94,39 @@ impl<T: Real> CpuNetwork<T> {
         self.updates = updates;
     }
 
-    /// The compiled flip program, or why flips are evaluated in full.
+    /// The compiled program of single flips, or why they are evaluated in full.
+    ///
+    /// # Errors
+    /// See [`FlipError`].
     pub fn flips(&self) -> Result<&Flips<T>, &FlipError> {
-        self.flips.get_or_init(|| Flips::new(&self.full)).as_ref()
+        self.clusters.singles(&self.full).map(Arc::as_ref)
     }
 
-    /// The flip program if a number of flips of one configuration is better
-    /// evaluated by it than one by one.
-    fn flips_for(&self, count: usize) -> Option<&Flips<T>> {
-        let flips = match self.updates {
-            Updates::Full => return None,
-            _ => self.flips().ok()?,
-        };
-        let full = work(self.full.program()) * count as f64;
-        (self.updates == Updates::Abacus || flips.work() < full).then_some(flips)
+    /// How local changes are evaluated; compiles what that takes.
+    pub fn local_updates(&self) -> LocalUpdates {
+        match (self.updates, self.units(), self.flips()) {
+            (Updates::Full, ..) => LocalUpdates::Full("the caller's wish".to_owned()),
+            (_, Some(_), _) => LocalUpdates::HiddenUnits,
+            (.., Ok(_)) => LocalUpdates::Programs,
+            (.., Err(e)) => LocalUpdates::Full(e.to_string()),
+        }
+    }
+
+    /// The tables of hidden units, if the network has that form.
+    pub(super) fn units(&self) -> Option<&Units<T>> {
+        let form = self.form.as_ref()?;
+        let units = || Units::new(&self.full, form).ok();
+        self.units.get_or_init(units).as_ref()
+    }
+
+    /// Whether changes are ever evaluated by a flip program.
+    pub(super) fn updates_locally(&self) -> bool {
+        self.updates != Updates::Full
+    }
+
+    /// The program that pays for so many clusters of one configuration.
+    pub(super) fn choose(&self, asked: &[(Family, usize)]) -> Option<Arc<Flips<T>>> {
+        self.clusters.choose(&self.full, self.updates, asked)
     }
 
     /// Environments of the mixers, or why there are none.
@@ -92,7 +147,7 @@ impl<T: Real> CpuNetwork<T> {
 
     /// Environments if a number of changes of one configuration cost less by them
     /// than by evaluating each in full.
-    fn environments_for(&self, count: usize) -> Option<&Environments<T>> {
+    pub(super) fn environments_for(&self, count: usize) -> Option<&Environments<T>> {
         let sites = self.full.lattice().sites();
         if self.updates == Updates::Full || count == 0 {
             return None;
@@ -132,11 +187,11 @@ impl<T: Real> CpuNetwork<T> {
         // nothing changes unless everything can
         let full = self.full.prepare(theta)?;
         let gradient = self.gradient.prepare(theta)?;
+        let clusters = self.clusters.prepare(&self.full, theta)?;
         self.full.install(full);
         self.gradient.install(gradient);
-        if let Some(Ok(flips)) = self.flips.get_mut() {
-            flips.set_params(&self.full)?;
-        }
+        self.clusters.install(clusters);
+        self.units = OnceLock::new();
         let follows = match self.environments.get_mut() {
             Some(Ok(environments)) => environments.set_params(&self.full).is_ok(),
             _ => false,
@@ -180,16 +235,33 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     fn gradients(&self, batch: &Spins, row: &(dyn Fn(usize, &[f64], &[f64]) + Sync)) {
         self.gradient.run(batch, row);
     }
-    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
-        let mut background = Updated {
-            network: self,
-            spins: spins.to_vec(),
-            log_psi: Complex64::ZERO,
-            asked: 0,
-            ratios: Vec::new(),
+    fn strategy(&self, task: Task) -> Strategy {
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let tables = |c: &Compiled<T>| c.program().tables.is_some();
+        let sites = self.lattice().sites();
+        let full = flops(self.full.program());
+        let (name, bytes, flops) = match task {
+            Task::LogPsi if tables(&self.full) => ("tables", bytes(&self.full), full),
+            Task::LogPsi => ("direct", bytes(&self.full), full),
+            Task::Gradient => {
+                let (bytes, flops) = self.gradient.cost();
+                ("reverse", bytes, flops)
+            }
+            Task::Flips => match (self.units(), self.choose(&[(Family::single(), sites)])) {
+                (Some(units), _) => ("hidden units", units.bytes(), units.flops()),
+                (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
+                _ => ("full", bytes(&self.full), full * (sites + 1) as f64),
+            },
         };
-        background.log_psi = background.at(&[]);
-        Box::new(background)
+        Strategy {
+            name,
+            bytes,
+            flops,
+            peak: peak::gflops::<T>(),
+        }
+    }
+    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
+        Box::new(Updated::new(self, spins))
     }
     fn sweep(
         &self,
@@ -200,139 +272,5 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.environments_for_sweeps()?
             .sweep(spins, reverse, decide);
         Some(())
-    }
-}
-
-/// One configuration. Single flips come from one run of the flip program once
-/// enough of them were asked for to pay for it; everything else is evaluated in
-/// full.
-struct Updated<'a, T: Real> {
-    network: &'a CpuNetwork<T>,
-    spins: Vec<i8>,
-    log_psi: Complex64,
-    /// Single flips evaluated one by one so far.
-    asked: usize,
-    /// All single flips, once known.
-    ratios: Vec<Complex64>,
-}
-
-impl<T: Real> Updated<'_, T> {
-    /// Whether all single flips are known, after computing them if `more` further
-    /// ones justify that.
-    fn prepared(&mut self, more: usize) -> bool {
-        if self.ratios.is_empty() && more > 0 {
-            self.asked += more;
-            if let Some(flips) = self.network.flips_for(self.asked) {
-                let mut ratios = vec![Complex64::ZERO; self.spins.len()];
-                flips.ratios(&self.spins, &mut ratios);
-                // windows may read sites beyond an open lattice, where a network
-                // need not be finite
-                if ratios.iter().all(|z| z.is_finite()) {
-                    self.ratios = ratios;
-                }
-            } else if let Some(environments) = self.network.environments_for(self.asked) {
-                let sites: Vec<usize> = (0..self.spins.len()).collect();
-                let ends: Vec<usize> = (1..=sites.len()).collect();
-                let mut ratios = vec![Complex64::ZERO; sites.len()];
-                let wide = environments.log_ratios(&self.spins, &sites, &ends, &mut ratios);
-                if wide.is_empty() {
-                    self.ratios = ratios;
-                }
-            }
-        }
-        !self.ratios.is_empty()
-    }
-    fn other_ratios(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
-        let Some(environments) = self.network.environments_for(ends.len()) else {
-            return self.full_ratios(sites, ends, out);
-        };
-        let wide = environments.log_ratios(&self.spins, sites, ends, out);
-        let (mut rest, mut rest_ends) = (Vec::new(), Vec::new());
-        for &k in &wide {
-            rest.extend_from_slice(&sites[k.checked_sub(1).map_or(0, |k| ends[k])..ends[k]]);
-            rest_ends.push(rest.len());
-        }
-        let mut found = vec![Complex64::ZERO; wide.len()];
-        self.full_ratios(&rest, &rest_ends, &mut found);
-        for (k, z) in wide.into_iter().zip(found) {
-            out[k] = z;
-        }
-    }
-    fn full_ratios(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
-        let mut batch = Vec::with_capacity(ends.len() * self.spins.len());
-        let mut from = 0;
-        for &end in ends {
-            let first = batch.len();
-            batch.extend_from_slice(&self.spins);
-            for &f in &sites[from..end] {
-                batch[first + f] = -batch[first + f];
-            }
-            from = end;
-        }
-        self.network.log_psi(&batch, out);
-        out.iter_mut().for_each(|z| *z -= self.log_psi);
-    }
-
-    fn flip(&mut self, flips: &[usize]) {
-        for &f in flips {
-            self.spins[f] = -self.spins[f];
-        }
-    }
-    fn at(&mut self, flips: &[usize]) -> Complex64 {
-        self.flip(flips);
-        let mut out = [Complex64::ZERO];
-        self.network.log_psi(&self.spins, &mut out);
-        self.flip(flips);
-        out[0]
-    }
-}
-
-impl<T: Real> Background for Updated<'_, T> {
-    fn log_psi(&self) -> Complex64 {
-        self.log_psi
-    }
-    fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
-        match *flips {
-            [site] if self.prepared(1) => self.ratios[site],
-            _ => self.at(flips) - self.log_psi,
-        }
-    }
-    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
-        assert_eq!(ends.len(), out.len(), "one result per cluster");
-        let cluster = |k: usize| k.checked_sub(1).map_or(0, |k| ends[k])..ends[k];
-        let singles = (0..ends.len()).filter(|&k| cluster(k).len() == 1).count();
-        if !self.prepared(singles) {
-            return self.other_ratios(sites, ends, out);
-        }
-        let (mut rest, mut rest_ends, mut which) = (Vec::new(), Vec::new(), Vec::new());
-        for (k, out) in out.iter_mut().enumerate() {
-            match sites[cluster(k)] {
-                [site] => *out = self.ratios[site],
-                ref flips => {
-                    rest.extend_from_slice(flips);
-                    rest_ends.push(rest.len());
-                    which.push(k);
-                }
-            }
-        }
-        let mut found = vec![Complex64::ZERO; which.len()];
-        self.other_ratios(&rest, &rest_ends, &mut found);
-        for (k, z) in which.into_iter().zip(found) {
-            out[k] = z;
-        }
-    }
-    fn single_flips(&mut self, out: &mut [Complex64]) {
-        if self.prepared(out.len()) {
-            return out.copy_from_slice(&self.ratios);
-        }
-        let sites: Vec<usize> = (0..self.spins.len()).collect();
-        let ends: Vec<usize> = (1..=self.spins.len()).collect();
-        self.other_ratios(&sites, &ends, out);
-    }
-    fn accept(&mut self, flips: &[usize]) {
-        self.log_psi = self.at(flips);
-        self.flip(flips);
-        self.asked = 0;
-        self.ratios.clear();
     }
 }

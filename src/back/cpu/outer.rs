@@ -1,4 +1,4 @@
-//! Sums over sites of outer products of rows, and small matrices times vectors.
+//! Sums over sites of outer products of rows, and matrices times vectors.
 //!
 //! Partial sums stay in vectors of the working precision for at most `BLOCK`
 //! terms per lane and are then added in f64.
@@ -18,24 +18,6 @@ pub struct Outer {
     pub b: Vec<usize>,
     /// Results, f64 with a lane per sample; right factor fastest.
     pub out: Vec<usize>,
-}
-
-/// The sum of the lanes, pairwise.
-#[inline(always)]
-unsafe fn total<V: Vector>(v: V) -> f64
-where
-    V::Element: Real,
-{
-    let mut lanes = [V::Element::default(); 16];
-    unsafe { v.store(lanes.as_mut_ptr()) };
-    let mut width = V::LANES;
-    while width > 1 {
-        width /= 2;
-        for k in 0..width {
-            lanes[k] = lanes[k] + lanes[k + width];
-        }
-    }
-    lanes[0].widened()
 }
 
 /// Lines of consecutive sites of a segment: (first lane, lines, lines' distance, length).
@@ -83,7 +65,7 @@ where
             }
             for (sums, acc) in sums.iter_mut().zip(acc) {
                 for (s, v) in sums.iter_mut().zip(acc) {
-                    *s += unsafe { total(v) };
+                    *s += unsafe { v.total() }.widened();
                 }
             }
             done = stop;
@@ -172,63 +154,88 @@ pub struct Split<'a, T> {
     pub im: &'a [T],
 }
 
-/// `conj(m) . x` as (real part, imaginary part); all four of one length.
+/// Rows of a matrix kept in registers together.
+const ROWS: usize = 64;
+
+/// See [`conjugate_product`].
 #[inline(always)]
-unsafe fn conjugate_dot<V: Vector>(
-    m: &Split<V::Element>,
+unsafe fn matrix_vector<V: Vector, const W: usize>(
+    m: &[V::Element],
+    rows: usize,
     x: &Split<V::Element>,
     zero: V,
-) -> [f64; 2]
-where
+    put: &mut dyn FnMut(usize, [f64; 2]),
+) where
     V::Element: Real,
 {
-    let mut acc = [zero; 4];
-    let length = m.re.len().min(m.im.len()).min(x.re.len()).min(x.im.len());
-    let whole = length / V::LANES;
-    for k in 0..whole {
-        let at = k * V::LANES;
-        unsafe {
-            let load = |s: &[V::Element]| V::load(s.as_ptr().add(at));
-            let (mr, mi, xr, xi) = (load(m.re), load(m.im), load(x.re), load(x.im));
-            acc[0] = mr.fma(xr, acc[0]);
-            acc[1] = mi.fma(xi, acc[1]);
-            acc[2] = mr.fma(xi, acc[2]);
-            acc[3] = mi.fma(xr, acc[3]);
+    let taps = x.re.len().min(x.im.len()).min(m.len() / (2 * rows));
+    for first in (0..rows).step_by(W * V::LANES) {
+        let mut sums = [[0.0; ROWS]; 2];
+        let mut done = 0;
+        while done < taps {
+            let stop = taps.min(done + BLOCK);
+            let (mut re, mut im) = ([zero; W], [zero; W]);
+            for k in done..stop {
+                let (xr, xi) = (x.re[k], x.im[k]);
+                unsafe {
+                    let (r, i, minus) = (V::splat(xr), V::splat(xi), V::splat(-xr));
+                    let column = m.as_ptr().add(2 * k * rows + first);
+                    for j in 0..W {
+                        let mr = V::load(column.add(j * V::LANES));
+                        let mi = V::load(column.add(rows + j * V::LANES));
+                        re[j] = mi.fma(i, mr.fma(r, re[j]));
+                        im[j] = mi.fma(minus, mr.fma(i, im[j]));
+                    }
+                }
+            }
+            for (part, sums) in [re, im].into_iter().zip(&mut sums) {
+                let mut lanes = [V::Element::default(); ROWS];
+                for (j, v) in part.into_iter().enumerate() {
+                    unsafe { v.store(lanes.as_mut_ptr().add(j * V::LANES)) };
+                }
+                for (s, lane) in sums.iter_mut().zip(lanes).take(W * V::LANES) {
+                    *s += lane.widened();
+                }
+            }
+            done = stop;
+        }
+        for k in 0..W * V::LANES {
+            put(first + k, [sums[0][k], sums[1][k]]);
         }
     }
-    let mut sums = [0.0; 4];
-    for (s, v) in sums.iter_mut().zip(acc) {
-        *s = unsafe { total(v) };
-    }
-    for k in whole * V::LANES..length {
-        let (mr, mi) = (m.re[k].widened(), m.im[k].widened());
-        let (xr, xi) = (x.re[k].widened(), x.im[k].widened());
-        sums[0] += mr * xr;
-        sums[1] += mi * xi;
-        sums[2] += mr * xi;
-        sums[3] += mi * xr;
-    }
-    [sums[0] + sums[1], sums[2] - sums[3]]
 }
 
 macro_rules! instance {
-    ($outer:ident, $dot:ident, $width:ident $(, $feature:literal)?) => {
+    ($outer:ident, $product:ident, $width:ident $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
         unsafe fn $outer<T: Real>(arena: *mut u8, o: &Outer, sample: usize, g: &Geometry) {
             unsafe { product::<T::$width>(arena, o, sample, g, T::$width::splat(T::default())) }
         }
         $(#[target_feature(enable = $feature)])?
-        unsafe fn $dot<T: Real>(m: &Split<T>, x: &Split<T>) -> [f64; 2] {
-            unsafe { conjugate_dot::<T::$width>(m, x, T::$width::splat(T::default())) }
+        unsafe fn $product<T: Real>(
+            m: &[T],
+            rows: usize,
+            x: &Split<T>,
+            put: &mut dyn FnMut(usize, [f64; 2]),
+        ) {
+            // SAFETY: the machine has these vectors.
+            unsafe {
+                let zero = T::$width::splat(T::default());
+                if rows.is_multiple_of(4 * <T::$width as Vector>::LANES) {
+                    matrix_vector::<T::$width, 4>(m, rows, x, zero, put)
+                } else {
+                    matrix_vector::<T::$width, 1>(m, rows, x, zero, put)
+                }
+            }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-instance!(outer_512, dot_512, Wide512, "avx512f,avx512vl,fma");
+instance!(outer_512, product_512, Wide512, "avx512f,avx512vl,fma");
 #[cfg(target_arch = "x86_64")]
-instance!(outer_256, dot_256, Wide256, "avx2,fma");
-instance!(outer_portable, dot_portable, Portable);
+instance!(outer_256, product_256, Wide256, "avx2,fma");
+instance!(outer_portable, product_portable, Portable);
 
 /// Runs an outer product for one sample.
 ///
@@ -247,19 +254,29 @@ pub unsafe fn outer<T: Real>(isa: Isa, arena: *mut u8, o: &Outer, sample: usize,
     }
 }
 
-/// `sum_k conj(m_k) x_k` as (real part, imaginary part), summed up to the
-/// shortest of the slices.
+/// Rows of the matrices of [`conjugate_product`] come in multiples of this.
+pub const ROW_BLOCK: usize = 16;
+
+/// `sum_k conj(m_rk) x_k` for all rows r: calls `put(row, [real part, imaginary
+/// part])`. `m` holds, column after column, the real parts of `rows` rows, then
+/// their imaginary parts.
 ///
 /// # Safety
-/// The machine has `isa`.
-pub unsafe fn conjugate_product<T: Real>(isa: Isa, m: &Split<T>, x: &Split<T>) -> [f64; 2] {
+/// The machine has `isa`; `rows` is a multiple of [`ROW_BLOCK`].
+pub unsafe fn conjugate_product<T: Real>(
+    isa: Isa,
+    m: &[T],
+    rows: usize,
+    x: &Split<T>,
+    put: &mut dyn FnMut(usize, [f64; 2]),
+) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => dot_512::<T>(m, x),
+            Isa::Avx512 => product_512::<T>(m, rows, x, put),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => dot_256::<T>(m, x),
-            _ => dot_portable::<T>(m, x),
+            Isa::Avx2 => product_256::<T>(m, rows, x, put),
+            _ => product_portable::<T>(m, rows, x, put),
         }
     }
 }
@@ -306,26 +323,37 @@ mod tests {
         }
     }
 
+    fn conjugate_products<T: Real>(isa: Isa) {
+        for (rows, taps) in [(16, 5), (64, 70), (80, 130)] {
+            let number = |k: usize| T::rounded((k as f64 * 0.3).sin());
+            let m: Vec<T> = (0..2 * rows * taps).map(number).collect();
+            let x: Vec<T> = (7..7 + 2 * taps).map(number).collect();
+            let (re, im) = x.split_at(taps);
+            let mut seen = 0;
+            let mut put = |row: usize, got: [f64; 2]| {
+                let want = (0..taps).fold([0.0; 2], |[a, b], k| {
+                    let at = |part: usize| m[(2 * k + part) * rows + row].widened();
+                    let (mr, mi) = (at(0), at(1));
+                    let (xr, xi) = (re[k].widened(), im[k].widened());
+                    [a + mr * xr + mi * xi, b + mr * xi - mi * xr]
+                });
+                assert!((got[0] - want[0]).abs() < 1e-4, "{isa:?} row {row}");
+                assert!((got[1] - want[1]).abs() < 1e-4, "{isa:?} row {row}");
+                seen += 1;
+            };
+            unsafe { conjugate_product(isa, &m, rows, &Split { re, im }, &mut put) };
+            assert_eq!(seen, rows);
+        }
+    }
+
     #[test]
-    fn conjugate_products() {
-        let x: Vec<f32> = (0..83).map(|k| (k as f32 * 0.3).sin()).collect();
-        let [mr, mi, xr, xi] = [&x[..43], &x[10..53], &x[20..63], &x[40..83]];
-        let want = (0..43).fold([0.0, 0.0], |[re, im], k| {
-            [
-                re + mr[k] * xr[k] + mi[k] * xi[k],
-                im + mr[k] * xi[k] - mi[k] * xr[k],
-            ]
-        });
-        let got = unsafe {
-            conjugate_product(
-                Isa::detect(),
-                &Split { re: mr, im: mi },
-                &Split { re: xr, im: xi },
-            )
-        };
-        assert!(
-            (got[0] - f64::from(want[0])).abs() < 1e-5
-                && (got[1] - f64::from(want[1])).abs() < 1e-5
-        );
+    fn conjugate_products_on_every_instruction_set() {
+        conjugate_products::<f32>(Isa::Portable);
+        conjugate_products::<f32>(Isa::detect());
+        conjugate_products::<f64>(Isa::detect());
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            conjugate_products::<f32>(Isa::Avx2);
+        }
     }
 }

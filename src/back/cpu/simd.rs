@@ -46,6 +46,26 @@ pub trait Vector: Copy {
     /// # Safety
     /// The machine has these vectors.
     unsafe fn fma(self, a: Self, c: Self) -> Self;
+    /// `self + b`
+    ///
+    /// # Safety
+    /// The machine has these vectors.
+    unsafe fn plus(self, b: Self) -> Self;
+    /// `self - b`
+    ///
+    /// # Safety
+    /// The machine has these vectors.
+    unsafe fn minus(self, b: Self) -> Self;
+    /// `self b`
+    ///
+    /// # Safety
+    /// The machine has these vectors.
+    unsafe fn times(self, b: Self) -> Self;
+    /// The sum of all lanes, pairwise.
+    ///
+    /// # Safety
+    /// The machine has these vectors.
+    unsafe fn total(self) -> Self::Element;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -55,7 +75,8 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! vector {
-        ($v:ty, $e:ty, $n:literal, $set:ident, $load:ident, $store:ident, $fma:ident) => {
+        ($v:ty, $e:ty, $n:literal, $set:ident, $load:ident, $store:ident, $fma:ident,
+         $plus:ident, $minus:ident, $times:ident, $total:path) => {
             impl Vector for $v {
                 type Element = $e;
                 const LANES: usize = $n;
@@ -75,8 +96,39 @@ mod x86 {
                 unsafe fn fma(self, a: Self, c: Self) -> Self {
                     unsafe { $fma(self, a, c) }
                 }
+                #[inline(always)]
+                unsafe fn plus(self, b: Self) -> Self {
+                    unsafe { $plus(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn minus(self, b: Self) -> Self {
+                    unsafe { $minus(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn times(self, b: Self) -> Self {
+                    unsafe { $times(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn total(self) -> $e {
+                    unsafe { $total(self) }
+                }
             }
         };
+    }
+    #[inline(always)]
+    unsafe fn total_8(v: __m256) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn total_4(v: __m256d) -> f64 {
+        unsafe {
+            let two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
     }
     vector!(
         __m512,
@@ -85,7 +137,11 @@ mod x86 {
         _mm512_set1_ps,
         _mm512_loadu_ps,
         _mm512_storeu_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps,
+        _mm512_reduce_add_ps
     );
     vector!(
         __m512d,
@@ -94,7 +150,11 @@ mod x86 {
         _mm512_set1_pd,
         _mm512_loadu_pd,
         _mm512_storeu_pd,
-        _mm512_fmadd_pd
+        _mm512_fmadd_pd,
+        _mm512_add_pd,
+        _mm512_sub_pd,
+        _mm512_mul_pd,
+        _mm512_reduce_add_pd
     );
     vector!(
         __m256,
@@ -103,7 +163,11 @@ mod x86 {
         _mm256_set1_ps,
         _mm256_loadu_ps,
         _mm256_storeu_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_mul_ps,
+        total_8
     );
     vector!(
         __m256d,
@@ -112,7 +176,11 @@ mod x86 {
         _mm256_set1_pd,
         _mm256_loadu_pd,
         _mm256_storeu_pd,
-        _mm256_fmadd_pd
+        _mm256_fmadd_pd,
+        _mm256_add_pd,
+        _mm256_sub_pd,
+        _mm256_mul_pd,
+        total_4
     );
 
     impl Real for f32 {
@@ -168,8 +236,9 @@ mod other {
 }
 
 /// Plain arrays; the compiler finds what vectors there are.
-impl<T: Copy + std::ops::Mul<Output = T> + std::ops::Add<Output = T>, const N: usize> Vector
-    for [T; N]
+impl<T, const N: usize> Vector for [T; N]
+where
+    T: Copy + std::ops::Mul<Output = T> + std::ops::Add<Output = T> + std::ops::Sub<Output = T>,
 {
     type Element = T;
     const LANES: usize = N;
@@ -192,6 +261,29 @@ impl<T: Copy + std::ops::Mul<Output = T> + std::ops::Add<Output = T>, const N: u
             out[k] = self[k] * a[k] + c[k];
         }
         out
+    }
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        std::array::from_fn(|k| self[k] + b[k])
+    }
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        std::array::from_fn(|k| self[k] - b[k])
+    }
+    #[inline(always)]
+    unsafe fn times(self, b: Self) -> Self {
+        std::array::from_fn(|k| self[k] * b[k])
+    }
+    #[inline(always)]
+    unsafe fn total(mut self) -> T {
+        let mut width = N;
+        while width > 1 {
+            width /= 2;
+            for k in 0..width {
+                self[k] = self[k] + self[k + width];
+            }
+        }
+        self[0]
     }
 }
 

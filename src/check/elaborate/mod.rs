@@ -11,6 +11,7 @@ mod kind;
 mod mixing;
 mod ops;
 mod stmt;
+mod views;
 
 use super::core::*;
 use super::modules::{ModuleId, Modules};

@@ -17,6 +17,7 @@ mod geometry;
 mod hermitian;
 mod number;
 mod pauli;
+mod strings;
 #[cfg(test)]
 mod tests;
 

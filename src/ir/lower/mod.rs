@@ -55,11 +55,25 @@ pub fn lower(info: &NetworkInfo) -> Lowered {
         l.params.push(re);
     }
     for v in &info.values {
+        let before = l.graph.len();
         let parts = l.value(v);
         if let Some(name) = &v.name {
             l.graph.set_name(parts.re, name);
             if let Some(im) = parts.im {
                 l.graph.set_name(im, &format!("{name}.im"));
+            }
+        }
+        // What moves values between sites is called after the mixer it belongs to.
+        if let Some((mixer, _)) = &v.mixer {
+            for id in l.graph.ids().skip(before) {
+                if let Op::Scan(_)
+                | Op::Convolve { .. }
+                | Op::Modes { .. }
+                | Op::Mix { .. }
+                | Op::Window { .. } = l.graph.op(id)
+                {
+                    l.graph.set_name(id, mixer);
+                }
             }
         }
         l.parts.push(parts);

@@ -1,19 +1,19 @@
-//! Costs of updates by links and by environments.
+//! Costs of updates by links.
 
 use super::UpdateCost;
 use super::formula::Formula;
 use super::nodes::{entries, per_entry, total, transform, width};
-use crate::check::core::{Dim, Place, Token, Window};
+use crate::check::core::{Place, Token, Window};
 use crate::ir::{Graph, NodeId, Op};
 use crate::pass::cluster::Cluster;
 use crate::pass::link::{LinkStrategy, plan};
-use crate::pass::normal_form::{Coefficient, MixerClass, NormalForm, PoolKind};
+use crate::pass::normal_form::{Coefficient, NormalForm, PoolKind};
 use std::collections::BTreeMap;
 
 /// Sizes of the sites concerned by one update.
-struct Sites<'a> {
-    form: &'a NormalForm,
-    cluster: &'a Cluster,
+pub(super) struct Sites<'a> {
+    pub(super) form: &'a NormalForm,
+    pub(super) cluster: &'a Cluster,
 }
 
 impl Sites<'_> {
@@ -47,12 +47,12 @@ impl Sites<'_> {
     }
 }
 
-fn hull(all: impl Iterator<Item = Coefficient>) -> Option<Window> {
+pub(super) fn hull(all: impl Iterator<Item = Coefficient>) -> Option<Window> {
     all.filter_map(Coefficient::window).reduce(Window::hull)
 }
 
 /// Local values on their supports, linear code on the slices, readout.
-fn local_part(graph: &Graph, form: &NormalForm, sites: &Sites, cost: &mut UpdateCost) {
+pub(super) fn local_part(graph: &Graph, form: &NormalForm, sites: &Sites, cost: &mut UpdateCost) {
     for &id in &form.locals {
         if let (Some(w), Place::Site(token)) = (form.kinds.window(id), graph.ty(id).place) {
             let count = sites.of(Some(w), token);
@@ -215,105 +215,4 @@ fn is_complex(op: &Op) -> bool {
         }
         _ => false,
     }
-}
-
-/// States per direction and multiply-adds of one transition per state.
-struct States {
-    rightward: f64,
-    leftward: f64,
-    transition: f64,
-}
-
-fn states(graph: &Graph, id: NodeId) -> Option<States> {
-    let inputs = width(graph.ty(graph.args(id)[0])).at(1.0);
-    match *graph.op(id) {
-        Op::Scan(scan) => {
-            let output = graph.ty(*graph.args(id).last()?);
-            let Some(&Dim::Static(n)) = output.shape.get(usize::from(scan.complex)) else {
-                return None;
-            };
-            let size = n as f64 * inputs;
-            let dense = if scan.dense { n as f64 } else { 1.0 };
-            let complex = if scan.complex { 2.0 } else { 1.0 };
-            let transition = complex * (dense + if scan.low_rank { 2.0 } else { 0.0 });
-            let directions = [!scan.leftward || scan.mirror, scan.leftward || scan.mirror];
-            let [rightward, leftward] = directions.map(|d| if d { size } else { 0.0 });
-            Some(States {
-                rightward,
-                leftward,
-                transition,
-            })
-        }
-        Op::Window { lo, hi } if lo[1] == 0 && hi[1] == 0 => Some(States {
-            rightward: (-lo[0]).max(0) as f64 * inputs,
-            leftward: hi[0].max(0) as f64 * inputs,
-            transition: 0.0,
-        }),
-        _ => None,
-    }
-}
-
-/// Updates by environments, where they exist.
-pub(super) fn environments(
-    graph: &Graph,
-    form: &NormalForm,
-    cluster: &Cluster,
-) -> Option<UpdateCost> {
-    let token = form.mixers.first()?.source_token;
-    let one_token = form
-        .mixers
-        .iter()
-        .all(|m| m.source_token == token && m.class != MixerClass::Coarsening)
-        && form
-            .pools
-            .iter()
-            .all(|p| p.token == token && p.kind == PoolKind::Sum);
-    if !one_token || token.0[1] != 1 {
-        return None;
-    }
-    let all: Vec<States> = form
-        .mixers
-        .iter()
-        .map(|m| states(graph, m.output))
-        .collect::<Option<_>>()?;
-    let sites = Sites { form, cluster };
-    let mut cost = UpdateCost::default();
-    local_part(graph, form, &sites, &mut cost);
-    let features: f64 = form
-        .pools
-        .iter()
-        .map(|p| width(graph.ty(p.output)).at(1.0))
-        .sum();
-    let slice = hull(form.mixers.iter().flat_map(|m| m.affine.coefficients()));
-    let slice = sites.of(slice, token).max(1.0);
-    // One site more: both sides of every E_mk moved, one vertex injected.
-    let (mut extend, mut apply, mut kept) = (0.0, 0.0, 0.0);
-    for (m, to) in all.iter().enumerate() {
-        let d = width(graph.ty(form.mixers[m].input)).at(1.0);
-        for (k, from) in all.iter().enumerate().take(m) {
-            if form.linked(m, k) {
-                let size = to.rightward * from.leftward + to.leftward * from.rightward;
-                let dk = width(graph.ty(form.mixers[k].output)).at(1.0);
-                extend += size * (to.transition + from.transition + 1.0)
-                    + d * dk * (from.leftward + from.rightward) / dk.max(1.0);
-                apply += size;
-                kept += size;
-            }
-        }
-        let ends = to.rightward + to.leftward;
-        extend += ends * (to.transition + 2.0 + features);
-        apply += ends * features + slice * ends * (to.transition + 2.0);
-        kept += ends * (1.0 + features);
-    }
-    let count = entries(Place::Site(token));
-    // Left and right environments.
-    cost.build
-        .add(count.scaled(extend), count.scaled(2.0 * kept));
-    cost.update
-        .add(Formula::constant(apply), Formula::constant(2.0 * kept));
-    cost.cache = count.scaled(kept * super::WORD);
-    let full = super::full(graph);
-    cost.build.operations += full.operations;
-    cost.build.bytes += full.bytes;
-    Some(cost)
 }

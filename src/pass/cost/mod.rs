@@ -6,14 +6,16 @@
 //! configurations. Builds are shared by the N proposals or connected elements
 //! that use one background.
 
+mod environments;
 mod formula;
 mod links;
 mod nodes;
 
+pub use environments::Environment;
 pub use formula::{Formula, number};
 
-use crate::ir::Graph;
 use crate::ir::kinds::{Dependence, Kinds};
+use crate::ir::{Boundary, Graph};
 use crate::pass::cluster::Cluster;
 use crate::pass::normal_form::{NoNormalForm, NormalForm};
 
@@ -101,14 +103,15 @@ pub struct Choice {
 }
 
 impl CostModel {
-    /// Counts for updates after flips of this shape.
-    pub fn new(graph: &Graph, cluster: &Cluster) -> CostModel {
+    /// Counts for updates after flips of this shape. The boundary matters to
+    /// environments: those of a ring also keep how states pass through.
+    pub fn new(graph: &Graph, cluster: &Cluster, boundary: Boundary) -> CostModel {
         let full = full(graph);
         match NormalForm::new(graph) {
             Ok(form) => CostModel {
                 full,
                 links: Some(links::links(graph, &form, cluster)),
-                environments: links::environments(graph, &form, cluster),
+                environments: environments::cost(graph, &form, cluster, boundary),
                 obstacle: None,
             },
             Err(obstacle) => CostModel {

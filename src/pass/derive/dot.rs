@@ -21,10 +21,9 @@ fn graph(r: &Recurrence, out: &mut String) -> std::fmt::Result {
         let name = m.name.as_deref().unwrap_or("mixer");
         writeln!(
             out,
-            "  m{} [label=\"{} {}\\n{}\"];",
+            "  m{0} [label=\"G{0}: {1}\\n{2}\"];",
             m.index,
             escape(name),
-            m.index,
             m.class
         )?;
         edges(out, &m.terms, &format!("m{}", m.index))?;
@@ -49,10 +48,12 @@ fn edges(out: &mut String, terms: &[Term], to: &str) -> std::fmt::Result {
         } else {
             ""
         };
+        // What makes the coefficient, then where a flip changes it.
+        let form = t.from.map_or("source".to_owned(), |_| t.form());
         let label = if t.support.is_empty() {
-            t.form.to_owned()
+            form
         } else {
-            format!("{} {}", t.form, t.support)
+            format!("{form}\non {}", t.support)
         };
         writeln!(
             out,
@@ -64,5 +65,7 @@ fn edges(out: &mut String, terms: &[Term], to: &str) -> std::fmt::Result {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }

@@ -15,7 +15,7 @@ pub(super) fn write(r: &Recurrence) -> String {
 fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
-        "\\documentclass{{article}}\n\\usepackage{{amsmath,booktabs}}\n\\begin{{document}}"
+        "\\documentclass{{article}}\n\\usepackage[margin=2.5cm]{{geometry}}\n\\usepackage{{amsmath,booktabs}}\n\\begin{{document}}"
     )?;
     writeln!(
         out,
@@ -37,7 +37,7 @@ fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
             equations.push(format!(
                 "e^{{({})}}_i &= {}, && {}",
                 m.index,
-                sum.join(" + "),
+                broken(&sum),
                 range(&m.emission)
             ));
         }
@@ -51,7 +51,7 @@ fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
             })
             .collect();
         if !m.targets.is_empty() && !links.is_empty() {
-            let sum = links.join(" + ");
+            let sum = broken(&links);
             equations.push(format!(
                 "\\Delta y^{{({})}}_i &= {sum}, && {}",
                 m.index,
@@ -68,43 +68,31 @@ fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
         };
         let read = |k: usize| format!("R^{{({k})}}{index}");
         let source = format!("q{index}");
-        let changes: Vec<String> = p
-            .terms
-            .iter()
-            .filter(|t| !t.support.is_empty())
-            .map(|t| change(t, &source, read))
-            .collect();
+        let changing = || p.terms.iter().filter(|t| !t.support.is_empty());
         if p.kind == PoolKind::Gather {
             let kept = p
                 .terms
                 .iter()
                 .filter_map(|t| t.from)
                 .map(|k| format!("{} \\Delta y^{{({k})}}_i", read(k)));
-            let all: Vec<String> = changes.into_iter().chain(kept).collect();
-            equations.push(format!("\\Delta\\Omega{at}(i) &= {}", nonempty(all)));
+            let changes = changing().map(|t| change(t, &source, read));
+            let all: Vec<String> = changes.chain(kept).collect();
+            equations.push(format!("\\Delta\\Omega{index} &= {}", broken(&all)));
             continue;
         }
-        let mut all = vec![];
-        if !changes.is_empty() {
-            let domain = symbol(&p.support);
-            all.push(format!(
-                "\\sum_{{i \\in {domain}}} \\Bigl[ {} \\Bigr]",
-                changes.join(" + ")
-            ));
-        }
+        let mut all: Vec<String> = changing()
+            .map(|t| {
+                let domain = symbol(&t.support);
+                format!("\\sum_{{i \\in {domain}}} {}", change(t, &source, read))
+            })
+            .collect();
         for &m in &p.final_links {
             let domain = symbol(&r.mixers[m - 1].emission);
             all.push(format!(
                 "\\sum_{{i \\in {domain}}} T^{{({m})}}{index} e^{{({m})}}_i"
             ));
         }
-        // One sum per line: the features of deep networks have many.
-        let lines = if all.is_empty() {
-            "0".to_owned()
-        } else {
-            all.join(" \\notag\\\\\n  &\\quad + ")
-        };
-        equations.push(format!("\\Delta\\Omega{at} &= {lines}"));
+        equations.push(format!("\\Delta\\Omega{at} &= {}", broken(&all)));
     }
     equations.push("\\log\\psi(s') &= F\\bigl(\\Omega + \\Delta\\Omega\\bigr)".to_owned());
     writeln!(
@@ -117,11 +105,67 @@ fn document(r: &Recurrence, out: &mut String) -> std::fmt::Result {
         "with $y^{{(m)}} = G^{{(m)}} v^{{(m)}}$, $L^{{(m,k)}} = \\partial y^{{(m)}} / \\partial v^{{(k)}}$ \
          and $T^{{(m)}} = \\partial \\Omega / \\partial v^{{(m)}}$.\n"
     )?;
-    table(r, out)?;
+    coefficients(r, out)?;
+    links(r, out)?;
     writeln!(out, "\\end{{document}}")
 }
 
-fn table(r: &Recurrence, out: &mut String) -> std::fmt::Result {
+/// Every coefficient: its shape, the spins it reads, where it changes, its form.
+fn coefficients(r: &Recurrence, out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\\begin{{center}}\\begin{{tabular}}{{llllp{{5.5cm}}}}\\toprule\n\
+         coefficient & shape & reads spins & changes on & form \\\\ \\midrule"
+    )?;
+    let several = r.pools.len() > 1;
+    for m in &r.mixers {
+        for t in &m.terms {
+            let name = match t.from {
+                None => format!("S^{{({})}}", m.index),
+                Some(k) => format!("A^{{({},{k})}}", m.index),
+            };
+            row(out, &name, t)?;
+        }
+    }
+    for p in &r.pools {
+        let at = if several {
+            format!("_{{{}}}", p.index)
+        } else {
+            String::new()
+        };
+        for t in &p.terms {
+            let name = match t.from {
+                None => format!("q{at}"),
+                Some(k) => format!("R^{{({k})}}{at}"),
+            };
+            row(out, &name, t)?;
+        }
+    }
+    writeln!(out, "\\bottomrule\\end{{tabular}}\\end{{center}}\n")
+}
+
+fn row(out: &mut String, name: &str, t: &Term) -> std::fmt::Result {
+    let window = match t.window {
+        None => "---".to_owned(),
+        Some([x, [0, 0]]) => format!("$[{}, {}]$", x[0], x[1]),
+        Some([x, y]) => format!("$[{}, {}] \\times [{}, {}]$", x[0], x[1], y[0], y[1]),
+    };
+    let changes = if t.support.is_empty() {
+        "nowhere".to_owned()
+    } else {
+        format!("${}$", symbol(&t.support))
+    };
+    let form = t.from.map_or("source".to_owned(), |_| t.form());
+    writeln!(
+        out,
+        "${name}$ & ${}$ & {window} & {changes} & {} \\\\",
+        t.shape.replace('x', "\\times"),
+        form.replace('_', "\\_")
+    )
+}
+
+/// Every link in use: strategy, shape of its blocks, ends.
+fn links(r: &Recurrence, out: &mut String) -> std::fmt::Result {
     if r.links.is_empty() {
         return Ok(());
     }
@@ -161,12 +205,13 @@ fn change(t: &Term, source: &str, vertex: impl Fn(usize) -> String) -> String {
     }
 }
 
-fn nonempty(all: Vec<String>) -> String {
+/// A sum, two terms per line: those of deep networks have many.
+fn broken(all: &[String]) -> String {
     if all.is_empty() {
-        "0".to_owned()
-    } else {
-        all.join(" + ")
+        return "0".to_owned();
     }
+    let lines: Vec<String> = all.chunks(2).map(|pair| pair.join(" + ")).collect();
+    lines.join(" \\notag\\\\\n  &\\quad + ")
 }
 
 fn range(support: &Support) -> String {

@@ -1,10 +1,11 @@
 //! The recurrence of one network and one cluster shape, as data.
 
 use crate::check::core::{Dim, Token, Window};
+use crate::ir::kinds::Dependence;
 use crate::ir::{Graph, NodeId};
 use crate::pass::cluster::Cluster;
 use crate::pass::link::plan;
-use crate::pass::normal_form::{Coefficient, NormalForm, PoolKind, Vertex};
+use crate::pass::normal_form::{Coefficient, NormalForm, PoolKind};
 use std::collections::BTreeSet;
 
 /// Tokens relative to the token of the first flipped spin.
@@ -77,16 +78,35 @@ impl std::fmt::Display for Support {
 pub struct Term {
     /// Mixer whose output it multiplies, from 1; `None` for the source.
     pub from: Option<usize>,
-    /// `constant`, `gate`, `matrix` or `source`.
-    pub form: &'static str,
-    /// Names (or numbers) of the local nodes that gate it.
+    /// Whether a path without gates contributes (sources: always).
+    pub constant: bool,
+    /// Local values that act as diagonal gates, each on a path of its own.
     pub gates: Vec<String>,
+    /// Local values that enter by contraction, or together on one path.
+    pub matrices: Vec<String>,
     /// Shape of the coefficient: `[14]` or `[14 x 14]`.
     pub shape: String,
     /// Spins it reads relative to its token, per axis `[lo, hi]`; `None` if constant.
     pub window: Option<[[i64; 2]; 2]>,
     /// Tokens where it changes.
     pub support: Support,
+}
+
+impl Term {
+    /// How the coefficient of a mixer's output is made: `constant + gated by a + matrix of b, c`.
+    pub fn form(&self) -> String {
+        let mut parts = vec![];
+        if self.constant {
+            parts.push("constant".to_owned());
+        }
+        if !self.gates.is_empty() {
+            parts.push(format!("gated by {}", self.gates.join(", ")));
+        }
+        if !self.matrices.is_empty() {
+            parts.push(format!("matrix of {}", self.matrices.join(", ")));
+        }
+        parts.join(" + ")
+    }
 }
 
 /// A mixer and what enters it.
@@ -175,21 +195,16 @@ impl Recurrence {
             )
         };
         let shape_of = |id: NodeId| dims(&graph.ty(id).shape);
-        let gate_name = |id: &NodeId| {
-            graph
-                .node(*id)
-                .name
-                .clone()
-                .unwrap_or_else(|| format!("#{}", id.index()))
-        };
+        let names = |ids: &[NodeId]| ids.iter().map(|&id| called(graph, form, id)).collect();
         let terms =
             |node: NodeId, affine: &crate::pass::normal_form::Affine, token: Token| -> Vec<Term> {
                 let mut terms = vec![];
                 if !affine.source.is_zero() {
                     terms.push(Term {
                         from: None,
-                        form: "source",
+                        constant: true,
                         gates: vec![],
+                        matrices: vec![],
                         shape: shape_of(node),
                         window: affine.source.window().map(spins),
                         support: support(affine.source, token),
@@ -198,14 +213,9 @@ impl Recurrence {
                 for (&k, v) in &affine.vertices {
                     terms.push(Term {
                         from: Some(k + 1),
-                        form: vertex_form(v),
-                        gates: v
-                            .form
-                            .gates
-                            .iter()
-                            .chain(&v.form.matrices)
-                            .map(gate_name)
-                            .collect(),
+                        constant: v.form.constant,
+                        gates: names(&v.form.gates),
+                        matrices: names(&v.form.matrices),
                         shape: matrix(&shape_of(node), &shape_of(form.mixers[k].output)),
                         window: v.coefficient.window().map(spins),
                         support: support(v.coefficient, token),
@@ -325,13 +335,30 @@ fn diagonals(targets: &Support, sources: &Support) -> Option<usize> {
     Some(all.len())
 }
 
-fn vertex_form(v: &Vertex) -> &'static str {
-    match (v.form.matrices.is_empty(), v.form.gates.is_empty()) {
-        (false, _) => "matrix",
-        (true, false) if v.form.constant => "gate + constant",
-        (true, false) => "gate",
-        (true, true) => "constant",
+/// What a local value is called: its name, or what it is a function of.
+fn called(graph: &Graph, form: &NormalForm, id: NodeId) -> String {
+    if let Some(name) = &graph.node(id).name {
+        return name.clone();
     }
+    // The nearest named values it depends on, in order of computation.
+    let mut named: BTreeSet<NodeId> = BTreeSet::new();
+    let mut seen: BTreeSet<NodeId> = BTreeSet::new();
+    let mut open = vec![id];
+    while let Some(at) = open.pop() {
+        for &a in graph.args(at) {
+            if form.kinds.get(a) == Dependence::Const || !seen.insert(a) {
+                continue;
+            }
+            if graph.node(a).name.is_some() || graph.args(a).is_empty() {
+                named.insert(a);
+            } else {
+                open.push(a);
+            }
+        }
+    }
+    let name = |&id: &NodeId| graph.node(id).name.clone().unwrap_or("spins".to_owned());
+    let names: Vec<String> = named.iter().map(name).collect();
+    format!("f({})", names.join(", "))
 }
 
 fn spins(w: Window) -> [[i64; 2]; 2] {

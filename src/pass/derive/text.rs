@@ -2,10 +2,12 @@
 
 use super::model::{Recurrence, Support, Term};
 use crate::pass::normal_form::PoolKind;
-use std::fmt::Write;
+use std::fmt::{Result, Write};
 
 /// Width of the column of equations.
-const EQUATION: usize = 58;
+const EQUATION: usize = 46;
+/// Width of the column of tokens.
+const TOKENS: usize = 26;
 
 /// Writes everything; supports are tokens relative to the flipped one.
 pub(super) fn write(r: &Recurrence) -> String {
@@ -15,42 +17,50 @@ pub(super) fn write(r: &Recurrence) -> String {
     out
 }
 
-fn sections(r: &Recurrence, out: &mut String) -> std::fmt::Result {
+fn sections(r: &Recurrence, out: &mut String) -> Result {
     writeln!(
         out,
         "ABACUS recurrence for flips `{}`; tokens are counted from the flipped one.",
         r.cluster
     )?;
+    coefficients(r, out)?;
+    if !r.mixers.is_empty() {
+        emissions(r, out)?;
+    }
+    if !r.links.is_empty() {
+        links(r, out)?;
+    }
+    pooled(r, out)?;
+    writeln!(
+        out,
+        "\nlog psi = F(Omega + ΔOmega)   {} of the readout",
+        counted(r.readout, "operation")
+    )
+}
+
+/// Mixers and pools with the coefficients that enter them.
+fn coefficients(r: &Recurrence, out: &mut String) -> Result {
     writeln!(out, "\nMixers")?;
     if r.mixers.is_empty() {
         writeln!(out, "  none: the network is local throughout")?;
     }
     for m in &r.mixers {
-        let name = m
-            .name
-            .as_deref()
-            .map_or(String::new(), |n| format!("   {n}"));
+        // A mixer called after its class needs no second word.
+        let name = m.name.iter().filter(|n| **n != m.class);
+        let name: String = name.map(|n| format!("{n}, ")).collect();
+        let (index, class) = (m.index, &m.class);
         writeln!(
             out,
-            "  y{0} = G{0} v{0}   {1}, {2} -> {3}, {4} per token{name}",
-            m.index,
-            m.class,
+            "  y{index} = G{index} v{index}   {name}{class}: {} -> {}, {} per token",
             m.input,
             m.output,
             spins(m.token)
         )?;
         for t in &m.terms {
-            writeln!(
-                out,
-                "    {}",
-                coefficient(t, &format!("S{}", m.index), &|k| format!(
-                    "A{}{}",
-                    m.index,
-                    sub(k)
-                ))
-            )?;
+            coefficient(out, t, &symbol(t, "S", "A", index))?;
         }
     }
+    writeln!(out, "\nPooled values")?;
     for p in &r.pools {
         let what = match p.kind {
             PoolKind::Sum => "sum over tokens",
@@ -58,139 +68,149 @@ fn sections(r: &Recurrence, out: &mut String) -> std::fmt::Result {
         };
         writeln!(
             out,
-            "  Omega{}   {what}, {} features, {} per token",
+            "  Omega{}   {what}: {} features, {} per token",
             p.index,
             p.features,
             spins(p.token)
         )?;
         for t in &p.terms {
-            writeln!(
-                out,
-                "    {}",
-                coefficient(t, &format!("q{}", p.index), &|k| format!(
-                    "R{}{}",
-                    p.index,
-                    sub(k)
-                ))
-            )?;
+            coefficient(out, t, &symbol(t, "q", "R", p.index))?;
         }
     }
-    if !r.mixers.is_empty() {
-        writeln!(out, "\nEmissions and mixer outputs")?;
-    }
+    Ok(())
+}
+
+fn emissions(r: &Recurrence, out: &mut String) -> Result {
+    writeln!(out, "\nEmissions and mixer outputs")?;
     for m in &r.mixers {
-        let changes = changes(&m.terms, &format!("S{}", m.index), &|k| {
-            format!("A{}{}", m.index, sub(k))
-        });
-        line(
-            out,
-            &format!("e{}[i] = {}", m.index, sum(&changes)),
-            &m.emission,
-            "",
-        )?;
-        let links: Vec<String> = r
-            .links_into(m.index)
-            .map(|l| format!("L{}{}[i,j] e{}[j]", l.to, sub(l.from), l.from))
-            .collect();
-        if !m.targets.is_empty() && !links.is_empty() {
-            line(
-                out,
-                &format!("Δy{}[i] = sum_j {}", m.index, sum(&links)),
-                &m.targets,
-                "",
-            )?;
+        let mut sum = Sum::new(format!("e{}[i]", m.index));
+        for t in &m.terms {
+            sum.change(t, &symbol(t, "S", "A", m.index));
         }
+        sum.write(out)?;
+        if m.targets.is_empty() {
+            continue;
+        }
+        let mut sum = Sum::new(format!("Δy{}[i]", m.index));
+        for l in r.links_into(m.index) {
+            let term = format!("sum_j L{},{}[i,j] e{}[j]", l.to, l.from, l.from);
+            let sources = format!("j in {}", l.sources);
+            sum.term(term, on(&m.targets), sources);
+        }
+        sum.write(out)?;
     }
-    if !r.links.is_empty() {
-        writeln!(out, "\nLinks of the background")?;
-    }
+    Ok(())
+}
+
+fn links(r: &Recurrence, out: &mut String) -> Result {
+    writeln!(out, "\nLinks of the background")?;
     for l in &r.links {
         let diagonals = l.diagonals.map_or("O(N) displacements".to_owned(), |d| {
-            format!("{d} displacements")
+            counted(d, "displacement")
         });
         writeln!(
             out,
-            "  L{}{}[i,j]   {}, blocks {}, i in {}, j in {}, {diagonals}",
+            "  L{},{}[i,j]   {}, blocks {}, {}, j in {}, {diagonals}",
             l.to,
-            sub(l.from),
+            l.from,
             l.strategy,
             l.shape,
-            l.targets,
+            on(&l.targets),
             l.sources
         )?;
     }
+    Ok(())
+}
+
+fn pooled(r: &Recurrence, out: &mut String) -> Result {
     writeln!(out, "\nPooled features")?;
     for p in &r.pools {
-        let changes = changes(&p.terms, &format!("q{}", p.index), &|k| {
-            format!("R{}{}", p.index, sub(k))
-        });
-        if p.kind == PoolKind::Gather {
-            let kept: Vec<String> = p
-                .terms
-                .iter()
-                .filter_map(|t| {
-                    t.from
-                        .map(|k| format!("R{}{}[i] Δy{k}[i]", p.index, sub(k)))
-                })
-                .collect();
-            let support = if kept.is_empty() {
-                p.support.clone()
-            } else {
-                Support::everywhere()
-            };
-            line(
-                out,
-                &format!("ΔOmega{}[i] = {}", p.index, sum(&[changes, kept].concat())),
-                &support,
-                "",
-            )?;
-            continue;
+        let kept = p.kind == PoolKind::Gather;
+        let at = if kept { "[i]" } else { "" };
+        let mut sum = Sum::new(format!("ΔOmega{}{at}", p.index));
+        if !kept {
+            sum.over = "sum_i ";
         }
-        line(
-            out,
-            &format!("ΔOmega{} = sum_i {}", p.index, sum(&changes)),
-            &p.support,
-            "",
-        )?;
+        for t in &p.terms {
+            sum.change(t, &symbol(t, "q", "R", p.index));
+        }
+        for t in p.terms.iter().filter(|_| kept) {
+            if let Some(k) = t.from {
+                let term = format!("R{},{k}[i] Δy{k}[i]", p.index);
+                sum.term(term, on(&Support::everywhere()), String::new());
+            }
+        }
         for &m in &p.final_links {
-            let support = &r.mixers[m - 1].emission;
-            line(
-                out,
-                &format!("  + sum_i T{m}[i] e{m}[i]"),
-                support,
-                "final link",
-            )?;
+            let emission = &r.mixers[m - 1].emission;
+            sum.term(
+                format!("sum_i T{m}[i] e{m}[i]"),
+                on(emission),
+                format!("{}, final link", size(emission)),
+            );
+        }
+        sum.write(out)?;
+    }
+    Ok(())
+}
+
+/// A sum, one term per line, each with the tokens it runs over.
+struct Sum {
+    name: String,
+    /// Written before the change of a coefficient.
+    over: &'static str,
+    terms: Vec<[String; 3]>,
+}
+
+impl Sum {
+    fn new(name: String) -> Sum {
+        Sum {
+            name,
+            over: "",
+            terms: vec![],
         }
     }
-    writeln!(
-        out,
-        "\nlog psi = F(Omega + ΔOmega)   {} operations of the readout",
-        r.readout
-    )
+    fn term(&mut self, term: String, tokens: String, note: String) {
+        self.terms.push([term, tokens, note]);
+    }
+    /// The change of a coefficient times what it multiplies, where it changes.
+    fn change(&mut self, t: &Term, symbol: &str) {
+        if t.support.is_empty() {
+            return;
+        }
+        let times = t
+            .from
+            .map_or(String::new(), |k| format!(" (y{k} + Δy{k})[i]"));
+        let term = format!("{}Δ{symbol}[i]{times}", self.over);
+        self.term(term, on(&t.support), size(&t.support));
+    }
+    fn write(&self, out: &mut String) -> Result {
+        if self.terms.is_empty() {
+            return writeln!(out, "  {} = 0", self.name);
+        }
+        let indent = " ".repeat(self.name.chars().count());
+        for (n, [term, tokens, note]) in self.terms.iter().enumerate() {
+            let start = if n == 0 {
+                format!("{} =", self.name)
+            } else {
+                format!("{indent} +")
+            };
+            let equation = format!("{start} {term}");
+            let line = format!("  {equation:<EQUATION$} {tokens:<TOKENS$} {note}");
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
 }
 
-/// One equation with the tokens it holds on.
-fn line(out: &mut String, equation: &str, support: &Support, note: &str) -> std::fmt::Result {
-    let count = match support.size() {
-        None => String::new(),
-        Some(0) => return writeln!(out, "  {equation:<EQUATION$} nowhere"),
-        Some(n) => format!("   {n} token{}", if n == 1 { "" } else { "s" }),
-    };
-    let note = if note.is_empty() {
-        String::new()
-    } else {
-        format!("   {note}")
-    };
-    writeln!(out, "  {equation:<EQUATION$} i in {support}{count}{note}")
+/// The coefficient of a term: `S2`, `A2,1`, `q1`, `R1,2`.
+fn symbol(t: &Term, source: &str, vertex: &str, index: usize) -> String {
+    match t.from {
+        None => format!("{source}{index}"),
+        Some(k) => format!("{vertex}{index},{k}"),
+    }
 }
 
-fn coefficient(t: &Term, source: &str, vertex: &dyn Fn(usize) -> String) -> String {
-    let name = t.from.map_or_else(|| source.to_owned(), vertex);
-    let what = match t.from {
-        None => String::new(),
-        Some(_) if t.gates.is_empty() => format!("   {}", t.form),
-        Some(_) => format!("   {} {}", t.form, t.gates.join(", ")),
-    };
+fn coefficient(out: &mut String, t: &Term, name: &str) -> Result {
     let window = match t.window {
         None => "constant".to_owned(),
         Some([x, [0, 0]]) => format!("reads spins [{}, {}]", x[0], x[1]),
@@ -201,37 +221,35 @@ fn coefficient(t: &Term, source: &str, vertex: &dyn Fn(usize) -> String) -> Stri
     } else {
         format!(", changes on {}", t.support)
     };
-    format!("{name}{what}   {}   {window}{changes}", t.shape)
+    let form = match t.from {
+        None => String::new(),
+        Some(_) if t.window.is_none() => String::new(),
+        Some(_) => format!("   {}", t.form()),
+    };
+    writeln!(out, "    {name:<4} {}   {window}{changes}{form}", t.shape)
 }
 
-/// The coefficients that change, each times what it multiplies.
-fn changes(terms: &[Term], source: &str, vertex: &dyn Fn(usize) -> String) -> Vec<String> {
-    terms
-        .iter()
-        .filter(|t| !t.support.is_empty())
-        .map(|t| match t.from {
-            None => format!("Δ{source}[i]"),
-            Some(k) => format!("Δ{}[i] (y{k} + Δy{k})[i]", vertex(k)),
-        })
-        .collect()
-}
-
-fn sum(parts: &[String]) -> String {
-    if parts.is_empty() {
-        "0".to_owned()
-    } else {
-        parts.join(" + ")
+/// Where an equation holds.
+fn on(support: &Support) -> String {
+    match support {
+        Support::Everywhere(_) => "all i".to_owned(),
+        Support::Tokens(_) => format!("i in {support}"),
     }
 }
 
-fn sub(k: usize) -> String {
-    format!(",{k}")
+fn size(support: &Support) -> String {
+    support
+        .size()
+        .map_or(String::new(), |n| counted(n, "token"))
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn spins(token: [usize; 2]) -> String {
     match token {
-        [1, 1] => "1 spin".to_owned(),
-        [t, 1] => format!("{t} spins"),
+        [t, 1] => counted(t, "spin"),
         [x, y] => format!("{x} x {y} spins"),
     }
 }

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! A vertex is real-linear; on complex channels `A z = P z + Q conj(z)`, and the two
-//! parts are convolved with `G_m G_k` and `G_m conj(G_k)`.
+//! parts are convolved with `G_m G_k` and `G_m conj(G_k)`. Where only one of the two
+//! mixers is complex there is one part: the real vertex acts on a real `y_k`, or
+//! `A z = Re( (A(1) - i A(i)) z )` becomes real.
 
 use super::values::{Offset, Values};
 use super::{Derived, NoFlips, Shape};
@@ -25,9 +27,11 @@ type Built = Result<NodeId, NoFlips>;
 pub(super) struct Chain {
     displacements: Vec<Offset>,
     /// Per part of the source (real; or real and imaginary) the response:
-    /// `[|D|, C, R]`, or `[2, |D|, C, R]`.
+    /// `[|D|, C, R]`, or `[2, |D|, C, R]` if the target is complex.
     responses: Vec<NodeId>,
     channels: [usize; 2],
+    /// Whether the target is complex.
+    complex: bool,
 }
 
 fn is_complex(op: &Op) -> bool {
@@ -99,9 +103,6 @@ impl Values<'_> {
     ) -> Result<Chain, NoFlips> {
         let (complex, r) = self.channels(last)?;
         let (source_complex, c) = self.channels(first)?;
-        if complex != source_complex {
-            return Err(NoFlips::new("links between real and complex channels"));
-        }
         if self.form.vertex(last, first).window().is_none() {
             return Err(NoFlips::new("links through a vertex without gate"));
         }
@@ -114,7 +115,7 @@ impl Values<'_> {
             displacements: displacements.clone(),
             conjugate,
         };
-        let responses = if complex {
+        let responses = if complex && source_complex {
             let split = self.reshape(vertex, &fixed(&[2, c, 2, r]));
             let mut parts = Vec::new();
             for (input, output) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
@@ -158,6 +159,40 @@ impl Values<'_> {
             let minus = self.graph.add(Op::Map(MapFn::Neg), &[im])?;
             let i = self.graph.add(Op::Concat { axis: 0 }, &[minus, re])?;
             vec![one, i]
+        } else if complex {
+            // rows of the vertex: real parts, imaginary parts
+            let split = self.reshape(vertex, &fixed(&[c, 2, r]));
+            let mut parts = Vec::new();
+            for start in 0..2 {
+                let len = 1;
+                let axis = 1;
+                let part = self.graph.add(Op::Slice { axis, start, len }, &[split])?;
+                parts.push(self.reshape(part, &fixed(&[1, 1, c, r])));
+            }
+            let x = self.graph.add(Op::Concat { axis: 0 }, &parts)?;
+            let kernel = self.derive(derived(false), place, &[2, n, c, r])?;
+            vec![self.convolve(x, kernel, &[2, n, c, r], true)?]
+        } else if source_complex {
+            let split = self.reshape(vertex, &fixed(&[2, 1, 1, c, r]));
+            let mut parts = Vec::new();
+            for start in 0..2 {
+                let (axis, len) = (0, 1);
+                let part = self.graph.add(Op::Slice { axis, start, len }, &[split])?;
+                parts.push(self.reshape(part, &fixed(&[1, 1, c, r])));
+            }
+            let minus = self.graph.add(Op::Map(MapFn::Neg), &[parts[1]])?;
+            let x = self.graph.add(Op::Concat { axis: 0 }, &[parts[0], minus])?;
+            let kernel = self.derive(derived(false), place, &[2, n, c, r])?;
+            let z = self.convolve(x, kernel, &[2, n, c, r], true)?;
+            // Re(z e): the real part of e sees Re z, its imaginary part -Im z
+            let mut responses = Vec::new();
+            for start in 0..2 {
+                let (axis, len) = (0, 1);
+                let part = self.graph.add(Op::Slice { axis, start, len }, &[z])?;
+                responses.push(self.reshape(part, &fixed(&[n, c, r])));
+            }
+            responses[1] = self.graph.add(Op::Map(MapFn::Neg), &[responses[1]])?;
+            responses
         } else {
             let x = self.reshape(vertex, &fixed(&[1, c, r]));
             let kernel = self.derive(derived(false), place, &[n, c, r])?;
@@ -167,6 +202,7 @@ impl Values<'_> {
             displacements,
             responses,
             channels: [c, r],
+            complex,
         })
     }
 
@@ -412,7 +448,7 @@ impl Values<'_> {
     fn arriving(&mut self, chain: &Chain, k: usize, at: Offset) -> Result<Option<NodeId>, NoFlips> {
         let emissions = self.emissions(k)?;
         let [c, r] = chain.channels;
-        let complex = chain.responses.len() == 2;
+        let (complex, parts) = (chain.complex, chain.responses.len());
         let (n, axis) = (emissions.len(), usize::from(complex));
         if n == 0 {
             return Ok(None);
@@ -436,12 +472,12 @@ impl Values<'_> {
             }
         }
         let blocks = self.stack(&blocks)?;
+        let shape: &[usize] = if parts == 2 { &[2, c] } else { &[c] };
+        let e = self.sources(&emissions, shape)?;
+        let e = self.reshape(e, &fixed(&[parts * n, c]));
         let y = if complex {
-            let e = self.sources(&emissions, &[2, c])?;
-            let e = self.reshape(e, &fixed(&[2 * n, c]));
             self.einsum("lbcr,lc->br", blocks, e)?
         } else {
-            let e = self.sources(&emissions, &[c])?;
             self.einsum("lcr,lc->r", blocks, e)?
         };
         Ok(Some(y))

@@ -25,9 +25,15 @@
 //! the pooled features. It delivers the background's frontier per configuration
 //! and its change per token; a second graph maps a frontier to log psi, to be
 //! evaluated in f64, so that no digits are lost between extensive numbers.
+//!
+//! Clusters that are translates of each other are a [`Family`]; its shapes are the
+//! places its corner can have inside a token. Networks of hidden units affine in
+//! the spins have a shorter way ([`units`]).
 
+mod family;
 mod frontier;
 mod links;
+pub mod units;
 mod values;
 
 use crate::check::core::{Place, Token};
@@ -37,6 +43,7 @@ use crate::ir::valid::Fault;
 use crate::ir::{Boundary, Graph, Lattice, NodeId};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
+pub use family::Family;
 pub(crate) use frontier::Frontier;
 use values::Values;
 
@@ -91,7 +98,7 @@ pub enum Derived {
         displacements: Vec<[i64; 2]>,
     },
     /// `C_D(n) = G_m(n + D) G_k(-n)` on displacements n: `[2, |D|, C, R]` if
-    /// complex, else `[|D|, C, R]`; C channels of k, R of m.
+    /// either is complex, else `[|D|, C, R]`; C channels of k, R of m.
     Chain {
         /// m.
         last: usize,
@@ -167,13 +174,6 @@ impl FlipProgram {
             inputs,
         })
     }
-}
-
-/// Every single-spin shape of a token, in row-major order of its spins.
-pub fn single_spins(token: Token) -> Vec<Shape> {
-    (0..token.0[0] as i64)
-        .flat_map(|x| (0..token.0[1] as i64).map(move |y| vec![[x, y]]))
-        .collect()
 }
 
 /// The tokens of a network's mixers, or of its coarsest pool: changes are

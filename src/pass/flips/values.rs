@@ -5,7 +5,7 @@ use crate::check::core::{Dim, Einsum, Place, Token, Window};
 use crate::ir::kinds::Dependence;
 use crate::ir::{Boundary, Graph, GraphParam, MapFn, NodeId, NodeType, Op, ZipFn};
 use crate::pass::normal_form::NormalForm;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 pub(super) type Offset = [i64; 2];
 type Built = Result<NodeId, NoFlips>;
@@ -69,18 +69,18 @@ impl<'a> Values<'a> {
         self.reach[axis].1 - self.reach[axis].0 + 1
     }
 
-    /// Offsets at which a window of a value on `token` sees the shape: a box.
+    /// Offsets at which a window of a value on `token` sees some spin of the shape.
     pub(super) fn support(&self, window: Window, token: Token, shape: &Shape) -> Vec<Offset> {
-        let axis = |a: usize| {
-            let t = token.0[a] as i64;
-            let lo = shape.iter().map(|s| -((window.hi[a] - s[a]).div_euclid(t)));
-            let hi = shape.iter().map(|s| (s[a] - window.lo[a]).div_euclid(t));
-            lo.min().unwrap_or(0)..=hi.max().unwrap_or(-1)
-        };
-        let columns = axis(1);
-        axis(0)
-            .flat_map(|x| columns.clone().map(move |y| [x, y]))
-            .collect()
+        let mut all = BTreeSet::new();
+        for spin in shape {
+            let axis = |a: usize| {
+                let t = token.0[a] as i64;
+                -((window.hi[a] - spin[a]).div_euclid(t))..=(spin[a] - window.lo[a]).div_euclid(t)
+            };
+            let columns = axis(1);
+            all.extend(axis(0).flat_map(|x| columns.clone().map(move |y| [x, y])));
+        }
+        all.into_iter().collect()
     }
 
     /// Offsets at which any of some coefficients may change.

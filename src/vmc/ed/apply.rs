@@ -79,6 +79,21 @@ struct ClusterMask<T> {
     exchange: bool,
 }
 
+impl<T: Amplitude> ClusterMask<T> {
+    /// The matrix element from a configuration; none where it vanishes for a
+    /// reason known in advance.
+    fn element(&self, state: u32) -> Option<T> {
+        if self.exchange && 2 * (state & self.flip).count_ones() != self.flip.count_ones() {
+            return None;
+        }
+        let mut element = self.plain;
+        for &(coefficient, signs) in &self.signed {
+            element += coefficient * sign(state & signs);
+        }
+        Some(element)
+    }
+}
+
 fn mask(sites: impl IntoIterator<Item = usize>) -> u32 {
     sites.into_iter().fold(0, |bits, site| bits | 1 << site)
 }
@@ -139,6 +154,21 @@ impl<'a, T: Amplitude> SectorMatrix<'a, T> {
             .max(f64::MIN_POSITIVE)
     }
 
+    /// Calls `visit(s', <s|H|s'>)` for every configuration a configuration is
+    /// connected to, itself excluded.
+    pub(super) fn connected(&self, state: u32, visit: &mut dyn FnMut(u32, T)) {
+        for cluster in &self.clusters {
+            if let Some(element) = cluster.element(state) {
+                visit(state ^ cluster.flip, element);
+            }
+        }
+    }
+
+    /// The diagonal element of a basis state.
+    pub(super) fn diagonal_of(&self, index: usize) -> f64 {
+        self.diagonal[index]
+    }
+
     /// `y = H x`.
     pub fn apply(&self, x: &[T], y: &mut [T]) {
         let parity = self.basis.parity().unwrap_or(1.0);
@@ -150,15 +180,9 @@ impl<'a, T: Amplitude> SectorMatrix<'a, T> {
             for cluster in &self.clusters {
                 for (k, y) in y.iter_mut().enumerate() {
                     let state = self.basis.state(start + k);
-                    if cluster.exchange
-                        && 2 * (state & cluster.flip).count_ones() != cluster.flip.count_ones()
-                    {
+                    let Some(element) = cluster.element(state) else {
                         continue;
-                    }
-                    let mut element = cluster.plain;
-                    for &(coefficient, signs) in &cluster.signed {
-                        element += coefficient * sign(state & signs);
-                    }
+                    };
                     let (source, inverse) = self.basis.index(state ^ cluster.flip);
                     let amplitude = if inverse {
                         x[source] * parity

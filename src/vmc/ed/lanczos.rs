@@ -6,6 +6,7 @@
 //! are found one by one and locked; each search starts from the best remaining
 //! Ritz vector *plus a random part*, so degenerate partners are found too.
 
+use super::Options;
 use super::apply::Amplitude;
 use faer::{Mat, Side};
 use rayon::prelude::*;
@@ -202,6 +203,19 @@ fn small_eigen(t: &[Vec<f64>]) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
 }
 
 impl Lanczos {
+    /// What `options` ask of a matrix of `dim` rows whose largest coefficient is
+    /// `scale`.
+    pub(super) fn new<T>(options: &Options, dim: usize, scale: f64) -> Lanczos {
+        let bytes = dim.max(1) * size_of::<T>();
+        Lanczos {
+            levels: options.levels,
+            tolerance: options.tolerance * scale,
+            capacity: (options.memory / bytes).clamp(8, 48),
+            max_steps: options.max_steps,
+            seed: options.seed,
+        }
+    }
+
     /// The lowest eigenpairs of `apply` on vectors of length `dim`; fewer
     /// where `dim` is smaller.
     pub(super) fn run<T: Amplitude>(

@@ -101,7 +101,7 @@ pub fn lowest(
         }
         found.sectors.push(SectorSummary {
             sector: one,
-            dim: spectrum.basis.dim(),
+            dim: spectrum.dim,
             twin,
             energies: spectrum.energies.clone(),
             residuals: spectrum.residuals.clone(),

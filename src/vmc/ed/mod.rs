@@ -24,6 +24,7 @@ mod apply;
 mod basis;
 mod lanczos;
 mod lowest;
+mod momentum;
 mod observe;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,12 @@ pub enum EdError {
         /// The sector.
         sector: Sector,
     },
+    /// A momentum the lattice or the operator does not have.
+    #[error("the operator has no states of momentum {momentum:?} (in units of 2 pi / L)")]
+    Momentum {
+        /// Per axis.
+        momentum: [usize; 2],
+    },
     /// An operator on another lattice, or amplitudes of another number.
     #[error("{given} given where {expected} were expected")]
     Length {
@@ -86,6 +93,8 @@ pub struct Options {
     pub max_steps: usize,
     /// Of the start vectors.
     pub seed: u64,
+    /// Only states of momentum `2 pi m / L` per axis.
+    pub momentum: Option<[usize; 2]>,
 }
 
 impl Default for Options {
@@ -97,6 +106,7 @@ impl Default for Options {
             memory: 2 << 30,
             max_steps: 20_000,
             seed: 1,
+            momentum: None,
         }
     }
 }
@@ -131,6 +141,8 @@ pub struct Spectrum {
     pub states: Vec<State>,
     /// The basis they refer to.
     pub basis: Basis,
+    /// Rows of the matrix: fewer than the basis has where a momentum is fixed.
+    pub dim: usize,
     /// Applications of the matrix.
     pub steps: usize,
     /// Whether every residual met the tolerance.
@@ -152,11 +164,15 @@ pub fn conserves(operator: &Operator, sector: Sector) -> bool {
 /// The lowest states of an operator in one sector.
 ///
 /// # Errors
-/// Too many spins, or a sector that does not exist or is not conserved.
+/// Too many spins, a sector that does not exist or is not conserved, or a momentum
+/// that is not.
 pub fn solve(operator: &Operator, sector: Sector, options: &Options) -> Result<Spectrum, EdError> {
     let basis = Basis::new(operator.lattice().sites(), sector)?;
     if !conserves(operator, sector) {
         return Err(EdError::NotConserved { sector });
+    }
+    if let Some(momentum) = options.momentum {
+        return momentum::solve(operator, basis, momentum, options);
     }
     if operator.is_real() {
         solve_as::<f64>(operator, basis, options, State::Real)
@@ -172,14 +188,8 @@ fn solve_as<T: Amplitude>(
     wrap: fn(Vec<T>) -> State,
 ) -> Result<Spectrum, EdError> {
     let matrix = SectorMatrix::<T>::new(operator, &basis);
-    let bytes = matrix.dim() * size_of::<T>();
-    let lanczos = lanczos::Lanczos {
-        levels: options.levels,
-        tolerance: options.tolerance * matrix.largest_coefficient(),
-        capacity: (options.memory / bytes).clamp(8, 48),
-        max_steps: options.max_steps,
-        seed: options.seed,
-    };
+    let scale = matrix.largest_coefficient();
+    let lanczos = lanczos::Lanczos::new::<T>(options, matrix.dim(), scale);
     let pairs = lanczos.run::<T>(matrix.dim(), &|x, y| matrix.apply(x, y));
     Ok(Spectrum {
         energies: pairs.values,
@@ -187,6 +197,7 @@ fn solve_as<T: Amplitude>(
         states: pairs.vectors.into_iter().map(wrap).collect(),
         steps: pairs.steps,
         converged: pairs.converged,
+        dim: matrix.dim(),
         basis,
     })
 }

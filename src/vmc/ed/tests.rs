@@ -188,3 +188,109 @@ fn sectors_that_are_not_conserved_are_refused() {
         ));
     }
 }
+
+#[test]
+fn the_momenta_together_make_the_spectrum() {
+    let models: [&[(f64, &[(usize, Pauli)])]; 4] = [
+        &[(-1.0, &[(0, Z), (1, Z)]), (-0.7, &[(0, X)])],
+        &[
+            (0.5, &[(0, X), (1, X)]),
+            (0.5, &[(0, Y), (1, Y)]),
+            (0.8, &[(0, Z), (1, Z)]),
+        ],
+        &[
+            (1.0, &[(0, X), (1, Y)]),
+            (-1.0, &[(0, Y), (1, X)]),
+            (0.6, &[(0, Z), (1, Z)]),
+        ],
+        &[(1.0, &[(0, Z), (1, X), (2, Z)]), (0.4, &[(0, Z)])],
+    ];
+    for (model, terms) in models.iter().enumerate() {
+        for n in [5, 6] {
+            let operator = build(n, terms);
+            assert!(operator.commutes_with_translations());
+            let mut found = Vec::new();
+            for sector in Basis::sectors_of(&operator) {
+                for m in 0..n {
+                    let all = Options {
+                        levels: 64,
+                        momentum: Some([m, 0]),
+                        ..Options::default()
+                    };
+                    let spectrum = solve(&operator, sector, &all).unwrap();
+                    assert!(spectrum.converged);
+                    let paired = operator.commutes_with_inversion()
+                        && matches!(sector, Sector::Magnetisation { down } if 2 * down != n);
+                    for (level, &energy) in spectrum.energies.iter().enumerate() {
+                        // an eigenstate of the whole matrix, not of the rows kept
+                        let whole = spectrum.expectation(&operator, level).unwrap();
+                        assert!((whole - energy).abs() < 1e-9, "{whole} {energy}");
+                        found.extend(vec![energy; if paired { 2 } else { 1 }]);
+                    }
+                }
+            }
+            found.sort_by(f64::total_cmp);
+            let expected = dense_spectrum(&operator);
+            assert_eq!(found.len(), expected.len(), "model {model}, n {n}");
+            for (a, b) in found.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-9, "model {model}, n {n}: {a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn momenta_on_a_torus_and_where_there_are_none() {
+    let lattice = Lattice {
+        extent: [2, 3],
+        boundary: Boundary::Periodic,
+    };
+    let mut builder = OperatorBuilder::new(lattice);
+    builder.pair_coupling([0, 1], -1.0);
+    builder.pair_coupling([1, 0], 0.6);
+    (0..6).for_each(|i| builder.string((-0.8).into(), &[(i, X)]).unwrap());
+    let torus = builder.build().unwrap();
+    let mut found = Vec::new();
+    for momentum in [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]] {
+        for odd in [false, true] {
+            let all = Options {
+                levels: 64,
+                momentum: Some(momentum),
+                ..Options::default()
+            };
+            let spectrum = solve(&torus, Sector::Inversion { odd }, &all).unwrap();
+            found.extend(spectrum.energies);
+        }
+    }
+    found.sort_by(f64::total_cmp);
+    let expected = dense_spectrum(&torus);
+    assert_eq!(found.len(), expected.len());
+    assert!(
+        found
+            .iter()
+            .zip(&expected)
+            .all(|(a, b)| (a - b).abs() < 1e-9)
+    );
+    let one = Options {
+        momentum: Some([0, 0]),
+        ..Options::default()
+    };
+    let mut uneven = OperatorBuilder::new(Lattice::chain(4, Boundary::Periodic));
+    uneven.string(1.0.into(), &[(0, X)]).unwrap();
+    let mut open = OperatorBuilder::new(Lattice::chain(4, Boundary::Open));
+    (0..4).for_each(|i| open.string(1.0.into(), &[(i, X)]).unwrap());
+    let beyond = Options {
+        momentum: Some([6, 0]),
+        ..one
+    };
+    for (operator, options) in [
+        (uneven.build().unwrap(), one),
+        (open.build().unwrap(), one),
+        (build(6, &[(1.0, &[(0, X)])]), beyond),
+    ] {
+        assert!(matches!(
+            solve(&operator, Sector::Full, &options),
+            Err(EdError::Momentum { .. })
+        ));
+    }
+}

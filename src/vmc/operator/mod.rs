@@ -18,7 +18,7 @@
 //! ```
 
 use crate::ir::{Boundary, Lattice};
-use crate::run::{Background, Spins};
+use crate::run::Spins;
 use num_complex::Complex64;
 
 mod build;
@@ -260,16 +260,6 @@ impl Operator {
         }
     }
 
-    /// The local energy `sum_s' <s|H|s'> psi(s') / psi(s)` of the background's
-    /// configuration `spins`, one element after the other.
-    pub fn local_energy(&self, spins: &Spins, background: &mut dyn Background) -> Complex64 {
-        let mut energy = Complex64::new(self.diagonal(spins), 0.0);
-        self.connected(spins, &mut |flips, element| {
-            energy += element * background.log_ratio(flips).exp()
-        });
-        energy
-    }
-
     /// The shapes of its clusters, smallest first.
     pub fn cluster_shapes(&self) -> Vec<ClusterShape> {
         let mut shapes: Vec<ClusterShape> = Vec::new();
@@ -329,6 +319,45 @@ impl Operator {
         (0..self.diagonal.len()).all(|k| self.diagonal.get(k).1.len().is_multiple_of(2))
             && (0..self.clusters.strings.len())
                 .all(|k| self.clusters.strings.get(k).1.len().is_multiple_of(2))
+    }
+
+    /// Whether H commutes with the translations of a ring or torus along both
+    /// axes; false on lattices with edges. Pair couplings are invariant by
+    /// construction.
+    pub fn commutes_with_translations(&self) -> bool {
+        let [lx, ly] = self.lattice.extent;
+        if self.lattice.boundary == Boundary::Open {
+            return false;
+        }
+        let mut all: Vec<(Vec<usize>, Vec<usize>, Complex64)> = Vec::new();
+        for k in 0..self.diagonal.len() {
+            let (c, sites) = self.diagonal.get(k);
+            let signs = sites.iter().map(|&s| s as usize).collect();
+            all.push((Vec::new(), signs, c.into()));
+        }
+        for k in 0..self.clusters.len() {
+            for (c, sites) in self.cluster_strings(k) {
+                let signs = sites.iter().map(|&s| s as usize).collect();
+                all.push((self.flips(k).to_vec(), signs, c));
+            }
+        }
+        let known: std::collections::HashMap<_, _> = all
+            .iter()
+            .map(|(f, s, c)| ((f.clone(), s.clone()), *c))
+            .collect();
+        let scale = all.iter().map(|t| t.2.norm()).fold(0.0, f64::max);
+        [[1, 0], [0, 1]].iter().all(|[dx, dy]| {
+            let moved = |sites: &[usize]| {
+                let step = |&i: &usize| (i / ly + dx) % lx * ly + (i % ly + dy) % ly;
+                let mut sites: Vec<usize> = sites.iter().map(step).collect();
+                sites.sort_unstable();
+                sites
+            };
+            all.iter().all(|(flips, signs, c)| {
+                let image = known.get(&(moved(flips), moved(signs)));
+                image.is_some_and(|d| (c - d).norm() <= 1e-13 * scale)
+            })
+        })
     }
 
     /// Whether H conserves `sum_i Z_i`, decided per cluster by enumerating

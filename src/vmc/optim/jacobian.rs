@@ -277,16 +277,38 @@ impl<'a> Jacobian<'a> {
     /// `Obar diag(scale) Obar^T` (rows by rows), lower triangle at least.
     pub fn sample_gram(&self, scale: &[f64]) -> Mat<f64> {
         let mut out = Mat::zeros(self.rows(), self.rows());
+        let plain = scale.iter().all(|s| *s == 1.0);
         self.blocks(0, &mut |left| {
-            let scaled = Mat::from_fn(left.rows.nrows(), self.params, |r, k| {
-                left.rows[(r, k)] * scale[k]
-            });
+            let mut copy = Vec::new();
+            let scaled = if plain {
+                left.rows
+            } else {
+                copy.reserve_exact(left.rows.nrows() * self.params);
+                for r in 0..left.rows.nrows() {
+                    copy.extend((0..self.params).map(|k| left.rows[(r, k)] * scale[k]));
+                }
+                MatRef::from_row_major_slice(&copy, left.rows.nrows(), self.params)
+            };
+            if left.len == self.samples.len() {
+                // one block holds all rows, in the order of the result
+                return triangular::matmul(
+                    out.as_mut(),
+                    BlockStructure::TriangularLower,
+                    Accum::Replace,
+                    scaled,
+                    BlockStructure::Rectangular,
+                    left.rows.transpose(),
+                    BlockStructure::Rectangular,
+                    1.0,
+                    Par::rayon(0),
+                );
+            }
             let mut place = |right: Block| {
                 let mut product = Mat::zeros(scaled.nrows(), right.rows.nrows());
                 matmul(
                     product.as_mut(),
                     Accum::Replace,
-                    &scaled,
+                    scaled,
                     right.rows.transpose(),
                     1.0,
                     Par::rayon(0),

@@ -26,6 +26,7 @@ use super::sampler::Samples;
 use crate::run::WaveFunction;
 use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// Which optimiser, with its schedules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub struct Step {
     pub rate: f64,
     /// What the user should know, e.g. that Cholesky failed.
     pub messages: Vec<String>,
+    /// Seconds of wall time the gradients took.
+    pub gradient_seconds: f64,
 }
 
 /// The step of iteration `iteration` from samples and their local energies.
@@ -83,21 +86,25 @@ pub fn step(
     energies: &[Complex64],
 ) -> Result<Step, SrError> {
     let rate = options.rate.at(iteration);
+    let memory = match &options.method {
+        Method::Sr(sr) => sr.memory,
+        _ => sr::DEFAULT_MEMORY,
+    };
+    let started = Instant::now();
+    let jacobian = Jacobian::new(psi, samples, energies, memory)?;
+    let gradient_seconds = started.elapsed().as_secs_f64();
     let (direction, messages) = match &options.method {
         Method::Sr(sr) => {
-            let step = natural_gradient(sr, iteration, psi, samples, energies, &state.previous)?;
+            let step = natural_gradient(sr, iteration, &jacobian, &state.previous)?;
             if sr.momentum != 0.0 {
                 state.previous.clone_from(&step.direction);
             }
             (step.direction, step.messages)
         }
-        Method::Sgd => (
-            Jacobian::new(psi, samples, energies, sr::DEFAULT_MEMORY)?.force(),
-            Vec::new(),
-        ),
+        Method::Sgd => (jacobian.force(), Vec::new()),
         Method::Adam(adam) => {
-            let force = Jacobian::new(psi, samples, energies, sr::DEFAULT_MEMORY)?.force();
-            (adam.direction(&mut state.adam, &force), Vec::new())
+            let direction = adam.direction(&mut state.adam, &jacobian.force());
+            (direction, Vec::new())
         }
     };
     if direction.iter().any(|x| !x.is_finite()) {
@@ -107,5 +114,6 @@ pub fn step(
         direction,
         rate,
         messages,
+        gradient_seconds,
     })
 }

@@ -4,9 +4,6 @@
 use super::jacobian::Jacobian;
 use super::schedule::Schedule;
 use super::solve::solve_positive;
-use crate::run::WaveFunction;
-use crate::vmc::sampler::Samples;
-use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
 /// Memory for gradients where nothing else is said, bytes.
@@ -96,16 +93,13 @@ pub struct SrStep {
 /// `previous` may be empty. Parameters log psi does not depend on do not move.
 ///
 /// # Errors
-/// Gradients or energies that are not finite; a system that cannot be solved.
+/// A system that cannot be solved.
 pub fn natural_gradient(
     options: &SrOptions,
     iteration: usize,
-    psi: &dyn WaveFunction,
-    samples: &Samples,
-    energies: &[Complex64],
+    jacobian: &Jacobian,
     previous: &[f64],
 ) -> Result<SrStep, SrError> {
-    let jacobian = Jacobian::new(psi, samples, energies, options.memory)?;
     let (p, rows) = (jacobian.params(), jacobian.rows());
     let form = match options.form {
         Form::Auto if p <= rows => Form::Parameters,
@@ -162,6 +156,13 @@ pub fn natural_gradient(
     };
     let solution = solution.ok_or(SrError::NoSolution)?;
     let mut messages: Vec<String> = solution.message.into_iter().collect();
+    if form == Form::Samples && absolute == 0.0 && relative == 0.0 {
+        messages.push(
+            "in sample space a diagonal shift of 0 leaves a singular matrix (the rows of centred \
+             gradients add up to zero): give a positive one"
+                .into(),
+        );
+    }
     let mut direction: Vec<f64> = solution
         .x
         .iter()

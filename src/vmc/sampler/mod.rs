@@ -5,15 +5,21 @@
 //! biased. Random numbers are a function of (seed, chain, sweep), chains do
 //! not interact, and reports are merged in chain order: results do not depend
 //! on the number of threads, and a stored [`SamplerState`] continues exactly.
+//!
+//! Local moves are evaluated in full for many chains at once
+//! ([`WaveFunction::log_psi`] of a batch), sequential sweeps from environments
+//! where the network has them ([`WaveFunction::sweep`]), and the typewriter from
+//! the background of each chain.
 
-mod chain;
 mod full_sum;
+mod lockstep;
+mod moves;
 mod options;
 mod report;
 mod typewriter;
 
-pub use chain::{Acceptance, Move};
 pub use full_sum::{MAX_FULL_SUM_SITES, full_sum};
+pub use moves::{Acceptance, Move};
 pub use options::{Method, SamplerError, SamplerOptions};
 pub use report::Report;
 pub use typewriter::{ErrorBuffer, ScreenBound};
@@ -21,8 +27,9 @@ pub use typewriter::{ErrorBuffer, ScreenBound};
 use super::lossless;
 use super::rng::{ChainRng, Stream};
 use crate::run::{Spins, WaveFunction};
-use chain::Walker;
+use lockstep::Lockstep;
 use rayon::prelude::*;
+use typewriter::{Rule, Typewriter};
 
 /// Configurations drawn from |psi|^2.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,16 +113,7 @@ impl Sampler {
         let mut spins = vec![1; options.walkers() * sites];
         for (chain, spins) in spins.chunks_exact_mut(sites).enumerate() {
             let mut rng = ChainRng::new(options.seed, chain as u32, 0, Stream::Init);
-            match options.magnetization {
-                Some(m) => {
-                    let down = (sites as i64 - m) as usize / 2;
-                    spins[..down].fill(-1);
-                    rng.shuffle(spins);
-                }
-                None => spins
-                    .iter_mut()
-                    .for_each(|s| *s = if rng.bits() & 1 == 0 { 1 } else { -1 }),
-            }
+            options.draw_uniform(spins, &mut rng);
         }
         let state = SamplerState {
             step: 0,
@@ -218,26 +216,46 @@ impl Sampler {
     ) -> Report {
         let (options, sites, start) = (&self.options, self.sites, self.state.step);
         let buffer = &self.state.buffer;
-        let run = |chain: usize, spins: &mut [i8], mut out: Option<&mut [i8]>| {
-            let mut walker = Walker::new(options, target, chain as u32, buffer.clone());
-            for round in 0..rounds {
-                for sweep in 0..sweeps {
-                    walker.sweep(spins, start + (round * sweeps + sweep) as u64);
+        // the typewriter keeps a background per chain, all else moves in step
+        let (together, rule) = match options.method {
+            Method::Typewriter { width, screened } => (1, Some(Rule { width, screened })),
+            _ => (lockstep::CHAINS, None),
+        };
+        let run = |group: usize, spins: &mut [i8], mut out: Option<&mut [i8]>| {
+            let first = group * together;
+            let mut rounds_of = |sweep: &mut dyn FnMut(&mut [i8], u64)| {
+                for round in 0..rounds {
+                    (0..sweeps).for_each(|k| sweep(spins, start + (round * sweeps + k) as u64));
+                    let Some(out) = &mut out else { continue };
+                    let chains = out.chunks_exact_mut(rounds * sites);
+                    for (out, spins) in chains.zip(spins.chunks_exact(sites)) {
+                        out[round * sites..(round + 1) * sites].copy_from_slice(spins);
+                    }
                 }
-                if let Some(out) = &mut out {
-                    out[round * sites..(round + 1) * sites].copy_from_slice(spins);
+            };
+            match rule {
+                Some(rule) => {
+                    let mut chain = Typewriter::new(options, rule, target, first, buffer.clone());
+                    rounds_of(&mut |spins, step| chain.sweep(spins, step));
+                    chain.finish()
+                }
+                None => {
+                    let mut chains = Lockstep::new(options, target, sites, first);
+                    rounds_of(&mut |spins, step| chains.sweep(spins, step));
+                    (chains.finish(), ErrorBuffer::default())
                 }
             }
-            walker.finish()
         };
-        let chains = self.state.spins.par_chunks_exact_mut(sites).enumerate();
+        let groups = self
+            .state
+            .spins
+            .par_chunks_mut(together * sites)
+            .enumerate();
         let results: Vec<(Report, ErrorBuffer)> = match out {
-            None => chains
-                .map(|(chain, spins)| run(chain, spins, None))
-                .collect(),
-            Some(out) => chains
-                .zip(out.par_chunks_exact_mut(rounds * sites))
-                .map(|((chain, spins), out)| run(chain, spins, Some(out)))
+            None => groups.map(|(k, spins)| run(k, spins, None)).collect(),
+            Some(out) => groups
+                .zip(out.par_chunks_mut(together * rounds * sites))
+                .map(|((k, spins), out)| run(k, spins, Some(out)))
                 .collect(),
         };
         let mut report = Report::default();

@@ -1,7 +1,8 @@
 //! Choices of a sampler and their consistency.
 
-use super::chain::{Acceptance, Move};
 use super::full_sum::MAX_FULL_SUM_SITES;
+use super::moves::{Acceptance, Move};
+use crate::vmc::rng::ChainRng;
 use serde::{Deserialize, Serialize};
 
 /// How chains move.
@@ -49,6 +50,11 @@ pub struct SamplerOptions {
     pub sweeps_per_sample: usize,
     /// A global inversion is proposed after every this many sweeps; 0: never.
     pub inversion_every: u64,
+    /// A configuration drawn uniformly (of the fixed magnetisation, if any) is
+    /// proposed after every this many sweeps; 0: never. Local moves do not cross
+    /// regions of small amplitude, and a network can grow where no chain is; in
+    /// small spaces these proposals find it. Not with the typewriter.
+    pub uniform_every: u64,
     /// Fixed sum of all spins (+-1 each).
     pub magnetization: Option<i64>,
     /// Seed of all chains.
@@ -63,6 +69,7 @@ impl Default for SamplerOptions {
             chains: 512,
             sweeps_per_sample: 1,
             inversion_every: 0,
+            uniform_every: 0,
             magnetization: None,
             seed: 0,
         }
@@ -107,6 +114,31 @@ impl SamplerOptions {
             0
         } else {
             self.chains
+        }
+    }
+
+    /// Whether an inversion is proposed after sweep number `step`.
+    pub(super) fn inverts_after(&self, step: u64) -> bool {
+        self.inversion_every > 0 && (step + 1).is_multiple_of(self.inversion_every)
+    }
+
+    /// Whether a uniform configuration is proposed after sweep number `step`.
+    pub(super) fn scatters_after(&self, step: u64) -> bool {
+        self.uniform_every > 0 && (step + 1).is_multiple_of(self.uniform_every)
+    }
+
+    /// Fills in a uniform configuration, of the fixed magnetisation if any.
+    pub(super) fn draw_uniform(&self, spins: &mut [i8], rng: &mut ChainRng) {
+        match self.magnetization {
+            Some(m) => {
+                let down = (spins.len() as i64 - m) as usize / 2;
+                spins[..down].fill(-1);
+                spins[down..].fill(1);
+                rng.shuffle(spins);
+            }
+            None => spins
+                .iter_mut()
+                .for_each(|s| *s = if rng.bits() & 1 == 0 { 1 } else { -1 }),
         }
     }
 

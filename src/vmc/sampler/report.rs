@@ -11,6 +11,10 @@ pub struct Report {
     pub inversions: u64,
     /// Global inversions accepted.
     pub inverted: u64,
+    /// Uniform proposals.
+    pub uniform_proposed: u64,
+    /// Uniform proposals accepted.
+    pub uniform_accepted: u64,
     /// Typewriter decisions made from a bound alone, after at least one
     /// accepted flip.
     pub screened: u64,
@@ -44,6 +48,8 @@ impl Report {
         self.accepted += other.accepted;
         self.inversions += other.inversions;
         self.inverted += other.inverted;
+        self.uniform_proposed += other.uniform_proposed;
+        self.uniform_accepted += other.uniform_accepted;
         self.screened += other.screened;
         self.corrections += other.corrections;
         self.worst_error = self.worst_error.max(other.worst_error);

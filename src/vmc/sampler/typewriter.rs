@@ -7,11 +7,14 @@
 //! configuration, so that the exact new amplitude is compared with the exact
 //! old one. Every decision equals that of exact sampling with the same u.
 
-use super::chain::{Acceptance, flip};
+use super::Target;
+use super::moves::flip;
+use super::options::SamplerOptions;
 use super::report::Report;
 use crate::run::Background;
 use crate::vmc::lossless;
-use crate::vmc::rng::ChainRng;
+use crate::vmc::rng::{ChainRng, Stream};
+use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
 /// A rigorous bound on the error of a frozen log ratio.
@@ -69,34 +72,76 @@ impl ErrorBuffer {
     }
 }
 
-/// What one chain needs for a sweep.
-pub(super) struct Pass<'a> {
+/// How a typewriter moves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// Sites per block.
     pub(super) width: usize,
-    pub(super) acceptance: Acceptance,
-    pub(super) bound: Option<&'a dyn ScreenBound>,
+    /// Whether bounds may decide.
     pub(super) screened: bool,
-    pub(super) buffer: &'a mut ErrorBuffer,
-    pub(super) report: &'a mut Report,
 }
 
-impl Pass<'_> {
+/// One chain during a call; its configuration stays with the caller.
+pub(super) struct Typewriter<'a> {
+    options: &'a SamplerOptions,
+    rule: Rule,
+    target: Target<'a>,
+    chain: u32,
+    buffer: ErrorBuffer,
+    report: Report,
+    /// Of the current configuration, kept between sweeps.
+    background: Option<Box<dyn Background + 'a>>,
+}
+
+impl<'a> Typewriter<'a> {
+    pub(super) fn new(
+        options: &'a SamplerOptions,
+        rule: Rule,
+        target: Target<'a>,
+        chain: usize,
+        buffer: ErrorBuffer,
+    ) -> Self {
+        Typewriter {
+            options,
+            rule,
+            target,
+            chain: chain as u32,
+            buffer,
+            report: Report::default(),
+            background: None,
+        }
+    }
+
+    pub(super) fn finish(self) -> (Report, ErrorBuffer) {
+        (self.report, self.buffer)
+    }
+
+    /// Sweep number `step` of this chain, and the inversion due after it.
+    pub(super) fn sweep(&mut self, spins: &mut [i8], step: u64) {
+        let mut rng = ChainRng::new(self.options.seed, self.chain, step, Stream::Sweep);
+        let mut background = match self.background.take() {
+            Some(background) => background,
+            None => self.target.psi.background(spins),
+        };
+        self.passes(spins, background.as_mut(), &mut rng);
+        self.background = Some(background);
+        if self.options.inverts_after(step) {
+            self.invert(spins, step);
+        }
+    }
+
     /// `width` times: even blocks, then odd ones, one random site in each.
     /// About as many proposals as sites, always the same number.
-    pub(super) fn sweep(
-        &mut self,
-        spins: &mut [i8],
-        background: &mut dyn Background,
-        rng: &mut ChainRng,
-    ) {
-        let n = spins.len();
-        let blocks = n.div_ceil(self.width);
-        for pass in 0..2 * self.width {
+    fn passes(&mut self, spins: &mut [i8], background: &mut dyn Background, rng: &mut ChainRng) {
+        let (n, width) = (spins.len(), self.rule.width);
+        let blocks = n.div_ceil(width);
+        for pass in 0..2 * width {
             let mut accepted = Vec::new();
             for block in (pass % 2..blocks).step_by(2) {
-                let start = block * self.width;
-                let length = self.width.min(n - start);
+                let start = block * width;
+                let length = width.min(n - start);
                 let site = start + rng.below(length as u32) as usize;
-                let threshold = self.acceptance.threshold(rng.uniform());
+                let threshold = self.options.acceptance.threshold(rng.uniform());
                 if self.decide(background, &mut accepted, site, threshold) {
                     flip(spins, &[site]);
                     accepted.push(site);
@@ -121,12 +166,12 @@ impl Pass<'_> {
         let frozen = background.log_ratio(&[site]).re;
         let mut ratio = frozen;
         if !accepted.is_empty() {
-            let bound = match self.bound {
+            let bound = match self.target.bound {
                 Some(bound) => bound.log_error(accepted, site),
                 None => self.buffer.bound(accepted.len()),
             };
             let decided = frozen - bound > threshold || frozen + bound <= threshold;
-            if self.screened && decided {
+            if self.rule.screened && decided {
                 self.report.screened += 1;
             } else {
                 background.accept(accepted);
@@ -146,6 +191,25 @@ impl Pass<'_> {
         let accept = ratio > threshold;
         self.report.accepted += u64::from(accept);
         accept
+    }
+
+    /// Proposes to flip every spin, by two full evaluations.
+    fn invert(&mut self, spins: &mut [i8], step: u64) {
+        let mut both = spins.to_vec();
+        both.extend(spins.iter().map(|s| -s));
+        let mut log_psi = [Complex64::default(); 2];
+        self.target.psi.log_psi(&both, &mut log_psi);
+        let u = ChainRng::new(self.options.seed, self.chain, step, Stream::Global).uniform();
+        self.report.inversions += 1;
+        if self
+            .options
+            .acceptance
+            .accepts(log_psi[1].re - log_psi[0].re, u)
+        {
+            spins.iter_mut().for_each(|s| *s = -*s);
+            self.background = None;
+            self.report.inverted += 1;
+        }
     }
 }
 

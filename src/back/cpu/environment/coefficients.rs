@@ -107,7 +107,7 @@ impl<T: Real> Coefficients<T> {
         let bits = (window[1] - window[0] + 1) as usize * token;
         let compile = |tokens: usize| {
             let chain = Lattice::chain(tokens * token, Boundary::Open);
-            Compiled::with(vertices.graph.clone(), chain, theta, &[], &sites, false)
+            Compiled::without_tables(vertices.graph.clone(), chain, theta, &sites)
         };
         let mut patterns = None;
         if bits <= TABLE_BITS {

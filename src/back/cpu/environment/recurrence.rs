@@ -74,12 +74,13 @@ impl Matrix {
                 }
             }
             let scale = 1.0 / a.at(c, c);
-            for r in 0..n {
-                let factor = if r == c {
-                    1.0 - scale
-                } else {
-                    a.at(r, c) * scale
-                };
+            for m in [&mut a, &mut inverse] {
+                m.data[c * n..(c + 1) * n]
+                    .iter_mut()
+                    .for_each(|x| *x *= scale);
+            }
+            for r in (0..n).filter(|&r| r != c) {
+                let factor = a.at(r, c);
                 for m in [&mut a, &mut inverse] {
                     for k in 0..n {
                         m.data[r * n + k] -= factor * m.data[c * n + k];
@@ -169,4 +170,27 @@ pub(super) fn channels(scan: Scan, coefficients: &[&Tensor], inputs: usize) -> V
             one
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Matrix;
+
+    #[test]
+    fn resolvents_invert() {
+        for n in 1..6 {
+            let mut a = Matrix::zeros(n, n);
+            for (k, x) in a.data.iter_mut().enumerate() {
+                *x = (1.3 * k as f64 + n as f64).sin();
+            }
+            let inverse = a.resolvent().expect("a generic matrix");
+            // X - A X = 1
+            let product = a.times(&inverse);
+            for (k, x) in inverse.data.iter().enumerate() {
+                let unit = f64::from(u8::from(k / n == k % n));
+                assert!((x - product.data[k] - unit).abs() < 1e-10);
+            }
+        }
+        assert!(Matrix::identity(2).resolvent().is_none());
+    }
 }

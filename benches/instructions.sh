@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Instructions per call of the CPU back end on the published network, counted by
+# callgrind, against benches/results/instructions.txt. Deterministic where times
+# are not: a ratio above 1.05 is a regression. valgrind knows no AVX-512, so the
+# code for AVX2 is what is counted.
+# Usage: benches/instructions.sh [--record] [sites ...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! command -v valgrind >/dev/null; then
+    echo "valgrind is not installed: no instructions counted"
+    exit 0
+fi
+record=no
+if [ "${1:-}" = --record ]; then
+    record=yes
+    shift
+fi
+sites=("$@")
+[ ${#sites[@]} -gt 0 ] || sites=(100 200)
+baseline=benches/results/instructions.txt
+bench=$(cargo bench --bench cpu --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
+
+# count OPERATION SITES CALLS
+count() {
+    DNET_ONLY=$1 DNET_REPEAT=$3 RAYON_NUM_THREADS=1 valgrind --tool=callgrind \
+        --callgrind-out-file=/dev/null "$bench" "$2" 2>&1 |
+        sed -n 's/.*Collected : *\([0-9]*\).*/\1/p'
+}
+
+lines=()
+for n in "${sites[@]}"; do
+    for what in log_psi gradient flips set_params; do
+        few=$(count "$what" "$n" 1)
+        many=$(count "$what" "$n" 6)
+        each=$(((many - few) / 5))
+        lines+=("$what $n $each")
+        before=$(awk -v w="$what" -v n="$n" '$1 == w && $2 == n { print $3 }' "$baseline" 2>/dev/null || true)
+        ratio=$([ -n "$before" ] && awk -v a="$each" -v b="$before" 'BEGIN { printf "%.3f", a / b }' || echo new)
+        printf '%-12s N = %-6s %12s instructions per call, ratio %s\n' "$what" "$n" "$each" "$ratio"
+    done
+done
+if [ $record = yes ]; then
+    printf '%s\n' "${lines[@]}" >"$baseline"
+fi

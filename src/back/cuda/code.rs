@@ -1,0 +1,276 @@
+//! One program as a kernel with its constants: batches in, numbers out.
+
+use super::constants::pack;
+use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
+use super::emit::{EmitError, Kernel, Options, emit};
+use super::names::Name;
+use crate::back::cpu::constants::{ConstantError, Constants, param_shape, tensors};
+use crate::back::cpu::tables::TableProgram;
+use crate::ir::{Graph, Lattice, NodeId};
+use crate::kernel::lower::lower_with_sites;
+use crate::kernel::{LowerError, Program};
+use crate::run::network::Precision;
+use rustfft::FftPlanner;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a network cannot run on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum CudaError {
+    /// The graph uses operations without kernels, or does not fit the lattice.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// A program without device code.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// Parameters out of range for a mixer.
+    #[error(transparent)]
+    Constants(#[from] ConstantError),
+    /// The graph has no derivative.
+    #[error(transparent)]
+    Compile(#[from] crate::back::cpu::compiled::CompileError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Wrong number of parameters.
+    #[error("{expected} parameters expected, {found} given")]
+    ParamCount {
+        /// Declared.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+}
+
+/// A program and its kernel, before there is a device.
+pub struct Source {
+    /// What it was lowered from.
+    pub graph: Graph,
+    /// The loop-level program.
+    pub program: Program,
+    /// Parameters that are values per configuration.
+    inputs: Vec<u32>,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What fills the tables, once needed.
+    tables: Mutex<Option<TableProgram>>,
+}
+
+impl Source {
+    /// Lowers a graph and emits its kernel. Parameters in `inputs` are values per
+    /// configuration, nodes in `sites` further results.
+    ///
+    /// # Errors
+    /// Operations without kernels, lattices that do not fit.
+    pub fn new(
+        name: &'static str,
+        graph: Graph,
+        lattice: Lattice,
+        inputs: &[u32],
+        sites: &[NodeId],
+        options: &Options,
+    ) -> Result<Source, CudaError> {
+        let program = lower_with_sites(&graph, lattice, inputs, sites)?;
+        let [x, y] = lattice.extent;
+        let precision = match options.precision {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        };
+        let title = [format!(
+            "{name} on {x} x {y} spins, {:?}, {precision}",
+            lattice.boundary
+        )];
+        let kernel = emit(Name::from(name), &title, &graph, &program, inputs, options)?;
+        Ok(Source {
+            graph,
+            program,
+            inputs: inputs.to_vec(),
+            kernel,
+            tables: Mutex::default(),
+        })
+    }
+
+    /// The constants for a parameter set, in f64: [working precision, f64].
+    ///
+    /// # Errors
+    /// Parameters that define no network.
+    pub fn constants(&self, theta: &[f64]) -> Result<[Vec<f64>; 2], CudaError> {
+        let mut expected = 0;
+        for (k, p) in self.graph.params.iter().enumerate() {
+            if !self.inputs.contains(&(k as u32)) {
+                let shape = param_shape(&self.program, &p.ty).map_err(ConstantError::from)?;
+                expected += shape.iter().product::<usize>();
+            }
+        }
+        if expected != theta.len() {
+            let found = theta.len();
+            return Err(CudaError::ParamCount { expected, found });
+        }
+        let (graph, program) = (&self.graph, &self.program);
+        let params = tensors(graph, program, theta, &self.inputs).map_err(ConstantError::from)?;
+        let mut planner = (FftPlanner::new(), FftPlanner::new());
+        let values = Constants::<f64>::portable(graph, program, &params, &mut planner)?;
+        let tables = match &program.tables {
+            Some(tables) => {
+                let mut known = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+                let program = match known.take() {
+                    Some(program) => program,
+                    None => TableProgram::new(tables, &params)?,
+                };
+                known.insert(program).numbers(tables, &params)?
+            }
+            None => Vec::new(),
+        };
+        let k = &self.kernel;
+        let lengths = [k.constants, k.constants64];
+        Ok(pack(program, &k.blocks, lengths, &values, &tables))
+    }
+}
+
+/// A kernel on a device, with its constants there.
+pub struct Code {
+    /// Program and kernel.
+    pub source: Source,
+    precision: Precision,
+    device: Arc<dyn Device>,
+    module: Arc<dyn Module>,
+    constants: [Buffer; 2],
+}
+
+/// What a run reads besides constants: memory of the device.
+#[derive(Clone, Copy, Default)]
+pub struct Operands {
+    /// Configurations.
+    pub spins: Span,
+    /// Numbers per configuration.
+    pub inputs: Span,
+}
+
+impl Code {
+    /// Puts a kernel with its constants on a device.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn new(
+        source: Source,
+        precision: Precision,
+        device: &Arc<dyn Device>,
+        module: &Arc<dyn Module>,
+        theta: &[f64],
+    ) -> Result<Code, CudaError> {
+        let values = source.constants(theta)?;
+        Ok(Code {
+            constants: upload(device, precision, &values)?,
+            source,
+            precision,
+            device: device.clone(),
+            module: module.clone(),
+        })
+    }
+
+    /// The constants of new parameters, for [`Code::install`].
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn prepare(&self, theta: &[f64]) -> Result<[Buffer; 2], CudaError> {
+        let values = self.source.constants(theta)?;
+        Ok(upload(&self.device, self.precision, &values)?)
+    }
+
+    /// Puts prepared constants in force.
+    pub fn install(&mut self, constants: [Buffer; 2]) {
+        self.constants = constants;
+    }
+
+    /// Results per configuration.
+    pub fn outputs(&self) -> usize {
+        self.source.kernel.outputs
+    }
+
+    /// Bytes of results on sites per configuration.
+    pub fn site_bytes(&self) -> usize {
+        self.source.kernel.site_outputs * bytes(self.precision)
+    }
+
+    /// Device memory per configuration of a batch, and for the blocks.
+    pub fn memory(&self, samples: usize) -> (usize, usize) {
+        let k = &self.source.kernel;
+        let each = k.spins + 8 * (k.inputs + k.outputs) + self.site_bytes();
+        (each, 8 * k.workspace * self.blocks(samples))
+    }
+
+    fn blocks(&self, samples: usize) -> usize {
+        self.device.blocks().min(samples).max(1)
+    }
+
+    /// Configurations that fit the device's budget, and 32-bit indices, at once.
+    pub fn at_once(&self, samples: usize) -> usize {
+        let (each, fixed) = self.memory(samples);
+        let fit = self.device.budget().saturating_sub(fixed) / each.max(1);
+        let k = &self.source.kernel;
+        let longest = k
+            .spins
+            .max(k.inputs)
+            .max(k.outputs)
+            .max(k.site_outputs)
+            .max(1);
+        fit.min(i32::MAX as usize / longest)
+            .clamp(1, samples.max(1))
+    }
+
+    /// Runs the kernel on `samples` configurations: results, and results on sites.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device.
+    pub fn run(&self, samples: usize, operands: Operands) -> Result<[Buffer; 2], DeviceError> {
+        let blocks = self.blocks(samples);
+        let workspace = Buffer::new(&self.device, 8 * self.source.kernel.workspace * blocks)?;
+        let outputs = Buffer::new(&self.device, 8 * self.outputs() * samples)?;
+        let sites = Buffer::new(&self.device, self.site_bytes() * samples)?;
+        let arguments = Launch {
+            samples,
+            spins: operands.spins,
+            inputs: operands.inputs,
+            constants: self.constants[0].span(),
+            constants64: self.constants[1].span(),
+            workspace: workspace.span(),
+            outputs: outputs.span(),
+            site_outputs: sites.span(),
+        };
+        self.module
+            .launch(&self.source.kernel, blocks, &arguments)?;
+        Ok([outputs, sites])
+    }
+}
+
+/// Bytes of a number in working precision.
+pub(super) fn bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::F64 => 8,
+    }
+}
+
+fn upload(
+    device: &Arc<dyn Device>,
+    precision: Precision,
+    [working, double]: &[Vec<f64>; 2],
+) -> Result<[Buffer; 2], DeviceError> {
+    let wide = |x: &[f64]| -> Vec<u8> { x.iter().flat_map(|x| x.to_ne_bytes()).collect() };
+    let working = match precision {
+        Precision::F32 => working
+            .iter()
+            .flat_map(|&x| (x as f32).to_ne_bytes())
+            .collect(),
+        Precision::F64 => wide(working),
+    };
+    Ok([
+        Buffer::holding(device, &working)?,
+        Buffer::holding(device, &wide(double))?,
+    ])
+}
+
+/// A batch of configurations on the device.
+pub(super) fn spins(device: &Arc<dyn Device>, batch: &[i8]) -> Result<Buffer, DeviceError> {
+    let bytes: Vec<u8> = batch.iter().map(|&s| s as u8).collect();
+    Buffer::holding(device, &bytes)
+}

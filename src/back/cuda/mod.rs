@@ -1,0 +1,44 @@
+//! NVIDIA GPUs: one kernel per loop-level program.
+//!
+//! A [`crate::kernel::Program`] becomes a tree of CUDA C++ ([`ast`], made by
+//! [`mod@emit`]), the tree becomes text ([`mod@print`]) that follows a small device
+//! library ([`LIBRARY`], written by hand) and needs no headers. The text is
+//! compiled at run time by NVRTC, or, for tests without a GPU, by a C++ compiler
+//! behind a header that runs every CUDA thread as a fiber.
+
+pub mod ast;
+pub mod cache;
+pub mod code;
+pub mod constants;
+pub mod device;
+pub mod driver;
+pub mod emit;
+pub mod flips;
+pub mod index;
+pub mod names;
+pub mod network;
+pub mod nvrtc;
+pub mod print;
+pub mod sizes;
+
+use crate::run::network::Precision;
+
+/// The device library.
+pub const LIBRARY: &str = include_str!("../../../kernels/dnet.cuh");
+
+/// A complete translation unit: the working precision, the device library, kernels.
+pub fn translation_unit<'k>(
+    precision: Precision,
+    kernels: impl Iterator<Item = &'k str>,
+) -> String {
+    let real = match precision {
+        Precision::F32 => "float",
+        Precision::F64 => "double",
+    };
+    let mut text = format!("// working precision\ntypedef {real} real;\n\n{LIBRARY}");
+    for k in kernels {
+        text.push('\n');
+        text.push_str(k);
+    }
+    text
+}

@@ -1,0 +1,384 @@
+//! A network on a device as a [`WaveFunction`].
+
+use super::code::{Code, CudaError, Operands, Source, spins};
+use super::device::{Device, DeviceError, Module};
+use super::emit::Options;
+use super::flips::{FlipError, FlipSource, Flips};
+use super::translation_unit;
+use crate::back::cpu::gradient::{above, below, cut, values_at};
+use crate::back::cpu::work::work;
+use crate::ir::{Graph, Lattice, NodeId};
+use crate::run::{Background, GradientRow, Spins, WaveFunction};
+use num_complex::Complex64;
+use std::sync::{Arc, OnceLock};
+
+/// Kernels of log psi and its derivatives, before there is a device.
+pub struct NetworkSource {
+    full: Source,
+    above: Source,
+    below: Source,
+    cut: Vec<NodeId>,
+    options: Options,
+}
+
+impl NetworkSource {
+    /// Emits the kernels of a graph whose outputs are `[Re log psi]` or `[Re, Im]`.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn new(graph: &Graph, lattice: Lattice, options: &Options) -> Result<Self, CudaError> {
+        let cut = cut(graph);
+        let first = graph.params.len();
+        let inputs: Vec<u32> = (0..cut.len()).map(|k| (first + k) as u32).collect();
+        let source =
+            |name, graph, inputs: &[u32]| Source::new(name, graph, lattice, inputs, &[], options);
+        Ok(NetworkSource {
+            full: source("log_psi", graph.clone(), &[])?,
+            above: source("gradient_sites", above(graph, &cut)?, &[])?,
+            below: source("gradient_parameters", below(graph, &cut)?, &inputs)?,
+            cut,
+            options: options.clone(),
+        })
+    }
+
+    /// The kernels: log psi, derivatives on sites, derivatives by parameters.
+    pub fn sources(&self) -> [&Source; 3] {
+        [&self.full, &self.above, &self.below]
+    }
+
+    /// The translation unit.
+    pub fn text(&self) -> String {
+        let texts = self.sources().map(|s| s.kernel.text.as_str());
+        translation_unit(self.options.precision, texts.into_iter())
+    }
+}
+
+/// `log psi` of one network on one lattice on a device, and everything derived
+/// from it.
+pub struct CudaNetwork {
+    device: Arc<dyn Device>,
+    options: Options,
+    full: Code,
+    above: Code,
+    below: Code,
+    cut: Vec<NodeId>,
+    theta: Vec<f64>,
+    /// Compiled when local changes are first asked for.
+    flips: OnceLock<Result<Flips, FlipError>>,
+}
+
+impl CudaNetwork {
+    /// Emits, compiles and loads the kernels of a network.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn new(
+        device: Arc<dyn Device>,
+        graph: &Graph,
+        lattice: Lattice,
+        theta: &[f64],
+        options: &Options,
+    ) -> Result<CudaNetwork, CudaError> {
+        let source = NetworkSource::new(graph, lattice, options)?;
+        let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
+        let values = values_at(graph, &source.cut, &source.below.program, theta)?;
+        let code =
+            |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
+        Ok(CudaNetwork {
+            full: code(source.full, theta)?,
+            above: code(source.above, &values)?,
+            below: code(source.below, theta)?,
+            cut: source.cut,
+            options: options.clone(),
+            device: device.clone(),
+            theta: theta.to_vec(),
+            flips: OnceLock::new(),
+        })
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.full.source.graph
+    }
+
+    /// As [`WaveFunction::set_params`], with the reason where the parameters
+    /// define no wave function; the old ones then stay in force.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn try_set_params(&mut self, theta: &[f64]) -> Result<(), CudaError> {
+        // nothing changes unless everything can
+        let full = self.full.prepare(theta)?;
+        let values = values_at(self.graph(), &self.cut, &self.below.source.program, theta)?;
+        let (above, below) = (self.above.prepare(&values)?, self.below.prepare(theta)?);
+        if let Some(Ok(flips)) = self.flips.get_mut() {
+            let network = (&self.full.source.graph, &self.full.source.program);
+            flips.set_params(network, theta)?;
+        }
+        self.full.install(full);
+        self.above.install(above);
+        self.below.install(below);
+        self.theta = theta.to_vec();
+        Ok(())
+    }
+
+    /// The flip program, or why flips are evaluated in full.
+    pub fn flips(&self) -> Result<&Flips, &FlipError> {
+        let make = || {
+            let source = FlipSource::new(self.graph(), self.lattice(), &self.options)?;
+            let text = translation_unit(self.options.precision, source.texts());
+            let module = self.device.load(&text).map_err(CudaError::from)?;
+            let module: Arc<dyn Module> = Arc::from(module);
+            let network = (self.graph(), &self.full.source.program);
+            let precision = self.options.precision;
+            Ok(Flips::new(
+                source,
+                precision,
+                &self.device,
+                &module,
+                network,
+                &self.theta,
+            )?)
+        };
+        self.flips.get_or_init(make).as_ref()
+    }
+
+    /// The flip program if all single flips are better evaluated by it than one
+    /// by one.
+    fn flips_for(&self, count: usize) -> Option<&Flips> {
+        let full = work(&self.full.source.program) * count as f64;
+        self.flips().ok().filter(|f| f.work() < full)
+    }
+
+    /// As [`WaveFunction::log_psi`].
+    ///
+    /// # Errors
+    /// Failures of the device.
+    pub fn try_log_psi(&self, batch: &Spins, out: &mut [Complex64]) -> Result<(), DeviceError> {
+        let sites = self.lattice().sites();
+        assert_eq!(
+            batch.len(),
+            out.len() * sites,
+            "one result per configuration"
+        );
+        let at_once = self.full.at_once(out.len());
+        for (batch, out) in batch.chunks(at_once * sites).zip(out.chunks_mut(at_once)) {
+            let spins = spins(&self.device, batch)?;
+            let operands = Operands {
+                spins: spins.span(),
+                ..Operands::default()
+            };
+            let [values, _] = self.full.run(out.len(), operands)?;
+            let width = self.full.outputs();
+            let values = values.numbers(out.len() * width)?;
+            for (out, v) in out.iter_mut().zip(values.chunks_exact(width)) {
+                *out = Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`WaveFunction::gradients`].
+    ///
+    /// # Errors
+    /// Failures of the device.
+    pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
+        let sites = self.lattice().sites();
+        assert!(batch.len().is_multiple_of(sites), "whole configurations");
+        let count = batch.len() / sites;
+        let parts = self.full.outputs();
+        let (above, a) = self.above.memory(count);
+        let (below, b) = self.below.memory(count * parts);
+        let fit = self.device.budget().saturating_sub(a + b) / (above + parts * below).max(1);
+        let at_once = fit.clamp(1, self.above.at_once(count));
+        for (k, batch) in batch.chunks(at_once * sites).enumerate() {
+            let samples = batch.len() / sites;
+            let spins = spins(&self.device, batch)?;
+            let operands = Operands {
+                spins: spins.span(),
+                ..Operands::default()
+            };
+            let [inner, _] = self.above.run(samples, operands)?;
+            let operands = Operands {
+                inputs: inner.span(),
+                ..Operands::default()
+            };
+            let [values, _] = self.below.run(samples * parts, operands)?;
+            let width = self.below.outputs();
+            let values = values.numbers(samples * parts * width)?;
+            for sample in 0..samples {
+                let all = &values[sample * parts * width..(sample + 1) * parts * width];
+                let (re, im) = all.split_at(width);
+                row(k * at_once + sample, re, im);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device that fails leaves no numbers: everything becomes NaN, which samplers
+/// and optimisers refuse.
+fn report(e: &DeviceError) {
+    tracing::error!("the device failed: {e}");
+}
+
+const UNKNOWN: Complex64 = Complex64::new(f64::NAN, f64::NAN);
+
+impl WaveFunction for CudaNetwork {
+    fn lattice(&self) -> Lattice {
+        self.full.source.program.lattice
+    }
+    fn param_count(&self) -> usize {
+        self.theta.len()
+    }
+    fn is_complex(&self) -> bool {
+        self.full.outputs() > 1
+    }
+    fn set_params(&mut self, theta: &[f64]) {
+        if let Err(e) = self.try_set_params(theta) {
+            tracing::warn!("parameters rejected: {e}");
+        }
+    }
+    fn params(&self) -> &[f64] {
+        &self.theta
+    }
+    fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
+        if let Err(e) = self.try_log_psi(batch, out) {
+            report(&e);
+            out.fill(UNKNOWN);
+        }
+    }
+    fn gradients(&self, batch: &Spins, row: GradientRow) {
+        if let Err(e) = self.try_gradients(batch, row) {
+            report(&e);
+            let unknown = vec![f64::NAN; self.theta.len()];
+            let im = if self.is_complex() { &unknown[..] } else { &[] };
+            for sample in 0..batch.len() / self.lattice().sites() {
+                row(sample, &unknown, im);
+            }
+        }
+    }
+    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
+        let mut log_psi = [UNKNOWN];
+        self.log_psi(spins, &mut log_psi);
+        Box::new(OnDevice {
+            network: self,
+            spins: spins.to_vec(),
+            log_psi: log_psi[0],
+            asked: 0,
+            ratios: Vec::new(),
+        })
+    }
+    fn sweep(
+        &self,
+        _spins: &mut Spins,
+        _reverse: bool,
+        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        None
+    }
+}
+
+/// One configuration: single flips from one run of the flip program once enough
+/// were asked for to pay for it, everything else in full.
+struct OnDevice<'a> {
+    network: &'a CudaNetwork,
+    spins: Vec<i8>,
+    log_psi: Complex64,
+    /// Single flips evaluated one by one so far.
+    asked: usize,
+    /// All single flips, once known.
+    ratios: Vec<Complex64>,
+}
+
+impl OnDevice<'_> {
+    /// Whether all single flips are known, after computing them if `more` further
+    /// ones justify that.
+    fn known(&mut self, more: usize) -> bool {
+        if self.ratios.is_empty() && more > 0 {
+            self.asked += more;
+            if let Some(flips) = self.network.flips_for(self.asked) {
+                let mut ratios = vec![Complex64::ZERO; self.spins.len()];
+                match flips.ratios(&self.spins, &mut ratios) {
+                    // windows may read sites beyond an open lattice, where a
+                    // network need not be finite
+                    Ok(()) if ratios.iter().all(|z| z.is_finite()) => self.ratios = ratios,
+                    Ok(()) => {}
+                    Err(e) => report(&e),
+                }
+            }
+        }
+        !self.ratios.is_empty()
+    }
+
+    fn in_full(&self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        let n = self.spins.len();
+        let mut batch = self.spins.repeat(ends.len());
+        let mut from = 0;
+        for (k, &end) in ends.iter().enumerate() {
+            for &f in &sites[from..end] {
+                batch[k * n + f] = -batch[k * n + f];
+            }
+            from = end;
+        }
+        self.network.log_psi(&batch, out);
+        out.iter_mut().for_each(|z| *z -= self.log_psi);
+    }
+}
+
+impl Background for OnDevice<'_> {
+    fn log_psi(&self) -> Complex64 {
+        self.log_psi
+    }
+    fn log_ratio(&mut self, flips: &[usize]) -> Complex64 {
+        let mut out = [UNKNOWN];
+        self.log_ratios(flips, &[flips.len()], &mut out);
+        out[0]
+    }
+    fn log_ratios(&mut self, sites: &[usize], ends: &[usize], out: &mut [Complex64]) {
+        assert_eq!(ends.len(), out.len(), "one result per cluster");
+        let cluster = |k: usize| k.checked_sub(1).map_or(0, |k| ends[k])..ends[k];
+        let singles = (0..ends.len()).filter(|&k| cluster(k).len() == 1).count();
+        if !self.known(singles) {
+            return self.in_full(sites, ends, out);
+        }
+        let (mut rest, mut rest_ends, mut which) = (Vec::new(), Vec::new(), Vec::new());
+        for (k, out) in out.iter_mut().enumerate() {
+            match sites[cluster(k)] {
+                [site] => *out = self.ratios[site],
+                ref flips => {
+                    rest.extend_from_slice(flips);
+                    rest_ends.push(rest.len());
+                    which.push(k);
+                }
+            }
+        }
+        if which.is_empty() {
+            return;
+        }
+        let mut found = vec![UNKNOWN; which.len()];
+        self.in_full(&rest, &rest_ends, &mut found);
+        for (k, z) in which.into_iter().zip(found) {
+            out[k] = z;
+        }
+    }
+    fn single_flips(&mut self, out: &mut [Complex64]) {
+        let sites: Vec<usize> = (0..self.spins.len()).collect();
+        let ends: Vec<usize> = (1..=self.spins.len()).collect();
+        self.log_ratios(&sites, &ends, out);
+    }
+    fn accept(&mut self, flips: &[usize]) {
+        for &f in flips {
+            self.spins[f] = -self.spins[f];
+        }
+        let mut log_psi = [UNKNOWN];
+        self.network.log_psi(&self.spins, &mut log_psi);
+        self.log_psi = log_psi[0];
+        self.asked = 0;
+        self.ratios.clear();
+    }
+}

@@ -1,0 +1,268 @@
+//! From the tree to text.
+
+use super::ast::{Expr, Module, Operator, Place, Stmt, Type, View};
+use super::names::Name;
+use std::fmt::Write;
+
+/// Entries of a table per line.
+const PER_LINE: usize = 16;
+
+/// The text of a module, in working precision f32 if `single`.
+pub fn print(module: &Module, single: bool) -> String {
+    let mut p = Printer {
+        out: String::new(),
+        indent: 0,
+        single,
+    };
+    p.module(module);
+    p.out
+}
+
+struct Printer {
+    out: String,
+    indent: usize,
+    single: bool,
+}
+
+fn type_name(ty: Type) -> &'static str {
+    match ty {
+        Type::Int => "int",
+        Type::Bool => "bool",
+        Type::Real => "real",
+        Type::Double => "double",
+        Type::Complex => "complex",
+    }
+}
+
+fn symbol(op: Operator) -> (&'static str, u8) {
+    match op {
+        Operator::And => ("&&", 1),
+        Operator::Equal => ("==", 2),
+        Operator::Less => ("<", 3),
+        Operator::Add => ("+", 4),
+        Operator::Sub => ("-", 4),
+        Operator::Mul => ("*", 5),
+        Operator::Div => ("/", 5),
+        Operator::Rem => ("%", 5),
+    }
+}
+
+impl Printer {
+    fn line(&mut self, text: &str) {
+        if !text.is_empty() {
+            for _ in 0..self.indent {
+                self.out.push_str("    ");
+            }
+            self.out.push_str(text);
+        }
+        self.out.push('\n');
+    }
+
+    fn number(&self, x: f64, ty: Type) -> String {
+        if x.is_nan() {
+            return format!("{}(not_a_number())", type_name(ty));
+        }
+        if x.is_infinite() {
+            let sign = if x > 0.0 { "" } else { "-" };
+            return format!("{}({sign}infinity())", type_name(ty));
+        }
+        // the shortest text that reads back as the same number
+        match ty {
+            Type::Real if self.single && !(x as f32).is_infinite() => format!("{:?}f", x as f32),
+            Type::Real => format!("real({x:?})"),
+            _ => format!("{x:?}"),
+        }
+    }
+
+    fn expr(&self, e: &Expr) -> String {
+        self.inside(e, 0)
+    }
+
+    fn list(&self, items: &[Expr]) -> String {
+        let items: Vec<String> = items.iter().map(|a| self.expr(a)).collect();
+        items.join(", ")
+    }
+
+    /// With parentheses if it binds less tightly than its surroundings.
+    fn inside(&self, e: &Expr, level: u8) -> String {
+        let (text, own) = match e {
+            Expr::Int(k) => (k.to_string(), if *k < 0 { 0 } else { 9 }),
+            Expr::Number(x, t) => (self.number(*x, *t), if *x < 0.0 { 0 } else { 9 }),
+            Expr::Var(name, _) => (name.to_string(), 9),
+            Expr::Call(name, arguments, _) => (format!("{name}({})", self.list(arguments)), 9),
+            Expr::Load(pointer, index, _) => (format!("{pointer}[{}]", self.expr(index)), 9),
+            Expr::Negative(a) => (format!("-{}", self.inside(a, 6)), 5),
+            Expr::Cast(ty, a) => (format!("{}({})", type_name(*ty), self.expr(a)), 9),
+            Expr::Select(c, a, b) => {
+                let (c, a, b) = (self.inside(c, 1), self.inside(a, 1), self.inside(b, 1));
+                (format!("{c} ? {a} : {b}"), 0)
+            }
+            Expr::Binary(op, a, b) => {
+                let (text, own) = symbol(*op);
+                let (a, b) = (self.inside(a, own), self.inside(b, own + 1));
+                (format!("{a} {text} {b}"), own)
+            }
+        };
+        if own < level {
+            format!("({text})")
+        } else {
+            text
+        }
+    }
+
+    fn block(&mut self, head: &str, body: &[Stmt]) {
+        self.line(&format!("{head} {{"));
+        self.indent += 1;
+        body.iter().for_each(|s| self.stmt(s));
+        self.indent -= 1;
+        self.line("}");
+    }
+
+    fn stmt(&mut self, s: &Stmt) {
+        match s {
+            Stmt::Comment(c) => self.line(&format!("// {c}")),
+            Stmt::Let(name, value) => {
+                let (ty, value) = (type_name(value.ty()), self.expr(value));
+                self.line(&format!("const {ty} {name} = {value};"));
+            }
+            Stmt::Var(name, value) => {
+                let (ty, value) = (type_name(value.ty()), self.expr(value));
+                self.line(&format!("{ty} {name} = {value};"));
+            }
+            Stmt::Array(name, ty, length) => {
+                self.line(&format!("{} {name}[{length}] = {{}};", type_name(*ty)));
+            }
+            Stmt::Set(name, value) => {
+                let value = self.expr(value);
+                self.line(&format!("{name} = {value};"));
+            }
+            Stmt::Store(pointer, index, value) => {
+                let (index, value) = (self.expr(index), self.expr(value));
+                self.line(&format!("{pointer}[{index}] = {value};"));
+            }
+            Stmt::Do(call) => {
+                let call = self.expr(call);
+                self.line(&format!("{call};"));
+            }
+            Stmt::For(name, count, body) => {
+                let count = self.expr(count);
+                self.block(
+                    &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
+                    body,
+                );
+            }
+            Stmt::Chunks(name, count, step, body) => {
+                let head = format!("for (int {name} = 0; {name} < {count}; {name} += {step})");
+                self.block(&head, body);
+            }
+            Stmt::Unroll(name, count, body) => {
+                self.line("#pragma unroll");
+                self.block(
+                    &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
+                    body,
+                );
+            }
+            Stmt::Each(name, count, body) => self.dealt(name, count, "thread", "threads", body),
+            Stmt::Warps(name, count, body) => self.dealt(name, count, "warp", "warps", body),
+            Stmt::Lanes(name, count, body) => self.dealt(name, count, "lane", "32", body),
+            Stmt::If(condition, body) => {
+                let condition = self.expr(condition);
+                self.block(&format!("if ({condition})"), body);
+            }
+            Stmt::Barrier => self.line("__syncthreads();"),
+            Stmt::Return(value) => {
+                let value = self.expr(value);
+                self.line(&format!("return {value};"));
+            }
+        }
+    }
+
+    fn dealt(&mut self, name: &Name, count: &Expr, first: &str, step: &str, body: &[Stmt]) {
+        let count = self.inside(count, 4);
+        let head = format!("for (int {name} = {first}; {name} < {count}; {name} += {step})");
+        self.block(&head, body);
+    }
+
+    fn view(&mut self, v: &View) {
+        let (element, name) = (type_name(v.element), &v.name);
+        let (constant, from) = match v.place {
+            Place::Shared => ("", "shared_memory()".to_owned()),
+            Place::Workspace(size) => ("", format!("own_workspace(a, {size})")),
+            Place::Constants => ("const ", "a.constants".to_owned()),
+            Place::Constants64 => ("const ", "a.constants64".to_owned()),
+        };
+        self.line(&format!(
+            "const auto {name} = view<{constant}{element}>({from}, {}, {});",
+            v.offset, v.length
+        ));
+    }
+
+    fn module(&mut self, m: &Module) {
+        for c in &m.title {
+            self.line(&format!("// {c}"));
+        }
+        self.line("namespace dnet {");
+        self.line(&format!("namespace {}_code {{", m.kernel));
+        self.line("");
+        self.line(&format!("constexpr int threads = {};", m.threads));
+        self.line("constexpr int warps = threads / 32;");
+        let width = m.constants.iter().map(|c| c.name.to_string().len()).max();
+        for c in &m.constants {
+            let name = format!("{:<1$}", c.name.to_string(), width.unwrap_or(0));
+            self.line(&format!(
+                "constexpr int {name} = {}; // {}",
+                c.value, c.comment
+            ));
+        }
+        for t in &m.tables {
+            self.line("");
+            self.line(&format!(
+                "__device__ const int {}[{}] = {{",
+                t.name,
+                t.values.len()
+            ));
+            self.indent += 1;
+            for chunk in t.values.chunks(PER_LINE) {
+                let mut text = String::new();
+                for v in chunk {
+                    let _ = write!(text, "{v}, ");
+                }
+                self.line(text.trim_end());
+            }
+            self.indent -= 1;
+            self.line("};");
+        }
+        for f in &m.functions {
+            self.line("");
+            self.line(&format!("// {}", f.comment));
+            let argument = |(name, ty): &(Name, Type)| format!("{} {name}", type_name(*ty));
+            let arguments: Vec<String> = f.arguments.iter().map(argument).collect();
+            let head = format!(
+                "__device__ inline {} {}({})",
+                type_name(f.result),
+                f.name,
+                arguments.join(", ")
+            );
+            self.block(&head, &f.body);
+        }
+        self.line("");
+        let head = format!(
+            "extern \"C\" __global__ void __launch_bounds__({}) {}(const Launch a)",
+            m.threads, m.kernel
+        );
+        self.line(&format!("{head} {{"));
+        self.indent += 1;
+        self.line("const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;");
+        m.memory.iter().for_each(|v| self.view(v));
+        self.line("");
+        self.block(
+            "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)",
+            &m.body,
+        );
+        self.indent -= 1;
+        self.line("}");
+        self.line("");
+        self.line(&format!("}} // namespace {}_code", m.kernel));
+        self.line("} // namespace dnet");
+    }
+}
