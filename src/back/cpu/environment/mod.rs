@@ -217,7 +217,8 @@ fn tables<T: Real>(
     let context = Context::new(lattice, &params, &spins)
         .map_err(|e| CompileError::from(ConstantError::from(e)))?;
     let values = values(graph, &context, &roots)?;
-    let reach = most.next_multiple_of(16) - 1;
+    // powers up to the longest slice; rows of whole vectors
+    let reach = (most + 1).next_multiple_of(16) - 1;
     let mut tables = Vec::new();
     for (mixer, &width) in form.mixers.iter().zip(widths) {
         let Op::Scan(scan) = *graph.op(mixer.output) else {
