@@ -10,3 +10,4 @@ pub mod link;
 pub mod normal_form;
 pub mod reverse;
 pub mod simplify;
+pub mod vertices;

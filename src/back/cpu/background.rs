@@ -151,6 +151,32 @@ impl<T: Real> Updated<'_, T> {
     }
 }
 
+impl<T: Real> Updated<'_, T> {
+    /// Ratios of clusters between environments, where that pays; returns the other
+    /// clusters.
+    fn by_environments<'s>(
+        &self,
+        which: Vec<usize>,
+        cluster: &dyn Fn(usize) -> &'s [usize],
+        out: &mut [Complex64],
+    ) -> Vec<usize> {
+        let Some(environments) = self.network.environments_for(which.len()) else {
+            return which;
+        };
+        let (mut sites, mut ends) = (Vec::new(), Vec::new());
+        for &k in &which {
+            sites.extend_from_slice(cluster(k));
+            ends.push(sites.len());
+        }
+        let mut ratios = vec![Complex64::ZERO; which.len()];
+        let wide = environments.log_ratios(self.full.spins(), &sites, &ends, &mut ratios);
+        for (&k, ratio) in which.iter().zip(&ratios) {
+            out[k] = *ratio;
+        }
+        wide.into_iter().map(|k| which[k]).collect()
+    }
+}
+
 impl<T: Real> Background for Updated<'_, T> {
     fn log_psi(&self) -> Complex64 {
         self.full.log_psi()
@@ -182,6 +208,7 @@ impl<T: Real> Background for Updated<'_, T> {
             Some(units) => self.by_units(units, &cluster, out),
             None => self.by_programs(&cluster, out),
         };
+        let rest = self.by_environments(rest, &cluster, out);
         let (mut rest_sites, mut rest_ends) = (Vec::new(), Vec::new());
         for &k in &rest {
             rest_sites.extend_from_slice(cluster(k));

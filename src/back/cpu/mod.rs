@@ -15,6 +15,7 @@ pub mod compiled;
 pub mod constants;
 pub mod correlation;
 pub mod direct;
+pub mod environment;
 pub mod exec;
 mod fft;
 pub mod flips;

@@ -4,13 +4,14 @@ use super::background::Updated;
 use super::clusters::Clusters;
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
+use super::environment::{Environments, Refusal};
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
 use super::jit::Listing;
 use super::peak;
 use super::simd::Real;
 use super::units::Units;
-use super::work::flops;
+use super::work::{flops, work};
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::Family;
@@ -26,6 +27,8 @@ pub struct CpuNetwork<T: Real> {
     gradient: GradientCode<T>,
     /// Compiled when local changes are asked for.
     clusters: Clusters<T>,
+    /// Derived when a sweep is first asked for.
+    environments: OnceLock<Result<Environments<T>, Refusal>>,
     /// The form of networks with hidden units.
     form: Option<HiddenUnits>,
     /// Their tables, made when local changes are asked for.
@@ -77,6 +80,7 @@ impl<T: Real> CpuNetwork<T> {
         let full = Compiled::new(graph, lattice, theta, false)?;
         Ok(CpuNetwork {
             clusters: Clusters::new(&full),
+            environments: OnceLock::new(),
             gradient,
             full,
             form,
@@ -125,6 +129,36 @@ impl<T: Real> CpuNetwork<T> {
         self.clusters.choose(&self.full, self.updates, asked)
     }
 
+    /// Environments of the mixers, or why there are none.
+    pub fn environments(&self) -> Result<&Environments<T>, &Refusal> {
+        let new = || Environments::new(&self.full);
+        self.environments.get_or_init(new).as_ref()
+    }
+
+    /// Environments if a proposal costs less by them than by evaluating in full.
+    fn environments_for_sweeps(&self) -> Option<&Environments<T>> {
+        if self.updates == Updates::Full {
+            return None;
+        }
+        let environments = self.environments().ok()?;
+        let pays = environments.work() < work(self.full.program());
+        (self.updates == Updates::Abacus || pays).then_some(environments)
+    }
+
+    /// Environments if a number of changes of one configuration cost less by them
+    /// than by evaluating each in full.
+    pub(super) fn environments_for(&self, count: usize) -> Option<&Environments<T>> {
+        let sites = self.full.lattice().sites();
+        if self.updates == Updates::Full || count == 0 {
+            return None;
+        }
+        let environments = self.environments().ok()?;
+        // a pass over the chain, whatever is asked
+        let passes = environments.work() * (sites + count) as f64 / 2.0;
+        let pays = passes < work(self.full.program()) * count as f64;
+        (self.updates == Updates::Abacus || pays).then_some(environments)
+    }
+
     /// The loop-level program of `log psi`.
     pub fn program(&self) -> &Program {
         self.full.program()
@@ -158,6 +192,14 @@ impl<T: Real> CpuNetwork<T> {
         self.gradient.install(gradient);
         self.clusters.install(clusters);
         self.units = OnceLock::new();
+        let follows = match self.environments.get_mut() {
+            Some(Ok(environments)) => environments.set_params(&self.full).is_ok(),
+            _ => false,
+        };
+        if !follows {
+            // derived anew when asked for
+            self.environments = OnceLock::new();
+        }
         Ok(())
     }
 
@@ -223,10 +265,12 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     }
     fn sweep(
         &self,
-        _spins: &mut Spins,
-        _reverse: bool,
-        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+        spins: &mut Spins,
+        reverse: bool,
+        decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
-        None
+        self.environments_for_sweeps()?
+            .sweep(spins, reverse, decide);
+        Some(())
     }
 }

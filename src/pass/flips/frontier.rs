@@ -11,8 +11,8 @@ use crate::pass::reverse::pullback;
 use std::collections::{BTreeSet, HashMap};
 
 /// See the module.
-pub(super) struct Frontier {
-    pub(super) nodes: Vec<NodeId>,
+pub(crate) struct Frontier {
+    pub(crate) nodes: Vec<NodeId>,
     /// Everything affine in the features, in order.
     affine: BTreeSet<NodeId>,
 }
@@ -24,7 +24,7 @@ pub(super) struct FinalLinks {
 }
 
 impl Frontier {
-    pub(super) fn new(graph: &Graph, form: &NormalForm) -> Result<Frontier, NoFlips> {
+    pub(crate) fn new(graph: &Graph, form: &NormalForm) -> Result<Frontier, NoFlips> {
         let mut affine: BTreeSet<NodeId> = form.pools.iter().map(|p| p.output).collect();
         let constant = |n: NodeId| form.kinds.get(n) == Dependence::Const;
         let mut inner = BTreeSet::new();
@@ -243,7 +243,7 @@ impl Frontier {
     }
 
     /// The graph behind the frontier, with the frontier as inputs.
-    pub(super) fn readout(&self, graph: &Graph) -> (Graph, Vec<u32>) {
+    pub(crate) fn readout(&self, graph: &Graph) -> (Graph, Vec<u32>) {
         let mut readout = Graph::default();
         readout.params = graph.params.clone();
         let mut needed = vec![false; graph.len()];

@@ -44,7 +44,7 @@ use crate::ir::{Boundary, Graph, Lattice, NodeId};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
 pub use family::Family;
-use frontier::Frontier;
+pub(crate) use frontier::Frontier;
 use values::Values;
 
 /// Spins of a local change, relative to the first spin of a token.

@@ -1,0 +1,272 @@
+//! Exact updates at any depth for chains of recurrences, and the exact sweep.
+//!
+//! A network in normal form whose mixers are all recurrences is cut into the
+//! sites around a proposal and two [`segment`]s, stretches of the chain as affine
+//! two-ports in the states of the mixers (abacus.md Secs. 5 and 6). The
+//! [`slice`] between them is solved exactly for every proposal; the segment behind
+//! follows the accepted moves, those ahead were built once and stay valid.
+//!
+//! Everything is a product of small matrices with long rows ([`product`]): eight
+//! tokens are passed at once, so that dense powers of the state matrices cost no
+//! more than structured ones ([`recurrence`], [`mixer`]); local coefficients come
+//! from tables or short runs of the network's own compiled code ([`coefficients`]);
+//! pooled features are reduced to the last affine values and read out in f64
+//! ([`features`]). On a ring segments also carry the states through, and every
+//! mixer is closed by `(1 - L^N)^-1`.
+//!
+//! Work per proposal is `O(M^2 S^2)` for S states of a mixer, independent of N.
+
+mod coefficients;
+mod features;
+mod mixer;
+mod product;
+mod recurrence;
+mod reduce;
+mod segment;
+mod slice;
+mod walk;
+
+use super::compiled::{CompileError, Compiled};
+use super::constants::{ConstantError, tensors};
+use super::math::Precision;
+use super::simd::{Isa, Real};
+use crate::interp::{Context, Operand, Tensor, eval_node};
+use crate::ir::{Boundary, Graph, NodeId, Op};
+use crate::pass::normal_form::{NoNormalForm, NormalForm};
+use crate::pass::vertices::{NoVertices, Vertices};
+use coefficients::Coefficients;
+use features::{Features, Readout};
+use mixer::MixerTables;
+use recurrence::Channel;
+use reduce::reduced;
+use segment::Line;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use walk::Workspace;
+
+/// Tokens passed by a segment in one step, and proposed between two steps.
+const STEP: usize = 8;
+
+/// Change of a mixer's kernel allowed when its states are reduced, relative to the
+/// sum of its elements: a few roundings of f32, as a sum over the chain makes.
+const TOLERANCE: f64 = 5e-7;
+
+/// Why a network has no environments.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It breaks the rules of the normal form.
+    #[error(transparent)]
+    NormalForm(#[from] NoNormalForm),
+    /// Its coefficients or mixers are of another kind.
+    #[error(transparent)]
+    Vertices(#[from] NoVertices),
+    /// Something that could not be derived.
+    #[error("{0}")]
+    Derivation(String),
+    /// Something that could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// No periodic solution for these parameters.
+    #[error("a recurrence has no periodic solution on {0} tokens")]
+    Singular(usize),
+}
+
+/// Environments of a network on one lattice; see the [module](self).
+pub struct Environments<T: Real> {
+    form: NormalForm,
+    mixers: Vec<MixerTables<T>>,
+    coefficients: Coefficients<T>,
+    features: Features,
+    readout: Readout<T>,
+    /// Spins per token.
+    token: usize,
+    tokens: usize,
+    ring: bool,
+    /// Tokens before and after a flipped one that see it.
+    reach: [usize; 2],
+    isa: Isa,
+    /// Memory of finished sweeps: to the right, to the left.
+    idle: [Mutex<Vec<Workspace<T>>>; 2],
+}
+
+impl<T: Real> Environments<T> {
+    /// Derives and compiles environments for a compiled network.
+    ///
+    /// # Errors
+    /// See [`Refusal`]: then changes are evaluated some other way.
+    pub fn new(network: &Compiled<T>) -> Result<Environments<T>, Refusal> {
+        let (graph, lattice) = (network.graph(), network.lattice());
+        let form = NormalForm::new(graph)?;
+        let vertices = Vertices::new(graph, &form, lattice)?;
+        let token = vertices.token.0[0];
+        if !lattice.extent[0].is_multiple_of(token) {
+            return Err(Refusal::Derivation("tokens do not tile the chain".into()));
+        }
+        let tokens = lattice.extent[0] / token;
+        let ring = lattice.boundary == Boundary::Periodic;
+        let readout = Readout::new(network, &form)?;
+        let features = readout.features(network, &form)?;
+        let window = vertices.window();
+        let reach = [window[1] as usize, -window[0] as usize];
+        let mixers = tables(network, &form, &vertices.outputs, most(reach))?;
+        let orders: Vec<Vec<usize>> = mixers.iter().map(|m| m.order.clone()).collect();
+        let theta = network.params();
+        let coefficients = Coefficients::new(vertices, lattice, theta, &orders, &features)?;
+        Ok(Environments {
+            form,
+            mixers,
+            coefficients,
+            features,
+            readout,
+            token,
+            tokens,
+            ring,
+            reach,
+            isa: Isa::detect(),
+            idle: Default::default(),
+        })
+    }
+
+    /// Follows new parameters of the network.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; the environments are then of no further use.
+    pub fn set_params(&mut self, network: &Compiled<T>) -> Result<(), Refusal> {
+        let widths: Vec<usize> = self.mixers.iter().map(|m| m.width).collect();
+        self.mixers = tables(network, &self.form, &widths, most(self.reach))?;
+        self.readout.set_params(network.params())?;
+        self.features = self.readout.features(network, &self.form)?;
+        self.coefficients
+            .set_params(network.params(), &self.features)?;
+        // memory is laid out by the order of the states
+        self.idle = Default::default();
+        Ok(())
+    }
+
+    /// States per channel and direction of every mixer, after reduction, and how
+    /// coefficients are found.
+    pub fn describe(&self) -> String {
+        let states = |m: &MixerTables<T>| format!("{} x {}", m.channels, m.right.p.max(m.left.p));
+        let mixers: Vec<String> = self.mixers.iter().map(states).collect();
+        let how = if self.coefficients.tabulated() {
+            "looked up"
+        } else {
+            "evaluated"
+        };
+        format!("states {}; coefficients {how}", mixers.join(", "))
+    }
+
+    /// Multiply-adds per proposal, in a long sweep.
+    pub fn work(&self) -> f64 {
+        let mut work = 0.0;
+        for m in 1..=self.mixers.len() {
+            let columns = |k: &MixerTables<T>| (k.right.port + k.left.port) as f64;
+            let seen: f64 = self.mixers[..m].iter().map(columns).sum();
+            let rows = match self.mixers.get(m) {
+                Some(mixer) => mixer,
+                None => continue,
+            };
+            let states = (rows.right.states + rows.left.states) as f64;
+            let p = rows.right.p.max(rows.left.p) as f64;
+            let ring = if self.ring { 2.0 } else { 0.5 };
+            // one solution per proposal, and two or three segments passing each token
+            let passing = (2.0 * p / STEP as f64 + 6.0) / self.token as f64;
+            work += ring * seen * states * (1.0 + passing);
+        }
+        let direct = if self.coefficients.tabulated() {
+            0.0
+        } else {
+            1e6
+        };
+        2e4 + work + direct
+    }
+
+    fn line(&self) -> Line<'_, T> {
+        Line {
+            mixers: &self.mixers,
+            layout: &self.coefficients.layout,
+            isa: self.isa,
+            ring: self.ring,
+            step: STEP,
+        }
+    }
+}
+
+/// Most sites between two segments.
+fn most(reach: [usize; 2]) -> usize {
+    let seen = reach[0] + reach[1];
+    (STEP + seen).max(2 * seen)
+}
+
+/// The tables of all mixers.
+fn tables<T: Real>(
+    network: &Compiled<T>,
+    form: &NormalForm,
+    widths: &[usize],
+    most: usize,
+) -> Result<Vec<MixerTables<T>>, Refusal> {
+    let (graph, lattice, program) = (network.graph(), network.lattice(), network.program());
+    let params = tensors(graph, program, network.params(), &[])
+        .map_err(|e| CompileError::from(ConstantError::from(e)))?;
+    let roots: Vec<NodeId> = form
+        .mixers
+        .iter()
+        .flat_map(|m| graph.args(m.output)[1..].iter().copied())
+        .collect();
+    let spins = vec![1; lattice.sites()];
+    let context = Context::new(lattice, &params, &spins)
+        .map_err(|e| CompileError::from(ConstantError::from(e)))?;
+    let values = values(graph, &context, &roots)?;
+    // powers up to the longest slice; rows of whole vectors
+    let reach = (most + 1).next_multiple_of(16) - 1;
+    let mut tables = Vec::new();
+    for (mixer, &width) in form.mixers.iter().zip(widths) {
+        let Op::Scan(scan) = *graph.op(mixer.output) else {
+            return Err(Refusal::Derivation("a mixer that is no scan".into()));
+        };
+        let coefficients: Vec<&Tensor> = graph.args(mixer.output)[1..]
+            .iter()
+            .map(|a| &values[a])
+            .collect();
+        let tokens = lattice.extent[0] / mixer.source_token.0[0];
+        let ring = (lattice.boundary == Boundary::Periodic).then_some(tokens);
+        let order = |channels: Vec<Channel>| match T::PRECISION {
+            Precision::F32 => reduced(channels, tokens, ring.is_some(), TOLERANCE),
+            Precision::F64 => channels,
+        };
+        let table = MixerTables::new(scan, &coefficients, width, reach, ring, &order)
+            .ok_or(Refusal::Singular(tokens))?;
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+/// Values of constant nodes.
+fn values(
+    graph: &Graph,
+    context: &Context,
+    roots: &[NodeId],
+) -> Result<HashMap<NodeId, Tensor>, CompileError> {
+    let mut needed = vec![false; graph.len()];
+    roots.iter().for_each(|n| needed[n.index()] = true);
+    for id in graph.ids().rev() {
+        if needed[id.index()] {
+            graph.args(id).iter().for_each(|a| needed[a.index()] = true);
+        }
+    }
+    let mut values: HashMap<NodeId, Tensor> = HashMap::new();
+    for id in graph.ids().filter(|id| needed[id.index()]) {
+        let operands: Vec<Operand> = graph
+            .args(id)
+            .iter()
+            .map(|&a| Operand {
+                ty: graph.ty(a),
+                value: &values[&a],
+            })
+            .collect();
+        let value = eval_node(graph.op(id), graph.ty(id), &operands, context)
+            .map_err(ConstantError::from)?;
+        values.insert(id, value);
+    }
+    Ok(values)
+}

@@ -1,0 +1,316 @@
+//! Compiled environments: the exact sweep against full evaluation by the
+//! reference interpreter, at any depth, on rings and open chains.
+
+mod abacus_nets;
+mod dysonnet_files;
+
+use abacus_nets::{Mix, Net, Plan, Rng};
+use dnet::back::cpu::network::{CpuNetwork, Updates};
+use dnet::back::cpu::simd::Real;
+use dnet::check::Program;
+use dnet::interp::{Tensor, evaluate};
+use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::pipeline;
+use dnet::run::WaveFunction;
+use num_complex::Complex64;
+
+const BOUNDARIES: [Boundary; 2] = [Boundary::Periodic, Boundary::Open];
+
+/// A network on a lattice with parameters.
+struct Case {
+    name: String,
+    graph: Graph,
+    lattice: Lattice,
+    params: Vec<Tensor>,
+}
+
+impl Case {
+    fn theta(&self) -> Vec<f64> {
+        self.params.iter().flat_map(|t| t.data.clone()).collect()
+    }
+    fn exact(&self, spins: &[i8]) -> Complex64 {
+        let values = evaluate(&self.graph, self.lattice, &self.params, spins);
+        values
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
+            .log_psi()
+    }
+    fn compiled<T: Real>(&self) -> CpuNetwork<T> {
+        let mut network = CpuNetwork::new(self.graph.clone(), self.lattice, &self.theta())
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        network.set_updates(Updates::Abacus);
+        if let Err(e) = network.environments() {
+            panic!("{}: {e}", self.name);
+        }
+        network
+    }
+
+    /// A sweep in which every `one_in`-th proposal is accepted; the largest error
+    /// of a log ratio, relative to max(1, |log ratio|).
+    fn sweep<T: Real>(&self, network: &CpuNetwork<T>, reverse: bool, rng: &mut Rng) -> f64 {
+        let n = self.lattice.sites();
+        let mut spins = rng.spins(n);
+        let mut current = spins.clone();
+        let mut old = self.exact(&current);
+        let (mut order, mut worst, mut accepted) = (vec![], 0.0_f64, 0);
+        let done = network.sweep(&mut spins, reverse, &mut |site, ratio| {
+            order.push(site);
+            current[site] = -current[site];
+            let new = self.exact(&current);
+            let error = (ratio - (new - old)).norm() / (new - old).norm().max(1.0);
+            worst = worst.max(if error.is_nan() { f64::INFINITY } else { error });
+            let accept = rng.chance(2);
+            if accept {
+                accepted += 1;
+                old = new;
+            } else {
+                current[site] = -current[site];
+            }
+            accept
+        });
+        assert!(done.is_some(), "{}: no sweep", self.name);
+        let mut expected: Vec<usize> = (0..n).collect();
+        if reverse {
+            expected.reverse();
+        }
+        assert_eq!(order, expected, "{}", self.name);
+        assert_eq!(spins, current, "{}: the moves made", self.name);
+        assert!(accepted > 0 || n < 8);
+        worst
+    }
+}
+
+fn random_case(depth: usize, seed: u64, tokens: usize, boundary: Boundary) -> Case {
+    let mut rng = Rng(seed);
+    let kinds = [Mix::ScanComplex, Mix::ScanReal, Mix::ScanDense];
+    let mixers: Vec<Mix> = (0..depth).map(|_| kinds[rng.below(3)]).collect();
+    let lo = -(rng.below(3) as i64);
+    let hi = lo + rng.below(4) as i64;
+    let mut plan = Plan::dysonnet(1 + rng.below(3), (lo, hi), &mixers);
+    plan.dim = 2 + 2 * rng.below(2);
+    plan.residual = rng.chance(2);
+    plan.skips = rng.chance(2);
+    plan.matrix = rng.chance(3);
+    plan.complex_output = rng.chance(2);
+    let lattice = Lattice::chain(tokens * plan.token[0], boundary);
+    let net = Net::build(lattice, &plan, seed ^ 0x55);
+    Case {
+        name: format!("{plan:?}, {tokens} tokens, {boundary:?}, seed {seed}"),
+        graph: net.graph,
+        lattice,
+        params: net.params,
+    }
+}
+
+/// A network of the standard library's mixers, parameters of order one.
+fn program_case(mixers: [&str; 3], tokens: usize, boundary: Boundary, seed: u64) -> Case {
+    let text = format!(
+        "use std::nn::{{dense, mean, silu, log_cosh_head}}
+         use std::mixers::{{s4, s4d, lru, exponential}}
+         network mixed() {{
+             let phi = patch(spins, 2) |> dense(4)
+             var h = phi
+             h += silu(dense(phi, 4)) * {}
+             h += silu(dense(phi, 4)) * {}
+             h += silu(dense(phi, 4)) * {}
+             log_psi = mean(h) |> log_cosh_head(3)
+         }}",
+        mixers[0], mixers[1], mixers[2]
+    );
+    let program = Program::parse("mixed.dnet", &text);
+    let info = program
+        .network("mixed")
+        .check()
+        .unwrap_or_else(|e| panic!("{e}"));
+    let graph = pipeline::amplitude(&pipeline::graph(&info));
+    let lattice = Lattice::chain(2 * tokens, boundary);
+    Case {
+        name: format!("{mixers:?}, {tokens} tokens, {boundary:?}"),
+        params: order_one(&graph, lattice, seed),
+        graph,
+        lattice,
+    }
+}
+
+fn order_one(graph: &Graph, lattice: Lattice, seed: u64) -> Vec<Tensor> {
+    let mut rng = Rng(seed);
+    let spins = vec![1; lattice.sites()];
+    let context = dnet::interp::Context::new(lattice, &[], &spins).expect("a lattice");
+    let tensor = |p: &dnet::ir::GraphParam| {
+        let shape = context.shape(&p.ty).expect("a shape");
+        Tensor::from_fn(&shape, |_| rng.sym())
+    };
+    graph.params.iter().map(tensor).collect()
+}
+
+#[test]
+fn sweeps_of_random_networks_are_exact() {
+    let (mut seed, mut failures) = (0, vec![]);
+    for depth in 1..=4 {
+        for boundary in BOUNDARIES {
+            for tokens in [1, 3, 8, 23] {
+                seed += 1;
+                let case = random_case(depth, seed, tokens, boundary);
+                let network = case.compiled::<f64>();
+                for reverse in [false, true] {
+                    let worst = case.sweep(&network, reverse, &mut Rng(seed));
+                    if worst >= 1e-10 {
+                        failures.push(format!("{worst:e}, reverse {reverse}: {}", case.name));
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn sweeps_in_single_precision() {
+    for (seed, depth) in [(51, 1), (52, 2), (53, 3)] {
+        for boundary in BOUNDARIES {
+            let case = random_case(depth, seed, 25, boundary);
+            let worst = case.sweep(&case.compiled::<f32>(), false, &mut Rng(seed));
+            assert!(worst < 2e-5, "{worst:e}: {}", case.name);
+        }
+    }
+}
+
+#[test]
+fn every_recurrence_of_the_library_sweeps() {
+    let all = [
+        "s4(h, 3, bidirectional: true)",
+        "s4(h, 4)",
+        "s4d(h, 2, bidirectional: true)",
+        "lru(h, 3, bidirectional: true)",
+        "exponential(h, 2)",
+    ];
+    for k in 0..all.len() {
+        let mixers = [all[k], all[(k + 1) % 5], all[(k + 3) % 5]];
+        let boundary = BOUNDARIES[k % 2];
+        let case = program_case(mixers, 14 + k, boundary, k as u64);
+        let worst = case.sweep(&case.compiled::<f64>(), k % 3 == 0, &mut Rng(k as u64));
+        assert!(worst < 1e-10, "{worst:e}: {}", case.name);
+    }
+}
+
+#[test]
+fn reference_networks_sweep() {
+    let mut files: Vec<_> = std::fs::read_dir(dysonnet_files::golden_dir())
+        .expect("reference files")
+        .map(|f| f.expect("an entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
+        .filter(|p| {
+            let name = p
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            name.starts_with('g')
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let g: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+        let graph = pipeline::amplitude(&pipeline::graph(&dysonnet_files::network(&g)));
+        let sites = g["N"].as_u64().expect("N") as usize;
+        if sites > 40 {
+            continue;
+        }
+        let case = Case {
+            name: file.display().to_string(),
+            params: dysonnet_files::params(&g, &graph),
+            lattice: Lattice::chain(sites, Boundary::Periodic),
+            graph,
+        };
+        let worst = case.sweep(&case.compiled::<f64>(), false, &mut Rng(3));
+        assert!(worst < 1e-10, "{worst:e}: {}", case.name);
+        let worst = case.sweep(&case.compiled::<f32>(), true, &mut Rng(4));
+        assert!(worst < 2e-5, "{worst:e}: {}", case.name);
+    }
+}
+
+/// Decisions of the sweep and of full evaluation with the same random numbers.
+#[test]
+fn decisions_are_those_of_exact_metropolis() {
+    for boundary in BOUNDARIES {
+        let case = random_case(2, 71, 20, boundary);
+        let network = case.compiled::<f64>();
+        let mut rng = Rng(5);
+        let mut spins = rng.spins(case.lattice.sites());
+        let mut current = spins.clone();
+        let mut old = case.exact(&current);
+        for sweep in 0..8 {
+            let mut decide = |site: usize, ratio: Complex64| {
+                let u = 0.5 * (rng.sym() + 1.0);
+                current[site] = -current[site];
+                let new = case.exact(&current);
+                let exact = 0.5 * u.ln() < (new - old).re;
+                assert_eq!(0.5 * u.ln() < ratio.re, exact, "{}", case.name);
+                if exact {
+                    old = new;
+                } else {
+                    current[site] = -current[site];
+                }
+                exact
+            };
+            network
+                .sweep(&mut spins, sweep % 2 == 1, &mut decide)
+                .expect("a sweep");
+            assert_eq!(spins, current);
+        }
+    }
+}
+
+#[test]
+fn sweeps_follow_new_parameters_and_repeat_exactly() {
+    let case = random_case(2, 91, 12, Boundary::Periodic);
+    let mut network = case.compiled::<f32>();
+    let run = |network: &CpuNetwork<f32>| {
+        let mut spins = Rng(8).spins(case.lattice.sites());
+        let mut ratios = Vec::new();
+        network
+            .sweep(&mut spins, false, &mut |_, ratio| {
+                ratios.push(ratio);
+                ratio.re > 0.0
+            })
+            .expect("a sweep");
+        (spins, ratios)
+    };
+    let first = run(&network);
+    let theta: Vec<f64> = case.theta().iter().map(|x| 0.9 * x).collect();
+    network.set_params(&theta);
+    let second = run(&network);
+    assert_ne!(first.1, second.1);
+    let mut fresh = CpuNetwork::<f32>::new(case.graph.clone(), case.lattice, &theta).unwrap();
+    fresh.set_updates(Updates::Abacus);
+    assert_eq!(run(&fresh), second);
+    network.set_params(&case.theta());
+    assert_eq!(run(&network), first);
+}
+
+#[test]
+fn other_networks_have_no_environments() {
+    let lattice = Lattice::chain(8, Boundary::Periodic);
+    for mix in [Mix::Convolve, Mix::Pairs, Mix::Modes] {
+        let plan = Plan::dysonnet(1, (0, 1), &[Mix::ScanReal, mix]);
+        let net = Net::build(lattice, &plan, 1);
+        let theta: Vec<f64> = net.params.iter().flat_map(|t| t.data.clone()).collect();
+        let mut network = CpuNetwork::<f64>::new(net.graph, lattice, &theta).unwrap();
+        network.set_updates(Updates::Abacus);
+        assert!(network.environments().is_err());
+        let done = network.sweep(&mut [1; 8], false, &mut |_, _| unreachable!());
+        assert!(done.is_none());
+    }
+    let text = "use std::nn::{dense, log_cosh_head}
+        network local() { log_psi = mean(tanh(dense(patch(spins, 2), 3))) |> log_cosh_head(2) }
+        use std::nn::mean";
+    let program = Program::parse("local.dnet", text);
+    if let Ok(info) = program.network("local").check() {
+        let graph = lower(&info).graph;
+        let params = order_one(&graph, lattice, 1);
+        let theta: Vec<f64> = params.iter().flat_map(|t| t.data.clone()).collect();
+        let network = CpuNetwork::<f64>::new(graph, lattice, &theta).unwrap();
+        assert!(network.environments().is_err());
+    }
+}
