@@ -50,7 +50,7 @@ pub struct Architecture(pub u32);
 
 impl std::fmt::Display for Architecture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "sm_{}", self.0)
+        f.pad(&format!("sm_{}", self.0))
     }
 }
 
@@ -161,7 +161,7 @@ impl Nvrtc {
         unsafe {
             let library = Library::new(path).map_err(|e| unusable(e.to_string()))?;
             if !sys::is_culib_present() {
-                let reason = "dnet calls the runtime compiler of CUDA 12 (libnvrtc.so.12)";
+                let reason = "dnet needs that of CUDA 12 (libnvrtc.so.12); `pip install nvidia-cuda-nvrtc-cu12`";
                 return Err(unusable(reason.to_owned()));
             }
             let in_use = sys::culib();
@@ -175,7 +175,7 @@ impl Nvrtc {
                 found.ok().map(|f| *f as usize)
             };
             if version(&library) != version(in_use) {
-                let reason = "another one, on the library search path or opened before, is in use";
+                let reason = "another libnvrtc, found first on the library search path, is in use; take that off LD_LIBRARY_PATH";
                 return Err(unusable(reason.to_owned()));
             }
             sys::nvrtcVersion(&mut major, &mut minor);

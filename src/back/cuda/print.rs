@@ -149,6 +149,8 @@ impl Printer {
             }
             Stmt::For(name, count, body) => {
                 let count = self.expr(count);
+                // left alone the compiler unrolls it all, and spills registers
+                self.line("#pragma unroll 4");
                 self.block(
                     &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
                     body,
