@@ -11,7 +11,7 @@ use super::jit::Listing;
 use super::peak;
 use super::simd::Real;
 use super::units::Units;
-use super::work::{flops, work};
+use super::work::flops;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::Family;
@@ -42,7 +42,7 @@ pub enum Updates {
     /// Whatever is estimated to be less work.
     #[default]
     Automatic,
-    /// The flip program wherever there is one.
+    /// The flip program wherever there is one, environments elsewhere and for sweeps.
     Abacus,
     /// Full evaluation.
     Full,
@@ -130,33 +130,19 @@ impl<T: Real> CpuNetwork<T> {
     }
 
     /// Environments of the mixers, or why there are none.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
     pub fn environments(&self) -> Result<&Environments<T>, &Refusal> {
         let new = || Environments::new(&self.full);
         self.environments.get_or_init(new).as_ref()
     }
 
-    /// Environments if a proposal costs less by them than by evaluating in full.
-    fn environments_for_sweeps(&self) -> Option<&Environments<T>> {
-        if self.updates == Updates::Full {
-            return None;
-        }
-        let environments = self.environments().ok()?;
-        let pays = environments.work() < work(self.full.program());
-        (self.updates == Updates::Abacus || pays).then_some(environments)
-    }
-
-    /// Environments if a number of changes of one configuration cost less by them
-    /// than by evaluating each in full.
-    pub(super) fn environments_for(&self, count: usize) -> Option<&Environments<T>> {
-        let sites = self.full.lattice().sites();
-        if self.updates == Updates::Full || count == 0 {
-            return None;
-        }
-        let environments = self.environments().ok()?;
-        // a pass over the chain, whatever is asked
-        let passes = environments.work() * (sites + count) as f64 / 2.0;
-        let pays = passes < work(self.full.program()) * count as f64;
-        (self.updates == Updates::Abacus || pays).then_some(environments)
+    /// Environments for changes of one configuration; only on request, as their
+    /// cost is not calibrated yet.
+    pub(super) fn environments_on_request(&self) -> Option<&Environments<T>> {
+        let wanted = self.updates == Updates::Abacus;
+        wanted.then(|| self.environments().ok()).flatten()
     }
 
     /// The loop-level program of `log psi`.
@@ -269,7 +255,7 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
-        self.environments_for_sweeps()?
+        self.environments_on_request()?
             .sweep(spins, reverse, decide);
         Some(())
     }
