@@ -9,6 +9,8 @@
 
 #define DNET_SHIM
 #define __device__
+#define __noinline__
+#define __grid_constant__
 #define __global__
 #define __launch_bounds__(n)
 

@@ -542,3 +542,44 @@ fn observe_refuses_what_cannot_be_sampled() {
     );
     assert!((seen["magnetisation"]["m"]["mean"].as_f64().unwrap() + 4.0 / 24.0).abs() < 1e-12);
 }
+
+#[test]
+fn ed_at_fixed_momentum() {
+    let here = Path::new(".");
+    let ground = |more: &[&str]| {
+        let args = [&["ed", "heisenberg", "--sites", "8", "--json"], more].concat();
+        json(here, &args)
+    };
+    let all = ground(&["--levels", "8"]);
+    let mut by_momentum: Vec<f64> = (0..8)
+        .flat_map(|m| {
+            let report = ground(&["--levels", "8", "--momentum", &m.to_string()]);
+            assert_eq!(report["momentum"], serde_json::json!([m, 0]));
+            let rows = report["sectors"][0]["dimension"].as_u64().unwrap();
+            assert!(rows <= 10, "{rows} rows where all momenta have 35");
+            numbers(&report["energies"])
+        })
+        .collect();
+    by_momentum.sort_by(f64::total_cmp);
+    for (a, b) in by_momentum.iter().zip(numbers(&all["energies"])) {
+        assert!((a - b).abs() < 1e-9, "{a} {b}");
+    }
+    let shown = text(here, &["ed", "tfim", "--sites", "6", "--momentum", "3"]);
+    assert!(shown.contains("momentum       2 pi 3 / L only"), "{shown}");
+    for args in [
+        &["ed", "tfim", "--sites", "6", "--momentum", "6"][..],
+        &[
+            "ed",
+            "tfim",
+            "--sites",
+            "6",
+            "--boundary",
+            "open",
+            "--momentum",
+            "0",
+        ],
+    ] {
+        let message = error(here, 1, args);
+        assert!(message.contains("momenta run from 0"), "{message}");
+    }
+}

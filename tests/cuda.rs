@@ -74,9 +74,9 @@ struct Case {
 impl Case {
     /// `None` where the network does not exist on the lattice or is not finite.
     fn new(name: &str, graph: &Graph, lattice: Lattice, samples: usize) -> Option<Case> {
-        let seed = name
-            .bytes()
-            .fold(lattice.sites() as u64, |h, b| h * 31 + u64::from(b));
+        let seed = name.bytes().fold(lattice.sites() as u64, |h, b| {
+            h.wrapping_mul(31).wrapping_add(u64::from(b))
+        });
         let mut random = Random(seed);
         let up = vec![1; lattice.sites()];
         let context = Context::new(lattice, &[], &up).ok()?;

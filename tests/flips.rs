@@ -429,10 +429,7 @@ fn other_networks_have_no_hidden_units() {
         for (name, graph) in graphs(&file) {
             let found = HiddenUnits::new(&graph).is_ok();
             let expected = name.starts_with("rbm");
-            // a head of log cosh units has this form too, but not affine in spins
-            if expected {
-                assert!(found, "{name}");
-            }
+            assert_eq!(found, expected, "{name}");
             let lattice = Lattice {
                 extent: if file.ends_with("dysonnet2d.dnet") {
                     [4, 4]

@@ -10,13 +10,13 @@ use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::path::Path;
 
-/// Parameters in (-1, 1).
-fn params(graph: &Graph, lattice: Lattice, random: &mut Random) -> Vec<f64> {
+/// Parameters in (-size, size).
+fn params(graph: &Graph, lattice: Lattice, size: f64, random: &mut Random) -> Vec<f64> {
     let spins = vec![1; lattice.sites()];
     let context = Context::new(lattice, &[], &spins).expect("a lattice");
     let tensor = |ty| {
         let shape = context.shape(ty).expect("a shape");
-        Tensor::from_fn(&shape, |_| 2.0 * random.unit() - 1.0).data
+        Tensor::from_fn(&shape, |_| size * (2.0 * random.unit() - 1.0)).data
     };
     graph
         .params
@@ -49,7 +49,9 @@ fn flip_ratios_are_as_good_as_the_parameters() {
     let mut ill_conditioned = 0;
     for seed in 0..24 {
         let mut random = Random::new(seed);
-        let theta = params(&graph, lattice, &mut random);
+        // from harmless to hopeless
+        let size = [0.4, 0.5, 0.6, 0.7, 0.8, 1.0][seed as usize % 6];
+        let theta = params(&graph, lattice, size, &mut random);
         let spins = random.spins(lattice.sites());
         let mut build64 = || CpuNetwork::new(graph.clone(), lattice, &theta).expect("compiles");
         let double = double.get_or_insert_with(&mut build64);
@@ -74,12 +76,13 @@ fn flip_ratios_are_as_good_as_the_parameters() {
                 worst(&ratios(double, &rounded), &want)
             })
             .fold(0.0, f64::max);
+        let largest = want.iter().map(|z| z.norm()).fold(0.0, f64::max);
         println!(
-            "seed {seed}: off by {error:.1e}, one rounding of the parameters {sensitivity:.1e}"
+            "size {size}: ratios up to {largest:.1e}, off by {error:.1e}, one rounding of the parameters {sensitivity:.1e}"
         );
         ill_conditioned += usize::from(sensitivity > 1e-6);
         assert!(
-            error <= 1e-5 + 100.0 * sensitivity,
+            error <= 2e-5 + 100.0 * sensitivity,
             "seed {seed}: off by {error:e}, one rounding of the parameters makes {sensitivity:e}"
         );
     }

@@ -43,6 +43,22 @@ fn compare(name: &str, graph: &Graph, lattice: Lattice, random: &mut Random) -> 
     let oracle = |s: &[i8]| Some(evaluate(graph, lattice, &tensors, s).ok()?.log_psi());
     let want: Option<Vec<Complex64>> = batch.chunks(n).map(oracle).collect();
     let want = want.filter(|w| w.iter().all(|z| z.is_finite()))?;
+    // what one rounding of every parameter changes: random recurrences may be
+    // close to singular
+    let near = tensors.iter().map(|t| {
+        let mut round = |x: &f64| x * (1.0 + f64::EPSILON * (random.unit() - 0.5));
+        Tensor {
+            shape: t.shape.clone(),
+            data: t.data.iter().map(&mut round).collect(),
+        }
+    });
+    let near: Vec<Tensor> = near.collect();
+    let sensitivity = batch.chunks(n).zip(&want).map(|(s, w)| {
+        let e = evaluate(graph, lattice, &near, s).ok()?;
+        Some(distance(e.log_psi(), *w))
+    });
+    let sensitivity: Option<Vec<f64>> = sensitivity.collect();
+    let slack = 100.0 * sensitivity?.into_iter().fold(0.0, f64::max);
     let half: Vec<f64> = theta.iter().map(|x| 0.5 * x).collect();
     let mut tabulated = Compiled::<f64>::new(graph.clone(), lattice, &half, false)
         .unwrap_or_else(|e| panic!("{name} on {lattice:?}: {e}"));
@@ -57,8 +73,8 @@ fn compare(name: &str, graph: &Graph, lattice: Lattice, random: &mut Random) -> 
         network.evaluate(&batch, &mut got, &value);
         for (g, w) in got.iter().zip(&want) {
             assert!(
-                distance(*g, *w) <= 1e-11 * w.norm().max(1.0),
-                "{name} on {lattice:?}, tables {}: {g} instead of {w}",
+                distance(*g, *w) <= 1e-11 * w.norm().max(1.0) + slack,
+                "{name} on {lattice:?}, tables {}: {g} instead of {w}, slack {slack:e}",
                 network.program().tables.is_some()
             );
         }

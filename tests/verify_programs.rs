@@ -126,11 +126,11 @@ fn verified(seed: u64) -> Result<Facts, String> {
             facts.insert(format!("depth {depth}"));
         }
         // The width is the last argument of every convolution.
-        if ["dwconv(", "conv("].iter().any(|f| {
-            let calls = text.split(f).skip(1);
-            let mut widths = calls.filter_map(|c| c.split(')').next()?.rsplit(", ").next());
-            widths.any(|w| w == depth.to_string())
-        }) {
+        let width = |call: &str| call.split(')').next()?.rsplit(", ").next()?.parse().ok();
+        let mut calls = ["dwconv(", "conv("]
+            .iter()
+            .flat_map(|f| text.split(f).skip(1));
+        if calls.any(|call| width(call) == Some(depth)) {
             facts.insert(format!("kernels of {depth}"));
         }
     }

@@ -25,6 +25,7 @@ pub mod contract;
 pub mod expr;
 mod facts;
 pub mod geometry;
+mod lookup;
 pub mod lower;
 pub mod materialise;
 mod mixer;

@@ -158,20 +158,19 @@ impl Setup {
     /// Whether the final measurement sums the basis.
     pub fn sums_exactly(&self) -> bool {
         let sites = self.lattice.sites();
-        let sum = |s: usize| {
-            let down = |m: i64| (sites as i64 - m) as u64 / 2;
-            // binomial coefficients, exact in this order
-            let choose = |k: u64| (0..k).fold(1, |c, i| c * (s as u64 - i) / (i + 1));
-            let magnetization = self.options.sampler.magnetization;
-            magnetization.map_or(1u64 << s, |m| choose(down(m)))
+        if sites > MAX_FULL_SUM_SITES {
+            return false;
+        }
+        let configurations = match self.options.sampler.magnetization {
+            None => 1 << sites,
+            Some(m) => {
+                let down = (sites as i64 - m) as u64 / 2;
+                // a binomial coefficient, whole at every step
+                (0..down).fold(1, |c, i| c * (sites as u64 - i) / (i + 1))
+            }
         };
-        let possible = sites <= MAX_FULL_SUM_SITES;
-        possible
-            && self
-                .run
-                .evaluation
-                .exact
-                .unwrap_or_else(|| sum(sites) <= MAX_EXACT)
+        let small = configurations <= MAX_EXACT;
+        self.run.evaluation.exact.unwrap_or(small)
     }
 
     /// Options of the sampler for the final measurement: the same sampler,

@@ -373,3 +373,48 @@ fn the_typewriter_with_empirical_bounds() {
         "{report:?}"
     );
 }
+
+#[test]
+fn uniform_proposals_find_what_local_moves_cannot() {
+    // a state that holds a fiftieth of the weight, behind a moat
+    let mut psi = Tabulated {
+        lattice: rbm().lattice,
+        log_psi: rbm().log_psi.clone(),
+        sweeps: false,
+    };
+    let peak = 0b1001_1010_0101;
+    let norm: f64 = psi.log_psi.iter().map(|z| (2.0 * z.re).exp()).sum();
+    psi.log_psi[peak].re = 0.5 * (norm / 49.0).ln();
+    for site in 0..SITES {
+        psi.log_psi[peak ^ 1 << site].re = psi.log_psi[peak].re - 12.0;
+    }
+    let weight = psi.probabilities(None)[peak];
+    assert!((0.01..0.03).contains(&weight));
+    let run = |every| {
+        let mut options = options(Method::Sweep, Acceptance::HeatBath);
+        options.uniform_every = every;
+        let mut sampler = Sampler::new(options, SITES).unwrap();
+        sampler.advance(Target::new(&psi), 500);
+        let (samples, _) = sampler.sample(Target::new(&psi), PER_CHAIN);
+        let chains = samples.spins.chunks_exact(SITES * PER_CHAIN);
+        let hits = |chain: &[i8]| {
+            chain
+                .chunks_exact(SITES)
+                .filter(|s| index(s) == peak)
+                .count()
+        };
+        let means: Vec<f64> = chains.map(|c| hits(c) as f64 / PER_CHAIN as f64).collect();
+        let mean = means.iter().sum::<f64>() / CHAINS as f64;
+        let scatter: f64 = means.iter().map(|m| (m - mean).powi(2)).sum();
+        (mean, (scatter / (CHAINS * (CHAINS - 1)) as f64).sqrt())
+    };
+    // chains that begin there stay there: at most a few of five hundred
+    let (unseen, _) = run(0);
+    assert!(unseen < 0.25 * weight, "{unseen} of {weight}");
+    let (seen, error) = run(1);
+    assert!(error < 0.2 * weight, "an error of {error} says nothing");
+    assert!(
+        (seen - weight).abs() < 4.0 * error,
+        "{seen} ± {error} of {weight}"
+    );
+}

@@ -18,6 +18,9 @@ use std::collections::HashMap;
 /// Lanes of a row are a multiple of this, so that the widest vectors fit.
 const LANE_BLOCK: usize = 16;
 
+/// As [`LANE_BLOCK`] for rows of f64 with a lane per sample.
+const BATCH_BLOCK: usize = 8;
+
 /// The map steps of a program as native code, independent of the batch size.
 pub struct KernelPlan {
     /// Kernel of each step that is a map.
@@ -163,7 +166,11 @@ impl Bound {
             .collect();
         spaces.push((Space::Batch, 1));
         for (space, segment) in spaces {
-            let count = (samples * segment).next_multiple_of(LANE_BLOCK);
+            let block = match space {
+                Space::Batch => BATCH_BLOCK,
+                Space::Site(_) => LANE_BLOCK,
+            };
+            let count = (samples * segment).next_multiple_of(block);
             let lines = (count * precision_of(working, space).bytes()).div_ceil(64);
             lanes.insert(space, count);
             // an odd number of cache lines spreads rows over the cache sets

@@ -11,7 +11,7 @@ use super::simd::{Isa, Real, Vector};
 use crate::kernel::{Geometry, MixChannel};
 use rustfft::num_complex::{Complex, Complex64};
 
-/// Bytes of the planes of one group; more than this leaves the cache.
+/// Bytes a transform may work in; more than this leaves the cache.
 const CACHE: usize = 768 << 10;
 
 /// A mixer on a chain, ready to run.
@@ -73,15 +73,14 @@ impl<T: Real> Batched<T> {
                 _ => inputs.push(vec![k]),
             }
         }
+        // a transform moves between two pairs of planes
+        let fits = |bits: usize| 4 * length * bits / 8 <= CACHE;
         let bits = match isa {
-            Isa::Avx512 if inputs.len() > lanes::<T>(256) => 512,
-            Isa::Avx512 | Isa::Avx2 => 256,
-            Isa::Portable => 128,
+            Isa::Avx512 if inputs.len() > lanes::<T>(256) && fits(512) => 512,
+            Isa::Avx512 | Isa::Avx2 if fits(256) => 256,
+            _ => return None,
         };
         let width = lanes::<T>(bits);
-        if 6 * length * width * T::PRECISION.bytes() > CACHE {
-            return None;
-        }
         let groups = inputs
             .chunks(width)
             .map(|inputs| Group {

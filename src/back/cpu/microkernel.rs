@@ -180,8 +180,8 @@ instance!(dense_portable, dot_portable, Portable);
 /// Runs a matrix product.
 ///
 /// # Safety
-/// All offsets plus `lanes` elements lie inside the arena, `lanes` is a multiple
-/// of 16, `packed` holds the weights packed by [`pack`], and the machine has `isa`.
+/// All offsets plus `lanes` elements lie inside the arena, `lanes` is a multiple of
+/// the widest vectors' lanes, `packed` holds the weights packed by [`pack`], and the machine has `isa`.
 pub unsafe fn dense<T: Real>(isa: Isa, arena: *mut u8, p: &Product, packed: &[T], lanes: usize) {
     let packed = packed.as_ptr();
     unsafe {

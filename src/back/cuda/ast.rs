@@ -118,6 +118,17 @@ pub struct Function {
     pub body: Vec<Stmt>,
 }
 
+/// What the threads of a block do between two barriers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    /// Its name.
+    pub name: Name,
+    /// Integers it takes besides the launch and the sample.
+    pub arguments: Vec<Name>,
+    /// Its code, without barriers.
+    pub body: Vec<Stmt>,
+}
+
 /// A table of integers in device memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
@@ -183,6 +194,8 @@ pub struct Module {
     pub tables: Vec<Table>,
     /// Functions.
     pub functions: Vec<Function>,
+    /// Phases, called by the body.
+    pub phases: Vec<Phase>,
     /// The kernel: what is computed for one sample.
     pub body: Vec<Stmt>,
 }
@@ -305,6 +318,48 @@ impl Rem for Expr {
         match other {
             Expr::Int(1) => Expr::Int(0),
             _ => self.binary(Operator::Rem, other),
+        }
+    }
+}
+
+impl Phase {
+    /// Whether its code uses a pointer.
+    pub fn uses(&self, pointer: &Name) -> bool {
+        self.body.iter().any(|s| s.uses(pointer))
+    }
+}
+
+impl Stmt {
+    fn uses(&self, pointer: &Name) -> bool {
+        let any = |body: &[Stmt]| body.iter().any(|s| s.uses(pointer));
+        match self {
+            Stmt::Comment(_) | Stmt::Array(..) | Stmt::Barrier => false,
+            Stmt::Let(_, e) | Stmt::Var(_, e) | Stmt::Set(_, e) | Stmt::Do(e) | Stmt::Return(e) => {
+                e.uses(pointer)
+            }
+            Stmt::Store(name, index, value) => {
+                name == pointer || index.uses(pointer) || value.uses(pointer)
+            }
+            Stmt::For(_, e, body)
+            | Stmt::Each(_, e, body)
+            | Stmt::Warps(_, e, body)
+            | Stmt::Lanes(_, e, body)
+            | Stmt::If(e, body) => e.uses(pointer) || any(body),
+            Stmt::Chunks(_, _, _, body) | Stmt::Unroll(_, _, body) => any(body),
+        }
+    }
+}
+
+impl Expr {
+    fn uses(&self, pointer: &Name) -> bool {
+        match self {
+            Expr::Int(_) | Expr::Number(..) => false,
+            Expr::Var(name, _) => name == pointer,
+            Expr::Binary(_, a, b) => a.uses(pointer) || b.uses(pointer),
+            Expr::Call(_, arguments, _) => arguments.iter().any(|a| a.uses(pointer)),
+            Expr::Load(name, index, _) => name == pointer || index.uses(pointer),
+            Expr::Select(c, a, b) => c.uses(pointer) || a.uses(pointer) || b.uses(pointer),
+            Expr::Cast(_, a) | Expr::Negative(a) => a.uses(pointer),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! their change per flip; a second kernel adds them up to one set of features per
 //! flip, in f64; the readout maps every set to log psi.
 
-use super::ast::{Expr, Module as Tree, Stmt, Type};
+use super::ast::{Expr, Module as Tree, Phase, Stmt, Type};
 use super::code::{Code, CudaError, Operands, Source};
 use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options};
@@ -161,7 +161,16 @@ fn sets_kernel(
         constants: vec![],
         tables: positions.tables,
         functions: vec![],
-        body,
+        phases: vec![Phase {
+            name: "sets".into(),
+            arguments: vec![],
+            body,
+        }],
+        body: vec![Stmt::Do(Expr::call(
+            "sets",
+            vec![v("a"), v("sample")],
+            Type::Int,
+        ))],
     };
     let text = print(&tree, options.precision == Precision::F32);
     Kernel {

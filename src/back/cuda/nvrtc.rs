@@ -405,8 +405,9 @@ fn resources(log: &str) -> Vec<Resources> {
         }
         let Some(r) = all.last_mut() else { continue };
         if line.contains("bytes stack frame") {
-            r.stack = before(line, " bytes stack frame");
-            r.spills = before(line, " bytes spill stores") + before(line, " bytes spill loads");
+            // also of the functions it calls
+            r.stack = r.stack.max(before(line, " bytes stack frame"));
+            r.spills += before(line, " bytes spill stores") + before(line, " bytes spill loads");
         }
         if line.contains(" registers") {
             r.registers = before(line, " registers");

@@ -1,8 +1,11 @@
 //! From the tree to text.
 
-use super::ast::{Expr, Module, Operator, Place, Stmt, Type, View};
+use super::ast::{Expr, Module, Operator, Phase, Place, Stmt, Type, View};
 use super::names::Name;
 use std::fmt::Write;
+
+/// Which thread this is.
+const THREAD: &str = "const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;";
 
 /// Entries of a table per line.
 const PER_LINE: usize = 16;
@@ -197,6 +200,24 @@ impl Printer {
         ));
     }
 
+    fn phase(&mut self, p: &Phase, memory: &[View]) {
+        self.line("");
+        let arguments: String = p.arguments.iter().map(|n| format!(", int {n}")).collect();
+        self.line(&format!(
+            "__device__ __noinline__ void {}(const Launch& a, int sample{arguments}) {{",
+            p.name
+        ));
+        self.indent += 1;
+        self.line(THREAD);
+        memory
+            .iter()
+            .filter(|v| p.uses(&v.name))
+            .for_each(|v| self.view(v));
+        p.body.iter().for_each(|s| self.stmt(s));
+        self.indent -= 1;
+        self.line("}");
+    }
+
     fn module(&mut self, m: &Module) {
         for c in &m.title {
             self.line(&format!("// {c}"));
@@ -245,16 +266,14 @@ impl Printer {
             );
             self.block(&head, &f.body);
         }
+        m.phases.iter().for_each(|p| self.phase(p, &m.memory));
         self.line("");
         let head = format!(
-            "extern \"C\" __global__ void __launch_bounds__({}) {}(const Launch a)",
+            "extern \"C\" __global__ void __launch_bounds__({}) {}(const __grid_constant__ Launch a)",
             m.threads, m.kernel
         );
         self.line(&format!("{head} {{"));
         self.indent += 1;
-        self.line("const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;");
-        m.memory.iter().for_each(|v| self.view(v));
-        self.line("");
         self.block(
             "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)",
             &m.body,

@@ -86,6 +86,17 @@ impl HiddenUnits {
             ] if parts == others && weight == same => (parts.to_vec(), *weight),
             _ => return Err(NoFlips::new("no sum of log cosh over hidden units")),
         };
+        let affine = affine(graph);
+        let terms = rest.iter().flatten().map(|(_, term)| term);
+        if !theta
+            .iter()
+            .chain(terms)
+            .all(|id| affine[id.index()].is_some())
+        {
+            return Err(NoFlips::new(
+                "hidden units that are not affine in the spins",
+            ));
+        }
         Ok(HiddenUnits {
             theta,
             weight,
@@ -205,6 +216,47 @@ impl Match<'_> {
     }
 }
 
+/// Per node whether it depends on the spins, for those that [`Responses`] sees to
+/// be affine in them.
+fn affine(graph: &Graph) -> Vec<Option<bool>> {
+    let mut known: Vec<Option<bool>> = Vec::with_capacity(graph.len());
+    for id in graph.ids() {
+        let args: Option<Vec<bool>> = graph.args(id).iter().map(|a| known[a.index()]).collect();
+        let depends = args.and_then(|args| {
+            let any = args.contains(&true);
+            let fixed = |k: usize| !args[k];
+            match graph.op(id) {
+                Op::Spins => Some(true),
+                _ if !any => Some(false),
+                op if is_move(op) => Some(true),
+                Op::Map(MapFn::Neg) | Op::Zip(ZipFn::Add | ZipFn::Sub) | Op::Sum => Some(true),
+                Op::Zip(ZipFn::Mul) if fixed(0) || fixed(1) => Some(true),
+                Op::Zip(ZipFn::Div) | Op::Mix { complex: false, .. } if fixed(1) => Some(true),
+                _ => None,
+            }
+        });
+        known.push(depends);
+    }
+    known
+}
+
+/// Operations that only move elements.
+fn is_move(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Reshape
+            | Op::Slice { .. }
+            | Op::Pad { .. }
+            | Op::Concat { .. }
+            | Op::Broadcast
+            | Op::Window { .. }
+            | Op::Patch { .. }
+            | Op::Unpatch { .. }
+            | Op::Gather
+            | Op::Scatter
+    )
+}
+
 /// How an element of an affine value changes with the spins: (site, derivative).
 pub type Response = Rc<Vec<(u32, f64)>>;
 
@@ -262,16 +314,7 @@ impl<'a> Responses<'a> {
                 vec![self.none.clone(); len]
             }
             Op::Spins => (0..len as u32).map(|j| Rc::new(vec![(j, 1.0)])).collect(),
-            Op::Reshape
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concat { .. }
-            | Op::Broadcast
-            | Op::Window { .. }
-            | Op::Patch { .. }
-            | Op::Unpatch { .. }
-            | Op::Gather
-            | Op::Scatter => self.moved(op, id, &operands)?,
+            op if is_move(op) => self.moved(op, id, &operands)?,
             Op::Map(MapFn::Neg) => operands[0].iter().map(|r| scaled(r, -1.0)).collect(),
             Op::Zip(ZipFn::Add | ZipFn::Sub) => {
                 let [a, b] = [0, 1].map(|k| self.spread(args[k], id, &operands[k]));

@@ -80,9 +80,10 @@ impl Values {
                 .map(|k| {
                     let t = k as f64 / (count - 1).max(1) as f64;
                     let exact = from + (to - from) * t;
-                    let scale = from.abs().max(to.abs());
-                    let rounded = (exact / scale * 1e12).round() / 1e12 * scale;
-                    let value: f64 = format!("{rounded:.11e}").parse().unwrap_or(exact);
+                    let rounded: f64 = format!("{exact:.11e}").parse().unwrap_or(exact);
+                    // what is left of a difference of equal numbers is zero
+                    let noise = 1e-12 * from.abs().max(to.abs());
+                    let value = if exact.abs() < noise { 0.0 } else { rounded };
                     if value.fract() == 0.0 && value.abs() < 1e15 {
                         Static::Int(value as i64)
                     } else {
@@ -188,17 +189,16 @@ impl Grid {
                  `couplings = { J = [0.5, 1.0] }`",
             ));
         }
-        let mut total = 1usize;
-        for a in &axes {
-            check(a)?;
-            total = total.saturating_mul(a.values.len());
-        }
+        let total = axes
+            .iter()
+            .fold(1usize, |n, a| n.saturating_mul(a.values.len()));
         if total > MAX_POINTS {
             return Err(bad(
                 format!("the grid has {total} points, at most {MAX_POINTS} are scanned"),
                 "give fewer values",
             ));
         }
+        axes.iter().try_for_each(check)?;
         let grid = Grid {
             axes: ordered(axes, &table.order)?,
             warm: table.warm,
@@ -388,6 +388,13 @@ mod tests {
         assert_eq!(before(2).as_deref(), Some(labels[1]));
         // at the first coupling of the next size: the first one of the size before
         assert_eq!(before(3).as_deref(), Some(labels[0]));
+        let range = Values::Range(Range {
+            from: -0.3,
+            to: 0.3,
+            count: 7,
+        });
+        let shown: Vec<String> = range.list().into_iter().map(text).collect();
+        assert_eq!(shown, ["-0.3", "-0.2", "-0.1", "0", "0.1", "0.2", "0.3"]);
         // another seed is another run
         assert_eq!(before(6), None);
         let run = g.run_at(&points[10], &RunFile::default());

@@ -10,6 +10,7 @@
 mod correlate;
 mod fourier;
 mod moves;
+mod outline;
 mod pointwise;
 mod products;
 mod reference;
@@ -554,6 +555,7 @@ impl<'p> Emitter<'p> {
             offset: b.offset,
             length: b.length,
         }));
+        let (phases, body) = outline::outline(std::mem::take(&mut self.body));
         let named = |&b: &u32| {
             let buffer = &self.program.buffers[b as usize];
             let rows = buffer.rows;
@@ -576,7 +578,8 @@ impl<'p> Emitter<'p> {
             constants: self.used.iter().map(named).collect(),
             tables: std::mem::take(&mut self.positions.tables),
             functions: std::mem::take(&mut self.functions),
-            body: std::mem::take(&mut self.body),
+            phases,
+            body,
         };
         let site_space = self.program.site_outputs.first().map(|r| self.space(r));
         Ok(Kernel {

@@ -105,16 +105,22 @@ impl Emitter<'_> {
         let values = self.constant(Data::Table(table), Type::Real, entries * columns);
         let wanted: Vec<i64> = rows.iter().map(|r| i64::from(r.0)).collect();
         let out: Vec<Row> = rows.iter().map(|r| r.1).collect();
-        let code = self.each(rows.len(), &lanes, |e, r, at| {
-            let number = Expr::load(
-                lanes.memory,
-                e.row(&[*index], &Expr::Int(0)) + at.clone(),
-                lanes.ty,
-            );
+        // on a ring the frame of the patterns gives the frame of what is looked up
+        let ring = self.program.lattice.boundary == Boundary::Periodic;
+        let cells = if ring { lanes.stride } else { lanes.sites };
+        let code = self.each_site(rows.len(), cells, |e, r, i| {
+            let at = if ring { i.clone() } else { lanes.at(i.clone()) };
+            let row = Row { shift: 0, ..*index };
+            let mut lane = at.clone() + Expr::Int(i64::from(index.shift));
+            if ring && index.shift != 0 {
+                lane = Expr::call("larger", vec![lane, Expr::Int(0)], Type::Int);
+                lane = Expr::call("smaller", vec![lane, Expr::int(cells - 1)], Type::Int);
+            }
+            let number = Expr::load(lanes.memory, e.row(&[row], &Expr::Int(0)) + lane, lanes.ty);
             let entry = Expr::call("nearest", vec![number, Expr::int(entries)], Type::Int);
             let from = Expr::var("entry") * Expr::int(columns) + e.index(&wanted, r);
             let value = Expr::load(values.clone(), from, Type::Real).cast(lanes.ty);
-            let to = e.row(&out, r) + at.clone();
+            let to = e.row(&out, r) + at;
             vec![
                 Stmt::Let("entry".into(), entry),
                 Stmt::Store(lanes.memory.into(), to, value),
