@@ -11,7 +11,7 @@ use super::jit::Listing;
 use super::peak;
 use super::simd::Real;
 use super::units::Units;
-use super::work::flops;
+use super::work::{flops, work};
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::Family;
@@ -29,12 +29,18 @@ pub struct CpuNetwork<T: Real> {
     clusters: Clusters<T>,
     /// Derived when a sweep is first asked for.
     environments: OnceLock<Result<Environments<T>, Refusal>>,
+    /// Whether they are less work; the same for all parameters.
+    environments_pay: OnceLock<bool>,
     /// The form of networks with hidden units.
     form: Option<HiddenUnits>,
     /// Their tables, made when local changes are asked for.
     units: OnceLock<Option<Units<T>>>,
     updates: Updates,
 }
+
+/// Work per proposal below which no environment of interest gets, in the units of
+/// [`work`].
+const CHEAPEST_ENVIRONMENT: f64 = 3e5;
 
 /// How local changes are evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +87,7 @@ impl<T: Real> CpuNetwork<T> {
         Ok(CpuNetwork {
             clusters: Clusters::new(&full),
             environments: OnceLock::new(),
+            environments_pay: OnceLock::new(),
             gradient,
             full,
             form,
@@ -124,6 +131,11 @@ impl<T: Real> CpuNetwork<T> {
         self.updates != Updates::Full
     }
 
+    /// Whether local updates are used whatever they cost.
+    pub(super) fn wants_abacus(&self) -> bool {
+        self.updates == Updates::Abacus
+    }
+
     /// The program that pays for so many clusters of one configuration.
     pub(super) fn choose(&self, asked: &[(Family, usize)]) -> Option<Arc<Flips<T>>> {
         self.clusters.choose(&self.full, self.updates, asked)
@@ -138,10 +150,18 @@ impl<T: Real> CpuNetwork<T> {
         self.environments.get_or_init(new).as_ref()
     }
 
-    /// Environments for changes of one configuration; only on request, as their
-    /// cost is not calibrated yet.
-    pub(super) fn environments_on_request(&self) -> Option<&Environments<T>> {
-        let wanted = self.updates == Updates::Abacus;
+    /// Environments, if a proposal costs less by them than by evaluating in full,
+    /// or if they are asked for.
+    pub(super) fn environments_if_they_pay(&self) -> Option<&Environments<T>> {
+        let wanted = match self.updates {
+            Updates::Automatic => *self.environments_pay.get_or_init(|| {
+                let full = work(self.full.program());
+                // deriving them only to find that they cannot pay costs more
+                full > CHEAPEST_ENVIRONMENT && self.environments().is_ok_and(|e| e.work() < full)
+            }),
+            Updates::Abacus => true,
+            Updates::Full => false,
+        };
         wanted.then(|| self.environments().ok()).flatten()
     }
 
@@ -178,8 +198,9 @@ impl<T: Real> CpuNetwork<T> {
         self.gradient.install(gradient);
         self.clusters.install(clusters);
         self.units = OnceLock::new();
+        let used = self.updates == Updates::Abacus || self.environments_pay.get() == Some(&true);
         let follows = match self.environments.get_mut() {
-            Some(Ok(environments)) => environments.set_params(&self.full).is_ok(),
+            Some(Ok(environments)) if used => environments.set_params(&self.full).is_ok(),
             _ => false,
         };
         if !follows {
@@ -255,7 +276,7 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
-        self.environments_on_request()?
+        self.environments_if_they_pay()?
             .sweep(spins, reverse, decide);
         Some(())
     }
