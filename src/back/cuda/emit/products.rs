@@ -300,7 +300,7 @@ impl Emitter<'_> {
         self.widest = self.widest.max(32 * count);
         let double = Type::Double;
         let within = |index: Expr, n: usize, tile: usize| {
-            if n % tile == 0 {
+            if n.is_multiple_of(tile) {
                 index
             } else {
                 // results beyond the last are computed and not stored
