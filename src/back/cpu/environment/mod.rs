@@ -2,7 +2,7 @@
 //!
 //! A network in normal form whose mixers are all recurrences is cut into the
 //! sites around a proposal and two `segment`s, stretches of the chain as affine
-//! two-ports in the states of the mixers (abacus.md Secs. 5 and 6). The
+//! two-ports in the states of the mixers (docs/abacus.md Secs. 5 and 6). The
 //! `slice` between them is solved exactly for every proposal; the segment behind
 //! follows the accepted moves, those ahead were built once and stay valid.
 //!
