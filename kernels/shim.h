@@ -76,7 +76,7 @@ static thread_local Block* block;
 // Saves the registers a call preserves, changes stacks, restores them.
 extern "C" void dnet_switch(void** from, void* to);
 asm(R"(
-.text
+.pushsection .text
 .local dnet_switch
 .type dnet_switch, @function
 dnet_switch:
@@ -96,6 +96,7 @@ dnet_switch:
     popq %rbp
     ret
 .size dnet_switch, . - dnet_switch
+.popsection
 )");
 
 } // namespace shim

@@ -1,4 +1,7 @@
 //! Emitted CUDA text, compiled for the host, against the reference interpreter.
+//!
+//! Every network of every example in both precisions, on one lattice each; with
+//! `DNET_CUDA_ALL=1` on every lattice, and single flips of all of them.
 
 #[path = "cuda_shim/mod.rs"]
 mod shim;
@@ -58,6 +61,11 @@ fn examples() -> Vec<(String, Graph)> {
         }
     }
     all
+}
+
+/// Whether to compare everything.
+fn everything() -> bool {
+    std::env::var_os("DNET_CUDA_ALL").is_some_and(|v| v != "0")
 }
 
 /// A network on a lattice with parameters of order one, and what the interpreter
@@ -128,24 +136,36 @@ fn error(got: Complex64, want: Complex64) -> f64 {
     if worst.is_nan() { f64::INFINITY } else { worst }
 }
 
-fn lattices() -> Vec<Lattice> {
-    let mut all = Vec::new();
-    for boundary in [Boundary::Periodic, Boundary::Open] {
-        all.push(Lattice::chain(14, boundary));
-        let extent = [4, 6];
-        all.push(Lattice { extent, boundary });
-    }
-    all
-}
-
-fn cases(lattices: &[Lattice], samples: usize) -> Vec<Case> {
-    let examples = examples();
-    let each = examples.iter().flat_map(|(name, graph)| {
-        lattices
-            .iter()
-            .filter_map(|&l| Case::new(name, graph, l, samples))
+/// Chains and rectangles with these boundaries.
+fn lattices(boundaries: &[Boundary]) -> Vec<Lattice> {
+    let extent = [4, 6];
+    let each = boundaries.iter().flat_map(|&boundary| {
+        let square = Lattice { extent, boundary };
+        [Lattice::chain(14, boundary), square]
     });
     each.collect()
+}
+
+/// Every example where it exists: on the first lattice of every second boundary,
+/// beginning with `first`, or on all of them.
+fn cases(first: usize, samples: usize) -> Vec<Case> {
+    let boundaries = [Boundary::Periodic, Boundary::Open];
+    let of = |(k, (name, graph)): (usize, &(String, Graph))| -> Vec<Case> {
+        let here = boundaries[(first + k) % 2];
+        let there = boundaries[(first + k + 1) % 2];
+        let lattices = lattices(&[here, there]);
+        let found = lattices
+            .into_iter()
+            .filter_map(|l| Case::new(name, graph, l, samples));
+        if everything() {
+            found.collect()
+        } else {
+            let one: Vec<Case> = found.take(1).collect();
+            assert!(!one.is_empty(), "{name} exists nowhere");
+            one
+        }
+    };
+    examples().iter().enumerate().flat_map(of).collect()
 }
 
 /// The gradient of one output by the interpreter.
@@ -161,8 +181,8 @@ fn gradient(case: &Case, output: usize, spins: &[i8]) -> Vec<f64> {
 
 #[test]
 fn log_psi_and_gradients_of_every_example_in_f64() {
-    let cases = cases(&lattices(), 3);
-    assert!(cases.len() > 40, "only {} cases", cases.len());
+    let cases = cases(0, 3);
+    assert!(cases.len() >= 21, "only {} cases", cases.len());
     cases.par_iter().enumerate().for_each(|(k, case)| {
         let order = [Order::Forward, Order::Backward, Order::Random(k as i32)][k % 3];
         let network = case.network(Precision::F64, order);
@@ -205,9 +225,8 @@ fn log_psi_and_gradients_of_every_example_in_f64() {
 
 #[test]
 fn log_psi_and_gradients_of_every_example_in_f32() {
-    let lattices: Vec<Lattice> = lattices().into_iter().step_by(3).collect();
-    let cases = cases(&lattices, 3);
-    assert!(cases.len() > 20, "only {} cases", cases.len());
+    let cases = cases(1, 3);
+    assert!(cases.len() >= 21, "only {} cases", cases.len());
     cases.par_iter().enumerate().for_each(|(k, case)| {
         let order = [Order::Random(k as i32), Order::Forward, Order::Backward][k % 3];
         let network = case.network(Precision::F32, order);
@@ -238,10 +257,29 @@ fn log_psi_and_gradients_of_every_example_in_f32() {
     });
 }
 
+/// Networks whose single flips are always compared, rings first.
+const FLIPPED: [&str; 7] = [
+    "dysonnet",
+    "rbm",
+    "dysonnet_complex",
+    "positional",
+    "cnn",
+    "jastrow",
+    "deep",
+];
+
 #[test]
-fn single_flips_of_every_example_with_a_flip_program() {
-    let lattices = [Boundary::Periodic, Boundary::Open].map(|b| Lattice::chain(26, b));
-    let cases = cases(&lattices, 2);
+fn single_flips_of_examples_with_a_flip_program() {
+    let [ring, open] = [Boundary::Periodic, Boundary::Open].map(|b| Lattice::chain(26, b));
+    let mut cases = Vec::new();
+    for (name, graph) in examples() {
+        let listed = FLIPPED.contains(&name.as_str());
+        for (lattice, usual) in [(ring, listed), (open, name == "dysonnet")] {
+            if usual || everything() {
+                cases.extend(Case::new(&name, &graph, lattice, 2));
+            }
+        }
+    }
     let with_program: usize = cases
         .par_iter()
         .enumerate()
@@ -285,7 +323,11 @@ fn single_flips_of_every_example_with_a_flip_program() {
             1
         })
         .sum();
-    assert!(with_program >= 16, "only {with_program} flip programs");
+    let expected = if everything() { 16 } else { 5 };
+    assert!(
+        with_program >= expected,
+        "only {with_program} flip programs"
+    );
 }
 
 #[test]

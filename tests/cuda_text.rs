@@ -3,7 +3,8 @@
 use dnet::back::cuda::code::Source;
 use dnet::back::cuda::emit::Options;
 use dnet::back::cuda::network::NetworkSource;
-use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc, listing};
+use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc, Resources, listing};
+use dnet::back::cuda::translation_unit;
 use dnet::check::Program;
 use dnet::ir::{Boundary, Graph, Lattice, lower};
 use dnet::run::network::Precision;
@@ -104,78 +105,151 @@ fn names_of_a_file_cannot_inject_code() {
     assert_eq!(plain.lines().count(), named.lines().count(), "no line more");
 }
 
-/// NVIDIA's compiler, fetched by `scripts/fetch-nvrtc` if it is not installed.
-fn nvrtc() -> Nvrtc {
+/// NVIDIA's compiler, fetched by `scripts/fetch-nvrtc` if `DNET_NVRTC` names none;
+/// `None` if these tests are not wanted.
+fn nvrtc() -> Option<Nvrtc> {
+    if std::env::var_os("DNET_SKIP_NVRTC").is_some_and(|v| v == "1") {
+        return None;
+    }
     if let Some(path) = std::env::var_os("DNET_NVRTC").filter(|p| Path::new(p).is_file()) {
-        return Nvrtc::open(Path::new(&path)).expect("the library DNET_NVRTC names");
+        return Some(Nvrtc::open(Path::new(&path)).expect("the library DNET_NVRTC names"));
     }
     let output = Command::new(root().join("scripts/fetch-nvrtc")).output();
     let output = output.expect("scripts/fetch-nvrtc runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/fetch-nvrtc: {text}");
+    assert!(
+        output.status.success(),
+        "scripts/fetch-nvrtc could not fetch NVIDIA's compiler; run it where there is a network, \
+         set DNET_NVRTC to a libnvrtc.so.12, or leave these tests out with DNET_SKIP_NVRTC=1:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let file = Path::new(&folder).join("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
-    Nvrtc::open(&file).expect("the library that was fetched")
+    Some(Nvrtc::open(&file).expect("the library that was fetched"))
+}
+
+/// Whether to compile everything for every architecture.
+fn everything() -> bool {
+    std::env::var_os("DNET_CUDA_ALL").is_some_and(|v| v != "0")
+}
+
+/// A translation unit to compile: log psi alone, or with its derivatives.
+struct Job {
+    network: &'static str,
+    precision: Precision,
+    architecture: u32,
+    derivatives: bool,
+}
+
+impl Job {
+    /// The resources of its kernels on a ring of 100 spins.
+    fn run(&self, library: &Nvrtc) -> Vec<Resources> {
+        let options = Options::new(self.precision);
+        let lattice = Lattice::chain(100, Boundary::Periodic);
+        let graph = example(self.network);
+        let text = if self.derivatives {
+            let source = NetworkSource::new(&graph, lattice, &options).expect("kernels");
+            source.text()
+        } else {
+            let source = Source::new("log_psi", graph, lattice, &[], &[], &options);
+            let text = source.expect("a kernel").kernel.text;
+            translation_unit(self.precision, std::iter::once(text.as_str()))
+        };
+        let binary = library.compile(&text, Architecture(self.architecture), Form::Cubin);
+        let binary = binary.unwrap_or_else(|e| panic!("{}: {e}", self.label()));
+        assert!(binary.code.len() > 1000);
+        binary.resources
+    }
+
+    fn label(&self) -> String {
+        format!("{} {:?}", self.network, self.precision)
+    }
 }
 
 #[test]
-fn nvrtc_compiles_the_published_network_without_spills() {
-    let library = nvrtc();
-    let lattice = Lattice::chain(100, Boundary::Periodic);
-    let graph = example("dysonnet");
+fn nvrtc_compiles_for_every_architecture() {
+    let Some(library) = nvrtc() else { return };
     let mut jobs = Vec::new();
-    for precision in [Precision::F32, Precision::F64] {
-        for arch in [70, 80, 90, 100] {
-            jobs.push((precision, Architecture(arch)));
+    // the slowest first
+    for derivatives in [true, false] {
+        for network in ["dysonnet", "rbm"] {
+            for precision in [Precision::F32, Precision::F64] {
+                for architecture in [70, 80, 90, 100] {
+                    let usual = (network, precision, architecture)
+                        == ("dysonnet", Precision::F32, 90)
+                        || network == "rbm" && architecture == 90;
+                    if !derivatives || usual || everything() {
+                        jobs.push(Job {
+                            network,
+                            precision,
+                            architecture,
+                            derivatives,
+                        });
+                    }
+                }
+            }
         }
     }
-    let lines: Vec<String> = jobs
-        .par_iter()
-        .map(|&(precision, arch)| {
-            let options = Options::new(precision);
-            let source = NetworkSource::new(&graph, lattice, &options).expect("kernels");
-            let binary = library.compile(&source.text(), arch, Form::Cubin);
-            let binary = binary.unwrap_or_else(|e| panic!("{arch}: {e}"));
-            assert_eq!(binary.resources.len(), 3, "{arch}");
-            for r in &binary.resources {
-                assert_eq!(r.spills, 0, "{arch} {}: registers are spilled", r.kernel);
-            }
-            format!("{precision:?}\n{}", listing(arch, &binary.resources))
-        })
-        .collect();
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("out/cuda");
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("resources_dysonnet", lines.concat()));
+    let found: Vec<Vec<Resources>> = jobs.par_iter().map(|job| job.run(&library)).collect();
+    let mut text = String::new();
+    for (job, resources) in jobs.iter().zip(&found) {
+        assert_eq!(resources.len(), if job.derivatives { 3 } else { 1 });
+        for r in resources.iter().filter(|r| r.kernel == "log_psi") {
+            assert_eq!(r.spills, 0, "{}: registers are spilled", job.label());
+        }
+        let architecture = Architecture(job.architecture);
+        text += &format!("{}\n{}", job.label(), listing(architecture, resources));
+    }
+    // registers differ from compiler to compiler
+    if library.version() == (12, 9) && !everything() {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path("out/cuda");
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| insta::assert_snapshot!("resources", text));
+    }
 }
 
 #[test]
-fn nvrtc_compiles_log_psi_of_every_example() {
-    let library = nvrtc();
-    let examples = examples();
+fn nvrtc_compiles_log_psi_of_examples() {
+    let Some(library) = nvrtc() else { return };
+    let some = [
+        "dysonnet_complex",
+        "dysonnet2d",
+        "positional",
+        "cnn",
+        "jastrow",
+    ];
+    let mut examples = examples();
+    examples.retain(|(name, _)| everything() || some.contains(&name.as_str()));
+    assert!(examples.len() >= some.len());
     // one translation unit would clash in names: one each
     examples.par_iter().for_each(|(name, graph)| {
         let source = log_psi(graph).unwrap_or_else(|| panic!("no kernel for {name}"));
-        let unit = dnet::back::cuda::translation_unit(
-            Precision::F32,
-            std::iter::once(source.kernel.text.as_str()),
-        );
+        let unit = translation_unit(Precision::F32, std::iter::once(source.kernel.text.as_str()));
         let binary = library.compile(&unit, Architecture(90), Form::Cubin);
         let binary = binary.unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(
-            binary.resources[0].spills, 0,
-            "{name}: registers are spilled"
-        );
+        let r = &binary.resources[0];
+        assert_eq!(r.spills, 0, "{name}: registers are spilled");
         assert!(binary.code.len() > 1000);
     });
+}
+
+#[test]
+fn what_nvrtc_refuses_is_said() {
+    let Some(library) = nvrtc() else { return };
     let wrong = library.compile("int x", Architecture(90), Form::Ptx);
+    let text = wrong.expect_err("no semicolon").to_string();
     assert!(
-        wrong
-            .expect_err("no kernel")
-            .to_string()
-            .contains("rejected")
+        text.contains("rejected") && text.contains("dnet.cu(1)"),
+        "{text}"
     );
     let old = library.compile("", Architecture(51), Form::Ptx);
-    assert!(old.expect_err("no such GPU").to_string().contains("sm_90"));
+    let text = old.expect_err("no such GPU").to_string();
+    assert!(
+        text.contains("sm_90") && text.contains("not for sm_51"),
+        "{text}"
+    );
+    let none = Nvrtc::open(Path::new("/no/such/libnvrtc.so.12"));
+    let text = none.err().expect("no such file").to_string();
+    assert!(text.contains("/no/such/libnvrtc.so.12"), "{text}");
 }

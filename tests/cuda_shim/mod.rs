@@ -81,7 +81,7 @@ pub fn compile(unit: &str) -> Result<Library, DeviceError> {
     let io = |e: std::io::Error| DeviceError::new(format!("g++: {e}"));
     std::fs::write(&source, text).map_err(io)?;
     let output = Command::new("g++")
-        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off"])
+        .args(["-std=c++17", "-O0", "-shared", "-fPIC", "-ffp-contract=off"])
         .args(["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"])
         .args(["-Wall", "-Wno-unused", "-Wno-unknown-pragmas"])
         .arg("-o")

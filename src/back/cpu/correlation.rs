@@ -162,10 +162,10 @@ impl<T: Real> Correlator<T> {
 
     /// Per channel the derivatives of a recurrence: per coefficient the real, then
     /// the imaginary parts.
-    pub(in crate::back) fn matrices(&self) -> &[Vec<T>] {
+    pub(in crate::back) fn matrices(&self) -> Vec<Vec<T>> {
         match &self.result {
-            Reduction::Scan(scan) => &scan.matrices,
-            _ => &[],
+            Reduction::Scan(scan) => scan.matrices.iter().map(|m| scan.by_rows(m)).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -291,6 +291,18 @@ impl<T: Real> ScanReduction<T> {
     /// Rows of the matrices, with padding.
     fn height(&self) -> usize {
         self.places.len().next_multiple_of(ROW_BLOCK)
+    }
+
+    /// A matrix row by row without padding: real parts, then imaginary parts.
+    fn by_rows(&self, matrix: &[T]) -> Vec<T> {
+        let mut all = Vec::with_capacity(2 * self.places.len() * self.taps);
+        for row in 0..self.places.len() {
+            for part in 0..2 {
+                let element = |k: usize| matrix[(2 * k + part) * self.height() + row];
+                all.extend((0..self.taps).map(element));
+            }
+        }
+        all
     }
 
     /// Both directions folded to the one the matrices are for; real parts, then

@@ -165,7 +165,7 @@ pub fn pack(
             data => block(program, data, constants),
         };
         let numbers = b.length * if b.element == Type::Complex { 2 } else { 1 };
-        debug_assert_eq!(values.len(), numbers, "{:?}", b.name);
+        assert_eq!(values.len(), numbers, "numbers of {:?}", b.name);
         array[b.offset..b.offset + values.len()].copy_from_slice(&values);
     }
     arrays

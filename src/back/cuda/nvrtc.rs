@@ -1,8 +1,11 @@
-//! NVIDIA's runtime compiler, loaded when it is first needed.
+//! NVIDIA's runtime compiler, loaded when it is first needed and called through
+//! `cudarc`.
 //!
-//! It needs neither a driver nor a GPU. Versions 12 and 13 offer the functions
-//! used here under the same names.
+//! It needs neither a driver nor a GPU. `cudarc` opens libraries by name: the one
+//! we choose is loaded by its path first, and a library that is loaded is found
+//! under its name wherever it lies. The names it asks for are those of CUDA 12.
 
+use cudarc::nvrtc::sys;
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Write;
@@ -15,7 +18,7 @@ use std::sync::OnceLock;
 pub enum NvrtcError {
     /// The library is not installed, or not where we look.
     #[error(
-        "the CUDA runtime compiler (libnvrtc) was not found; install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc-cu12`, or set DNET_NVRTC to the library"
+        "the CUDA runtime compiler (libnvrtc) was not found; install the CUDA 12 toolkit, or `pip install nvidia-cuda-nvrtc-cu12`, or set DNET_NVRTC to the library"
     )]
     Missing,
     /// A library without a function that every version has.
@@ -95,38 +98,29 @@ pub struct Resources {
     pub shared: usize,
 }
 
-type Program = *mut std::ffi::c_void;
+/// What is called below: `cudarc` panics where a library lacks one of them.
+const FUNCTIONS: [&str; 12] = [
+    "nvrtcVersion",
+    "nvrtcCreateProgram",
+    "nvrtcCompileProgram",
+    "nvrtcDestroyProgram",
+    "nvrtcGetProgramLogSize",
+    "nvrtcGetProgramLog",
+    "nvrtcGetCUBINSize",
+    "nvrtcGetCUBIN",
+    "nvrtcGetPTXSize",
+    "nvrtcGetPTX",
+    "nvrtcGetNumSupportedArchs",
+    "nvrtcGetSupportedArchs",
+];
 
-/// The functions of the library.
-struct Functions {
-    version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int,
-    create: unsafe extern "C" fn(
-        *mut Program,
-        *const c_char,
-        *const c_char,
-        c_int,
-        *const *const c_char,
-        *const *const c_char,
-    ) -> c_int,
-    compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
-    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
-    log_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-    log: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    cubin_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-    cubin: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    ptx_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-    ptx: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    arch_count: unsafe extern "C" fn(*mut c_int) -> c_int,
-    archs: unsafe extern "C" fn(*mut c_int) -> c_int,
-}
+type SizeOf = unsafe fn(sys::nvrtcProgram, *mut usize) -> sys::nvrtcResult;
+type Get = unsafe fn(sys::nvrtcProgram, *mut c_char) -> sys::nvrtcResult;
 
 /// The library.
 pub struct Nvrtc {
-    functions: Functions,
     path: PathBuf,
     version: (u32, u32),
-    // keeps the functions alive
-    _library: Library,
 }
 
 impl Nvrtc {
@@ -152,47 +146,44 @@ impl Nvrtc {
         FOUND.get_or_init(open).as_ref().map_err(Clone::clone)
     }
 
-    /// The library at a path.
+    /// The library at a path. A process uses one library: the first.
     ///
     /// # Errors
-    /// A file that is no such library.
+    /// A file that is no such library, or not the one in use.
     pub fn open(path: &Path) -> Result<Nvrtc, NvrtcError> {
         let unusable = |reason: String| NvrtcError::Unusable {
             path: path.display().to_string(),
             reason,
         };
-        // SAFETY: NVIDIA's library may be loaded at any time; its functions have
-        // had these types since version 11.2.
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: NVIDIA's library may be loaded at any time; `cudarc` finds it,
+        // and every function, before one is called.
         unsafe {
             let library = Library::new(path).map_err(|e| unusable(e.to_string()))?;
-            macro_rules! function {
-                ($name:literal) => {
-                    *library.get($name).map_err(|e| unusable(e.to_string()))?
-                };
+            if !sys::is_culib_present() {
+                let reason = "dnet calls the runtime compiler of CUDA 12 (libnvrtc.so.12)";
+                return Err(unusable(reason.to_owned()));
             }
-            let functions = Functions {
-                version: function!(b"nvrtcVersion"),
-                create: function!(b"nvrtcCreateProgram"),
-                compile: function!(b"nvrtcCompileProgram"),
-                destroy: function!(b"nvrtcDestroyProgram"),
-                log_size: function!(b"nvrtcGetProgramLogSize"),
-                log: function!(b"nvrtcGetProgramLog"),
-                cubin_size: function!(b"nvrtcGetCUBINSize"),
-                cubin: function!(b"nvrtcGetCUBIN"),
-                ptx_size: function!(b"nvrtcGetPTXSize"),
-                ptx: function!(b"nvrtcGetPTX"),
-                arch_count: function!(b"nvrtcGetNumSupportedArchs"),
-                archs: function!(b"nvrtcGetSupportedArchs"),
+            let in_use = sys::culib();
+            for name in FUNCTIONS {
+                in_use
+                    .get::<unsafe extern "C" fn()>(name)
+                    .map_err(|e| unusable(e.to_string()))?;
+            }
+            let version = |l: &Library| {
+                let found = l.get::<unsafe extern "C" fn()>("nvrtcVersion");
+                found.ok().map(|f| *f as usize)
             };
-            let (mut major, mut minor) = (0, 0);
-            (functions.version)(&mut major, &mut minor);
-            Ok(Nvrtc {
-                functions,
-                path: path.to_owned(),
-                version: (major as u32, minor as u32),
-                _library: library,
-            })
+            if version(&library) != version(in_use) {
+                let reason = "another one, on the library search path or opened before, is in use";
+                return Err(unusable(reason.to_owned()));
+            }
+            sys::nvrtcVersion(&mut major, &mut minor);
         }
+        Ok(Nvrtc {
+            path: path.to_owned(),
+            version: (major as u32, minor as u32),
+        })
     }
 
     /// Where it is.
@@ -210,9 +201,9 @@ impl Nvrtc {
         let mut count = 0;
         // SAFETY: the second call fills as many numbers as the first one says.
         let mut numbers = unsafe {
-            (self.functions.arch_count)(&mut count);
+            sys::nvrtcGetNumSupportedArchs(&mut count);
             let mut numbers = vec![0; count.max(0) as usize];
-            (self.functions.archs)(numbers.as_mut_ptr());
+            sys::nvrtcGetSupportedArchs(numbers.as_mut_ptr());
             numbers
         };
         numbers.sort_unstable();
@@ -252,46 +243,36 @@ impl Nvrtc {
         let text = CString::new(text).map_err(|e| NvrtcError::Rejected(e.to_string()))?;
         let options: Vec<CString> = options.into_iter().flat_map(CString::new).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
-        let f = &self.functions;
+        let fine = sys::nvrtcResult::NVRTC_SUCCESS;
         // SAFETY: the program lives from create to destroy; every buffer has the
         // size the library asked for.
         unsafe {
-            let mut program: Program = ptr::null_mut();
-            let name = c"dnet.cu".as_ptr();
-            let made = (f.create)(
-                &mut program,
-                text.as_ptr(),
-                name,
-                0,
-                ptr::null(),
-                ptr::null(),
-            );
-            if made != 0 {
-                return Err(NvrtcError::Rejected(format!(
-                    "nvrtcCreateProgram: error {made}"
-                )));
+            let mut program: sys::nvrtcProgram = ptr::null_mut();
+            let (name, none) = (c"dnet.cu".as_ptr(), ptr::null());
+            let made = sys::nvrtcCreateProgram(&mut program, text.as_ptr(), name, 0, none, none);
+            if made != fine {
+                return Err(NvrtcError::Rejected(format!("it does not start: {made:?}")));
             }
-            let status = (f.compile)(program, pointers.len() as c_int, pointers.as_ptr());
-            let read =
-                |size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-                 get: unsafe extern "C" fn(Program, *mut c_char) -> c_int| {
-                    let mut length = 0;
-                    let mut bytes = Vec::new();
-                    if size(program, &mut length) == 0 {
-                        bytes.resize(length, 0u8);
-                        get(program, bytes.as_mut_ptr().cast());
-                    }
-                    bytes
-                };
-            let log = read(f.log_size, f.log);
+            let count = pointers.len() as c_int;
+            let status = sys::nvrtcCompileProgram(program, count, pointers.as_ptr());
+            let read = |size: SizeOf, get: Get| {
+                let mut length = 0;
+                let mut bytes = Vec::new();
+                if size(program, &mut length) == fine {
+                    bytes.resize(length, 0u8);
+                    get(program, bytes.as_mut_ptr().cast());
+                }
+                bytes
+            };
+            let log = read(sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog);
             let log = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy);
             let log = log.map(|l| l.into_owned()).unwrap_or_default();
             let code = match form {
-                Form::Cubin => read(f.cubin_size, f.cubin),
-                Form::Ptx => read(f.ptx_size, f.ptx),
+                Form::Cubin => read(sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN),
+                Form::Ptx => read(sys::nvrtcGetPTXSize, sys::nvrtcGetPTX),
             };
-            (f.destroy)(&mut program);
-            if status != 0 || code.is_empty() {
+            sys::nvrtcDestroyProgram(&mut program);
+            if status != fine || code.is_empty() {
                 return Err(NvrtcError::Rejected(log));
             }
             Ok(Binary {
