@@ -314,3 +314,49 @@ fn other_networks_have_no_environments() {
         assert!(network.environments().is_err());
     }
 }
+
+#[test]
+fn changes_between_environments_are_exact() {
+    for (depth, tokens, seed) in [(1, 9, 31), (3, 26, 32), (4, 40, 33)] {
+        for boundary in BOUNDARIES {
+            let case = random_case(depth, seed, tokens, boundary);
+            let network = case.compiled::<f64>();
+            let n = case.lattice.sites();
+            let spins = Rng(seed).spins(n);
+            let old = case.exact(&spins);
+            let mut clusters: Vec<Vec<usize>> = (0..n).step_by(3).map(|i| vec![i]).collect();
+            clusters.extend([vec![0, 1], vec![n / 2, n / 2 + 2], vec![0, n - 1], vec![]]);
+            let sites: Vec<usize> = clusters.concat();
+            let mut end = 0;
+            let ends: Vec<usize> = clusters
+                .iter()
+                .map(|c| {
+                    end += c.len();
+                    end
+                })
+                .collect();
+            let mut out = vec![Complex64::ZERO; clusters.len()];
+            network
+                .background(&spins)
+                .log_ratios(&sites, &ends, &mut out);
+            let environments = network.environments().expect("environments");
+            let mut own = vec![Complex64::ZERO; clusters.len()];
+            let wide = environments.log_ratios(&spins, &sites, &ends, &mut own);
+            for (k, cluster) in clusters.iter().enumerate() {
+                let mut new = spins.clone();
+                cluster.iter().for_each(|&i| new[i] = -new[i]);
+                let exact = case.exact(&new) - old;
+                let bound = 1e-10 * exact.norm().max(1.0);
+                let error = (out[k] - exact).norm();
+                assert!(error < bound, "{error:e}, {cluster:?}: {}", case.name);
+                let error = (own[k] - exact).norm();
+                assert!(
+                    wide.contains(&k) || error < bound,
+                    "{error:e}, {cluster:?}: {}",
+                    case.name
+                );
+            }
+            assert!(wide.len() <= 2, "{wide:?}: {}", case.name);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Functions are inlined, hyperparameters are numbers, `repeat` is unrolled.
 //! What is left is a list of [`Value`]s in order of computation, each with its
-//! [`Type`], its [`Kind`] (abacus.md Sec. 1) and the text it came from. `N`
+//! [`Type`], its [`Kind`] (docs/abacus.md Sec. 1) and the text it came from. `N`
 //! stays symbolic: only [`Dim::Sites`] and [`Place`]s mention it.
 
 use crate::syntax::ast::{FileId, LatticeKind, Span};
@@ -129,7 +129,7 @@ impl Window {
     }
 }
 
-/// How a value depends on the configuration (abacus.md Sec. 1).
+/// How a value depends on the configuration (docs/abacus.md Sec. 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Not at all.
@@ -388,7 +388,7 @@ pub enum Init {
     Axis(usize),
     /// The product of these lengths, known once the number of sites is.
     Length(Vec<Dim>),
-    /// HiPPO-LegS quantity of `states` states, indexed by axis 0 (abacus.md Sec. 8).
+    /// HiPPO-LegS quantity of `states` states, indexed by axis 0 (docs/abacus.md Sec. 8).
     Hippo(Hippo, usize),
     /// Mean over random configurations and sites of a site value, per element
     /// (shapes agree).

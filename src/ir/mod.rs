@@ -23,7 +23,7 @@
 //!   ring. Scans are zero before the first site of an open chain, and periodic
 //!   on a ring (the unique periodic solution).
 //! * **Dependence.** `kinds` recomputes for each node whether it is constant, local
-//!   (with its window), linear, pooled or global, by the rules of abacus.md
+//!   (with its window), linear, pooled or global, by the rules of docs/abacus.md
 //!   Sec. 1, independently of the checker.
 //!
 //! * **Chains.** What acts on the shape axes of one site with constant coefficients

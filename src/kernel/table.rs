@@ -100,8 +100,8 @@ impl Draft {
         let at = tokens.coordinates(site);
         let (mut class, mut factor) = (0, 1);
         if self.open {
-            for a in 0..2 {
-                let (i, n) = (at[a] as i64, tokens.extent[a] as i64);
+            for (a, (i, n)) in at.into_iter().zip(tokens.extent).enumerate() {
+                let (i, n) = (i as i64, n as i64);
                 let (lo, hi) = (self.reach.lo[a], self.reach.hi[a]);
                 let missing = [(-lo - i).max(0), (hi - (n - 1 - i)).max(0)];
                 class += factor * (missing[0] + (1 - lo) * missing[1]);

@@ -1,4 +1,4 @@
-//! HiPPO-LegS in the eigenbasis of its normal part (abacus.md Sec. 8).
+//! HiPPO-LegS in the eigenbasis of its normal part (docs/abacus.md Sec. 8).
 //!
 //! With `A_nk = -sqrt(2n+1) sqrt(2k+1)` below the diagonal, `-(n+1)` on it and
 //! `P_n = sqrt(n + 1/2)`, the matrix `A + P P^T` is `-1/2` plus a skew-symmetric

@@ -177,7 +177,7 @@ pub struct MixerItem {
     pub body: Body,
 }
 
-/// The four classes of mixers (abacus.md Sec. 1).
+/// The four classes of mixers (docs/abacus.md Sec. 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MixerClass {
     /// Finite support.

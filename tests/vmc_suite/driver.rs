@@ -66,7 +66,7 @@ fn run_to_end(psi: &mut dyn WaveFunction, options: VmcOptions) -> Checkpoint {
 
 #[test]
 fn the_critical_ring_of_ten_sites_is_found() {
-    // -2 / sin(pi / 2N), physics.md.
+    // -2 / sin(pi / 2N), by free fermions.
     let exact = -2.0 / (std::f64::consts::PI / 20.0).sin();
     let mut psi = Rbm::random(10, 10, false, 0.1, 1);
     psi.sweeps = true;

@@ -152,7 +152,7 @@ impl<T: Real> Updated<'_, T> {
 }
 
 impl<T: Real> Updated<'_, T> {
-    /// Ratios of clusters between environments, where that pays; returns the other
+    /// Ratios of clusters between environments, where they pay; returns the other
     /// clusters.
     fn by_environments<'s>(
         &self,
@@ -160,7 +160,13 @@ impl<T: Real> Updated<'_, T> {
         cluster: &dyn Fn(usize) -> &'s [usize],
         out: &mut [Complex64],
     ) -> Vec<usize> {
-        let Some(environments) = self.network.environments_for(which.len()) else {
+        // a walk along the chain, however few are asked for
+        if 2 * which.len() < self.full.spins().len() && !self.network.wants_abacus()
+            || which.is_empty()
+        {
+            return which;
+        }
+        let Some(environments) = self.network.environments_if_they_pay() else {
             return which;
         };
         let (mut sites, mut ends) = (Vec::new(), Vec::new());

@@ -127,29 +127,29 @@ unsafe fn sums<V: Vector, const W: usize>(
                 for j in 0..n {
                     let (r, i) = (xr[j], xi[j]);
                     let (r, i, minus) = (V::splat(r), V::splat(i), V::splat(-i));
-                    for w in 0..W {
+                    for (w, (a, b)) in a.iter_mut().zip(&mut b).enumerate() {
                         let kr = V::load(start(0, j).add(w * V::LANES));
                         let ki = V::load(start(1, j).add(w * V::LANES));
-                        a[w] = ki.fma(minus, kr.fma(r, a[w]));
-                        b[w] = ki.fma(r, kr.fma(i, b[w]));
+                        *a = ki.fma(minus, kr.fma(r, *a));
+                        *b = ki.fma(r, kr.fma(i, *b));
                     }
                 }
-                for w in 0..W {
-                    b[w].store(im.as_mut_ptr().add(first + w * V::LANES));
+                for (w, b) in b.into_iter().enumerate() {
+                    b.store(im.as_mut_ptr().add(first + w * V::LANES));
                 }
             }
             None => {
                 for (j, &x) in x.iter().enumerate() {
                     let x = V::splat(x);
-                    for w in 0..W {
+                    for (w, a) in a.iter_mut().enumerate() {
                         let kr = V::load(start(0, j).add(w * V::LANES));
-                        a[w] = kr.fma(x, a[w]);
+                        *a = kr.fma(x, *a);
                     }
                 }
             }
         }
-        for w in 0..W {
-            a[w].store(re.as_mut_ptr().add(first + w * V::LANES));
+        for (w, a) in a.into_iter().enumerate() {
+            a.store(re.as_mut_ptr().add(first + w * V::LANES));
         }
     }
 }

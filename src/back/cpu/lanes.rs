@@ -166,16 +166,14 @@ impl<T: Real> Batched<T> {
         for group in &self.groups {
             unsafe {
                 let (input, spare, other) = (planes(0), planes(1), planes(2));
-                for part in 0..2 {
+                for (part, input) in input.into_iter().enumerate() {
                     let x = |l: usize| {
                         let unit = group.inputs.get(l).unwrap_or(&group.inputs[0]);
                         row(units[*unit].0[part]).cast_const()
                     };
-                    gather(self.sites, self.width, &x, input[part]);
+                    gather(self.sites, self.width, &x, input);
                     let padding = (self.length - self.sites) * self.width;
-                    input[part]
-                        .add(self.sites * self.width)
-                        .write_bytes(0, padding);
+                    input.add(self.sites * self.width).write_bytes(0, padding);
                 }
                 let (spectrum, free) = self.transform.run::<V>(input, spare);
                 for one in &group.uses {
@@ -184,12 +182,12 @@ impl<T: Real> Batched<T> {
                     let swapped = |p: Planes<T>| [p[1], p[0]];
                     let (result, _) = self.transform.run::<V>(swapped(free), swapped(other));
                     let result = swapped(result);
-                    for part in 0..2 {
+                    for (part, result) in result.into_iter().enumerate() {
                         let out = |l: usize| {
                             let unit = one.units.get(l).copied().flatten();
                             unit.and_then(|u| units[u].1[part]).map(row)
                         };
-                        scatter(self.sites, self.width, result[part], &out);
+                        scatter(self.sites, self.width, result, &out);
                     }
                 }
             }
@@ -244,10 +242,11 @@ fn interleaved(
     lanes: &[Option<usize>],
 ) -> Vec<f64> {
     let mut numbers = Vec::new();
+    let symbol = |q: usize, lane: &Option<usize>, c: usize| {
+        lane.map_or(Complex64::ZERO, |u| symbols[units[u].channels[c]][q])
+    };
     for q in 0..length {
-        let at = |lane: &Option<usize>, c: usize| {
-            lane.map_or(Complex64::ZERO, |u| symbols[units[u].channels[c]][q])
-        };
+        let at = |lane: &Option<usize>, c: usize| symbol(q, lane, c);
         let mut put = |value: &dyn Fn(&Option<usize>) -> Complex64| {
             numbers.extend(lanes.iter().map(|l| value(l).re));
             numbers.extend(lanes.iter().map(|l| value(l).im));

@@ -29,6 +29,8 @@ pub struct CpuNetwork<T: Real> {
     clusters: Clusters<T>,
     /// Derived when a sweep is first asked for.
     environments: OnceLock<Result<Environments<T>, Refusal>>,
+    /// Whether they are less work; the same for all parameters.
+    environments_pay: OnceLock<bool>,
     /// The form of networks with hidden units.
     form: Option<HiddenUnits>,
     /// Their tables, made when local changes are asked for.
@@ -36,13 +38,17 @@ pub struct CpuNetwork<T: Real> {
     updates: Updates,
 }
 
+/// Work per proposal below which no environment of interest gets, in the units of
+/// [`work`].
+const CHEAPEST_ENVIRONMENT: f64 = 3e5;
+
 /// How local changes are evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Updates {
     /// Whatever is estimated to be less work.
     #[default]
     Automatic,
-    /// The flip program wherever there is one.
+    /// The flip program wherever there is one, environments elsewhere and for sweeps.
     Abacus,
     /// Full evaluation.
     Full,
@@ -81,6 +87,7 @@ impl<T: Real> CpuNetwork<T> {
         Ok(CpuNetwork {
             clusters: Clusters::new(&full),
             environments: OnceLock::new(),
+            environments_pay: OnceLock::new(),
             gradient,
             full,
             form,
@@ -124,39 +131,38 @@ impl<T: Real> CpuNetwork<T> {
         self.updates != Updates::Full
     }
 
+    /// Whether local updates are used whatever they cost.
+    pub(super) fn wants_abacus(&self) -> bool {
+        self.updates == Updates::Abacus
+    }
+
     /// The program that pays for so many clusters of one configuration.
     pub(super) fn choose(&self, asked: &[(Family, usize)]) -> Option<Arc<Flips<T>>> {
         self.clusters.choose(&self.full, self.updates, asked)
     }
 
     /// Environments of the mixers, or why there are none.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
     pub fn environments(&self) -> Result<&Environments<T>, &Refusal> {
         let new = || Environments::new(&self.full);
         self.environments.get_or_init(new).as_ref()
     }
 
-    /// Environments if a proposal costs less by them than by evaluating in full.
-    fn environments_for_sweeps(&self) -> Option<&Environments<T>> {
-        if self.updates == Updates::Full {
-            return None;
-        }
-        let environments = self.environments().ok()?;
-        let pays = environments.work() < work(self.full.program());
-        (self.updates == Updates::Abacus || pays).then_some(environments)
-    }
-
-    /// Environments if a number of changes of one configuration cost less by them
-    /// than by evaluating each in full.
-    pub(super) fn environments_for(&self, count: usize) -> Option<&Environments<T>> {
-        let sites = self.full.lattice().sites();
-        if self.updates == Updates::Full || count == 0 {
-            return None;
-        }
-        let environments = self.environments().ok()?;
-        // a pass over the chain, whatever is asked
-        let passes = environments.work() * (sites + count) as f64 / 2.0;
-        let pays = passes < work(self.full.program()) * count as f64;
-        (self.updates == Updates::Abacus || pays).then_some(environments)
+    /// Environments, if a proposal costs less by them than by evaluating in full,
+    /// or if they are asked for.
+    pub(super) fn environments_if_they_pay(&self) -> Option<&Environments<T>> {
+        let wanted = match self.updates {
+            Updates::Automatic => *self.environments_pay.get_or_init(|| {
+                let full = work(self.full.program());
+                // deriving them only to find that they cannot pay costs more
+                full > CHEAPEST_ENVIRONMENT && self.environments().is_ok_and(|e| e.work() < full)
+            }),
+            Updates::Abacus => true,
+            Updates::Full => false,
+        };
+        wanted.then(|| self.environments().ok()).flatten()
     }
 
     /// The loop-level program of `log psi`.
@@ -192,8 +198,9 @@ impl<T: Real> CpuNetwork<T> {
         self.gradient.install(gradient);
         self.clusters.install(clusters);
         self.units = OnceLock::new();
+        let used = self.updates == Updates::Abacus || self.environments_pay.get() == Some(&true);
         let follows = match self.environments.get_mut() {
-            Some(Ok(environments)) => environments.set_params(&self.full).is_ok(),
+            Some(Ok(environments)) if used => environments.set_params(&self.full).is_ok(),
             _ => false,
         };
         if !follows {
@@ -269,7 +276,7 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
-        self.environments_for_sweeps()?
+        self.environments_if_they_pay()?
             .sweep(spins, reverse, decide);
         Some(())
     }

@@ -199,8 +199,9 @@ unsafe fn matrix_vector<V: Vector, const W: usize>(
             }
             done = stop;
         }
-        for k in 0..W * V::LANES {
-            put(first + k, [sums[0][k], sums[1][k]]);
+        let [re, im] = sums;
+        for (k, (re, im)) in re.into_iter().zip(im).take(W * V::LANES).enumerate() {
+            put(first + k, [re, im]);
         }
     }
 }

@@ -528,8 +528,9 @@ fn complex_product<T: Real>(
         times(&mut acc, n);
         since += 1;
         if since == steps || at + WIDTH == len {
-            for k in 0..WIDTH {
-                let z = Complex64::new(acc[0][k].widened(), acc[1][k].widened());
+            let [re, im] = acc;
+            for (re, im) in re.into_iter().zip(im) {
+                let z = Complex64::new(re.widened(), im.widened());
                 let size = z.norm();
                 log += size.ln();
                 phase *= z / size;

@@ -1,4 +1,4 @@
-//! The rules of kinds (abacus.md Sec. 1) and how their violation is told.
+//! The rules of kinds (docs/abacus.md Sec. 1) and how their violation is told.
 
 use super::*;
 

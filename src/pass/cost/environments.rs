@@ -23,7 +23,8 @@
 //! columns too, the left end's outputs are kept as well, and each `f_m` carries
 //! its own transmission, block by block. Right environments mirror left ones.
 //! Zeros by structure are not counted: transitions are diagonal, diagonal plus
-//! rank one, or dense per channel; stencils copy.
+//! rank one, or dense per channel; stencils copy. Coefficients of a complex
+//! recurrence count as complex, also those that happen to be real.
 
 use super::UpdateCost;
 use super::formula::Formula;

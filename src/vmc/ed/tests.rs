@@ -191,7 +191,8 @@ fn sectors_that_are_not_conserved_are_refused() {
 
 #[test]
 fn the_momenta_together_make_the_spectrum() {
-    let models: [&[(f64, &[(usize, Pauli)])]; 4] = [
+    type Terms = [(f64, &'static [(usize, Pauli)])];
+    let models: [&Terms; 4] = [
         &[(-1.0, &[(0, Z), (1, Z)]), (-0.7, &[(0, X)])],
         &[
             (0.5, &[(0, X), (1, X)]),

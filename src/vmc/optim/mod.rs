@@ -4,7 +4,7 @@
 //! With centred, weighted gradients as rows of a real matrix
 //! `Obar = [Re sqrt(w)(O - <O>); Im sqrt(w)(O - <O>)]` and `eps` the same of
 //! the local energies, `S = Obar^T Obar` and `F = Obar^T eps` are the
-//! quantities of physics.md: real parameters, log psi complex if need be.
+//! metric and force of SR: real parameters, log psi complex if need be.
 //! Energies descend along `-F` (the gradient is `2 F`).
 
 mod first_order;

@@ -20,6 +20,10 @@ use rayon::prelude::*;
 /// few hundred chains keep several cores busy.
 pub(super) const CHAINS: usize = 64;
 
+/// Fills in the sites to flip of a chain's configuration; returns the uniform number
+/// of the decision.
+type Draw<'a> = &'a mut dyn FnMut(usize, &[i8], &mut Vec<usize>) -> f64;
+
 /// A proposal of one chain.
 #[derive(Clone, Debug, Default)]
 struct Proposal {
@@ -201,11 +205,7 @@ impl<'a> Lockstep<'a> {
 
     /// One proposal of every chain: `draw(chain, spins, flips)` fills in the sites
     /// to flip and returns a uniform number for the decision.
-    fn propose(
-        &mut self,
-        spins: &mut [i8],
-        draw: &mut dyn FnMut(usize, &[i8], &mut Vec<usize>) -> f64,
-    ) -> Tally {
+    fn propose(&mut self, spins: &mut [i8], draw: Draw<'_>) -> Tally {
         self.know(spins);
         let chains = spins.len() / self.sites;
         self.proposals.resize_with(chains, Proposal::default);

@@ -1,4 +1,4 @@
-//! The screened typewriter sampler (abacus.md, Sec. 7; arXiv:2603.11189).
+//! The screened typewriter sampler (docs/abacus.md, Sec. 7; arXiv:2603.11189).
 //!
 //! Flips accepted during a pass are not applied to the background at once.
 //! Ratios come from the frozen background; with accepted flips F they miss the

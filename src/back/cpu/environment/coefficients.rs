@@ -490,8 +490,9 @@ impl Placing {
                     continue;
                 };
                 placed.window = hull(placed.window, piece.window);
+                let order = key.map(|k: usize| &orders[k]);
                 for c in 0..piece.columns.len() {
-                    let own = key.map_or(0, |k| orders[k][c]);
+                    let own = order.map_or(0, |order| order[c]);
                     let Some(part) = piece.columns[own] else {
                         continue;
                     };

@@ -1,17 +1,17 @@
 //! Exact updates at any depth for chains of recurrences, and the exact sweep.
 //!
 //! A network in normal form whose mixers are all recurrences is cut into the
-//! sites around a proposal and two [`segment`]s, stretches of the chain as affine
-//! two-ports in the states of the mixers (abacus.md Secs. 5 and 6). The
-//! [`slice`] between them is solved exactly for every proposal; the segment behind
+//! sites around a proposal and two `segment`s, stretches of the chain as affine
+//! two-ports in the states of the mixers (docs/abacus.md Secs. 5 and 6). The
+//! `slice` between them is solved exactly for every proposal; the segment behind
 //! follows the accepted moves, those ahead were built once and stay valid.
 //!
-//! Everything is a product of small matrices with long rows ([`product`]): eight
+//! Everything is a product of small matrices with long rows (`product`): eight
 //! tokens are passed at once, so that dense powers of the state matrices cost no
-//! more than structured ones ([`recurrence`], [`mixer`]); local coefficients come
-//! from tables or short runs of the network's own compiled code ([`coefficients`]);
+//! more than structured ones (`recurrence`, `mixer`); local coefficients come
+//! from tables or short runs of the network's own compiled code (`coefficients`);
 //! pooled features are reduced to the last affine values and read out in f64
-//! ([`features`]). On a ring segments also carry the states through, and every
+//! (`features`). On a ring segments also carry the states through, and every
 //! mixer is closed by `(1 - L^N)^-1`.
 //!
 //! Work per proposal is `O(M^2 S^2)` for S states of a mixer, independent of N.

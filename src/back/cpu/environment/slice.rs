@@ -149,7 +149,7 @@ impl<T: Real> Between<'_, T> {
             sites: 0..n,
         };
         self.solve(slice, &changed);
-        self.accept(slice, &changed);
+        self.accept(slice);
         slice.blocks = blocks;
         (slice.into_behind[0], slice.into_ahead[0]) = (T::default(), T::default());
         for segment in [self.behind, self.ahead] {
@@ -165,7 +165,7 @@ impl<T: Real> Between<'_, T> {
     }
 
     /// Makes the last proposal current, except for `slice.blocks`.
-    fn accept(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
+    fn accept(&self, slice: &mut Slice<T>) {
         let add = |x: &mut [T], dx: &[T]| x.iter_mut().zip(dx).for_each(|(x, d)| *x = *x + *d);
         for (mixer, s) in self.line.mixers.iter().zip(&mut slice.signals) {
             let (active, all) = (s.active.clone(), slice.n * mixer.padded);
@@ -173,13 +173,12 @@ impl<T: Real> Between<'_, T> {
             add(&mut s.v[active.clone()], &s.dv[active]);
             add(&mut s.y[..all], &s.dy[..all]);
         }
-        debug_assert!(changed.sites.end <= slice.n);
         add(&mut slice.pooled, &slice.dpooled);
     }
 
     /// Makes the last proposal current.
     pub fn commit(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
-        self.accept(slice, changed);
+        self.accept(slice);
         let size = self.line.layout.size;
         let first = changed.sites.start * size;
         let len = changed.sites.len() * size;
@@ -258,7 +257,7 @@ impl<T: Real> Between<'_, T> {
         } = slice;
         let s = &mut signals[m];
         let w = mixer.padded;
-        let (xb, xa) = (&mut into_behind[..], &mut into_ahead[..]);
+        let (xb, xa) = (into_behind, into_ahead);
         let widths = (self.frame.behind.widths[m], self.frame.ahead.widths[m]);
         let sizes = [along.states, against.states];
         // what the segments send in by themselves
@@ -307,9 +306,7 @@ impl<T: Real> Between<'_, T> {
         );
         let channels = mixer.channels;
         if line.ring {
-            for [leaving] in states.far.iter_mut().map(|x| [x]) {
-                leaving.fill(T::default());
-            }
+            states.far.iter_mut().for_each(|x| x.fill(T::default()));
             if self.ahead.len > 0 {
                 let x = &xa[..widths.1];
                 apply_to(
