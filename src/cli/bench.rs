@@ -65,7 +65,8 @@ impl Timing {
     }
     /// Operations per nanosecond of processor time, for what one call does.
     fn gflops(&self) -> f64 {
-        let calls = if self.per == "sample" { self.count } else { 1 };
+        let each = self.per == "sample" || self.what == "sweep";
+        let calls = if each { self.count } else { 1 };
         self.strategy.flops * calls as f64 / self.processor.as_nanos() as f64
     }
 }
@@ -179,10 +180,11 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
         });
     }
     let mut accept = |site: usize, _: Complex64| site.is_multiple_of(2);
-    if wanted("sweep") && psi.sweep(&mut spins, false, &mut accept).is_some() {
-        let how = plain("environments");
+    // whether or not full evaluation is cheaper here
+    if wanted("sweep") && psi.why_in_full(Task::Sweep).is_none() {
+        let how = psi.strategy(Task::Sweep);
         add("sweep", "proposal", 1, sites, how, &mut || {
-            psi.sweep(&mut spins, false, &mut accept);
+            psi.sweep_by_environments(&mut spins, false, &mut accept);
         });
     }
     if wanted("typewriter") {
@@ -260,12 +262,29 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,
         };
-        report(args, &info.name, lattice, &timings(&mut *psi, &wanted))?;
+        let timings = timings(&mut *psi, &wanted);
+        let notes = notes(&*psi, &wanted);
+        report(args, &info.name, lattice, &timings, &notes)?;
     }
     Ok(())
 }
 
-fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Result<(), CliError> {
+/// What is done in full, and why.
+fn notes(psi: &dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<(&'static str, String)> {
+    [("local_estimator", Task::Flips), ("sweep", Task::Sweep)]
+        .into_iter()
+        .filter(|(what, _)| wanted(what))
+        .filter_map(|(what, task)| Some((what, psi.why_in_full(task)?)))
+        .collect()
+}
+
+fn report(
+    args: &Args,
+    name: &str,
+    lattice: Lattice,
+    timings: &[Timing],
+    notes: &[(&str, String)],
+) -> Result<(), CliError> {
     let (precision, backend) = (word(&args.precision), word(&args.backend));
     let mut text = String::new();
     if !args.json {
@@ -307,6 +326,11 @@ fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Resu
                 "{:<16} {:>5} {processor:>11.2} {elapsed:>11.2} {rate:>9} {part:>8}  {}{bytes}, per {}\n",
                 t.what, t.batch, t.strategy.name, t.per
             );
+        }
+    }
+    if !args.json {
+        for (what, why) in notes {
+            text += &format!("{what:<16} in full: {why}\n");
         }
     }
     print(&text)

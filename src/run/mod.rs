@@ -23,6 +23,8 @@ pub enum Task {
     Gradient,
     /// All single flips of a new background.
     Flips,
+    /// One proposal of an exact sweep by environments.
+    Sweep,
 }
 
 /// How a task is done, and what it takes.
@@ -69,6 +71,11 @@ pub trait WaveFunction: Send + Sync {
             peak: f64::NAN,
         }
     }
+    /// Why there is no way of its own to do a task: it is done by full evaluations.
+    /// `None` where there is one.
+    fn why_in_full(&self, _task: Task) -> Option<String> {
+        Some("this back end evaluates everything in full".to_owned())
+    }
     /// Everything needed to evaluate local changes of one configuration.
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a>;
     /// One exact sequential sweep: proposes every single-spin flip once, in
@@ -82,6 +89,16 @@ pub trait WaveFunction: Send + Sync {
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()>;
+    /// As [`WaveFunction::sweep`], by environments wherever there are any, whatever
+    /// they cost. `None` where there are none: [`WaveFunction::why_in_full`] says why.
+    fn sweep_by_environments(
+        &self,
+        _spins: &mut Spins,
+        _reverse: bool,
+        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        None
+    }
 }
 
 /// The cached state of one configuration, from which local changes are cheap.

@@ -259,12 +259,26 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
                 (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
                 _ => ("full", bytes(&self.full), full * (sites + 1) as f64),
             },
+            Task::Sweep => match self.environments() {
+                Ok(e) => ("environments", e.bytes(), 2.0 * e.products().total()),
+                Err(_) => ("full", bytes(&self.full), full),
+            },
         };
         Strategy {
             name,
             bytes,
             flops,
             peak: peak::gflops::<T>(),
+        }
+    }
+    fn why_in_full(&self, task: Task) -> Option<String> {
+        match task {
+            Task::LogPsi | Task::Gradient => None,
+            Task::Flips => match self.local_updates() {
+                LocalUpdates::Full(why) => Some(why),
+                _ => None,
+            },
+            Task::Sweep => self.environments().err().map(Refusal::to_string),
         }
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
@@ -277,7 +291,17 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         self.environments_if_they_pay()?
-            .sweep(spins, reverse, decide);
+            .sweep(&self.full, spins, reverse, decide);
+        Some(())
+    }
+    fn sweep_by_environments(
+        &self,
+        spins: &mut Spins,
+        reverse: bool,
+        decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        let environments = self.environments().ok()?;
+        environments.sweep(&self.full, spins, reverse, decide);
         Some(())
     }
 }
