@@ -158,7 +158,7 @@ impl<T: Real> Flips<T> {
 
     /// Bytes of working memory of one run.
     pub fn bytes(&self) -> usize {
-        self.changes.memory().first().map_or(0, |m| m.1)
+        self.changes.memory().first().map_or(0, |m| m.bytes)
     }
 
     /// Floating-point operations of one run and all its ratios.

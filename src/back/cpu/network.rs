@@ -3,7 +3,7 @@
 use super::background::Updated;
 use super::clusters::Clusters;
 pub use super::compiled::CompileError;
-use super::compiled::Compiled;
+use super::compiled::{Compiled, Room};
 use super::environment::{Environments, Refusal};
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
@@ -179,8 +179,8 @@ impl<T: Real> CpuNetwork<T> {
         Ok(compiled.listing().cloned().unwrap_or_default())
     }
 
-    /// Bytes of working memory per thread: (samples at a time, bytes).
-    pub fn memory(&self) -> Vec<(usize, usize)> {
+    /// Working memory per thread, for one sample and for more of them.
+    pub fn memory(&self) -> Vec<Room> {
         self.full.memory()
     }
 
@@ -243,7 +243,7 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.gradient.run(batch, row);
     }
     fn strategy(&self, task: Task) -> Strategy {
-        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.bytes);
         let tables = |c: &Compiled<T>| c.program().tables.is_some();
         let sites = self.lattice().sites();
         let full = flops(self.full.program());
