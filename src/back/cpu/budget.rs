@@ -4,7 +4,7 @@
 //! the idle ones of all programs, then waits for those in use: more memory means
 //! more samples and threads at once, never other results.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 /// Between two looks for idle workspaces, should a notice be missed.
@@ -42,14 +42,22 @@ impl Drop for Loan {
     }
 }
 
-impl Default for Budget {
-    /// Half of the memory of the machine.
-    fn default() -> Budget {
-        Budget::new(physical_memory().map_or(usize::MAX, |bytes| bytes / 2))
-    }
+/// What all networks of the process share.
+static PROCESS: OnceLock<Arc<Budget>> = OnceLock::new();
+
+/// Sets the limit of the process; `false` if a network has been built before.
+pub fn limit_process(bytes: usize) -> bool {
+    PROCESS.set(Arc::new(Budget::new(bytes))).is_ok()
 }
 
 impl Budget {
+    /// What all networks of the process share: half of the memory of the machine,
+    /// unless [`limit_process`] has said otherwise.
+    pub fn of_the_process() -> &'static Arc<Budget> {
+        let half = || physical_memory().map_or(usize::MAX, |bytes| bytes / 2);
+        PROCESS.get_or_init(|| Arc::new(Budget::new(half())))
+    }
+
     /// At most so many bytes.
     pub fn new(limit: usize) -> Budget {
         Budget {

@@ -13,6 +13,7 @@ use crate::interp::Tensor;
 use crate::ir::{Graph, Lattice, NodeId, Op};
 use crate::kernel::lower::{lower_with_sites, lower_without_tables};
 use crate::kernel::{Geometry, LowerError, Program, Space, Step};
+use crate::run::Room;
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -96,15 +97,6 @@ impl<T: Real> Idle for IdleWorkspaces<T> {
     fn release(&self) {
         self.all().clear();
     }
-}
-
-/// Working memory of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Samples at a time.
-    pub samples: usize,
-    /// Bytes per thread.
-    pub bytes: usize,
 }
 
 /// Numbers of samples worth running at a time, the fewest first.
@@ -246,7 +238,7 @@ impl<T: Real> Compiled<T> {
             inputs: inputs.to_vec(),
             planner: Mutex::new(planner),
             layouts: Vec::new(),
-            budget: Arc::default(),
+            budget: Budget::of_the_process().clone(),
             isa: Isa::detect(),
         };
         network.lay_out()?;
@@ -303,6 +295,9 @@ impl<T: Real> Compiled<T> {
     /// # Errors
     /// A single configuration does not fit; the old budget then stays in force.
     pub fn work_within(&mut self, budget: &Arc<Budget>) -> Result<(), CompileError> {
+        if Arc::ptr_eq(&self.budget, budget) {
+            return Ok(());
+        }
         let old = std::mem::replace(&mut self.budget, budget.clone());
         self.lay_out().inspect_err(|_| self.budget = old)
     }

@@ -8,7 +8,7 @@
 //! kernels, weights) are computed once per parameter set.
 
 use super::budget::Budget;
-use super::compiled::{CompileError, Compiled, Prepared, Room};
+use super::compiled::{CompileError, Compiled, Prepared};
 use super::constants::{ConstantError, constant_values, tensors};
 use super::simd::Real;
 use super::work::flops;
@@ -16,7 +16,7 @@ use crate::interp::Tensor;
 use crate::ir::{Graph, GraphParam, Lattice, NodeId, Op, ZipFn};
 use crate::kernel::Program;
 use crate::pass::reverse::{ReverseError, gradient, pullback};
-use crate::run::GradientRow;
+use crate::run::{GradientRow, Room};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -90,14 +90,10 @@ impl<T: Real> GradientCode<T> {
         [self.above.program(), self.below.program()]
     }
 
-    /// Bytes of working memory, and floating-point operations of one gradient.
-    pub fn cost(&self) -> (usize, f64) {
-        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.bytes);
+    /// Floating-point operations of one gradient.
+    pub fn flops(&self) -> f64 {
         let below = flops(self.below.program()) * self.outputs as f64;
-        (
-            bytes(&self.above) + bytes(&self.below),
-            flops(self.above.program()) + below,
-        )
+        flops(self.above.program()) + below
     }
 
     /// Calls `row(sample, re, im)` with the gradient of every configuration, from

@@ -1,9 +1,10 @@
 //! A network on the CPU as a [`WaveFunction`].
 
 use super::background::Updated;
+use super::budget::Budget;
 use super::clusters::Clusters;
 pub use super::compiled::CompileError;
-use super::compiled::{Compiled, Room};
+use super::compiled::Compiled;
 use super::environment::{Environments, Refusal};
 use super::flips::{FlipError, Flips};
 use super::gradient::GradientCode;
@@ -16,7 +17,7 @@ use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::Family;
 use crate::pass::flips::units::HiddenUnits;
-use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
+use crate::run::{Background, Room, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
 
@@ -99,6 +100,18 @@ impl<T: Real> CpuNetwork<T> {
     /// Overrides how local changes are evaluated.
     pub fn set_updates(&mut self, updates: Updates) {
         self.updates = updates;
+    }
+
+    /// Works in the memory of a budget; results do not depend on it.
+    ///
+    /// # Errors
+    /// A single configuration does not fit.
+    pub fn work_within(&mut self, budget: &Arc<Budget>) -> Result<(), CompileError> {
+        self.full.work_within(budget)?;
+        self.gradient.work_within(budget)?;
+        // made anew when asked for
+        self.clusters = Clusters::new(&self.full);
+        Ok(())
     }
 
     /// The compiled program of single flips, or why they are evaluated in full.
@@ -250,10 +263,11 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         let (name, bytes, flops) = match task {
             Task::LogPsi if tables(&self.full) => ("tables", bytes(&self.full), full),
             Task::LogPsi => ("direct", bytes(&self.full), full),
-            Task::Gradient => {
-                let (bytes, flops) = self.gradient.cost();
-                ("reverse", bytes, flops)
-            }
+            Task::Gradient => (
+                "reverse",
+                self.gradient.memory().bytes,
+                self.gradient.flops(),
+            ),
             Task::Flips => match (self.units(), self.choose(&[(Family::single(), sites)])) {
                 (Some(units), _) => ("hidden units", units.bytes(), units.flops()),
                 (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
@@ -266,6 +280,16 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
             flops,
             peak: peak::gflops::<T>(),
         }
+    }
+    fn room(&self, task: Task) -> Option<Room> {
+        Some(match task {
+            Task::LogPsi => *self.full.memory().last()?,
+            Task::Gradient => self.gradient.memory(),
+            Task::Flips => Room {
+                samples: 1,
+                bytes: self.strategy(task).bytes,
+            },
+        })
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         Box::new(Updated::new(self, spins))
