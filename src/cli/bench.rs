@@ -1,8 +1,8 @@
 //! `dnetc bench`
 
 use super::common::{
-    BoundaryArg, CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, parse_sites,
-    print,
+    BoundaryArg, CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice,
+    parse_sites, print,
 };
 use crate::ir::Lattice;
 use crate::pipeline;
@@ -40,6 +40,8 @@ pub struct Args {
     /// local_estimator, log_ratio, metropolis, sweep, typewriter, set_params
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// One JSON object per line
     #[arg(long)]
     json: bool,
@@ -148,18 +150,35 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
             psi.gradients(batch, &|_, _, _| {})
         });
     }
-    // A background computes what is asked of it: here all its single flips, which
-    // is what a local energy needs of it. A kept one answers from what it knows.
+    // A background computes what is asked of it: what all its single flips share,
+    // or the flips themselves, which is what a local energy needs of it. A kept one
+    // answers from what it knows.
     let mut all = vec![Complex64::ZERO; sites];
     let flips = psi.strategy(Task::Flips);
-    for (what, per, count) in [
-        ("background", "sample", 1),
-        ("local_estimator", "element", sites),
-    ] {
-        add(what, per, 1, count, flips.clone(), &mut || {
+    if psi.background(&spins).prepare() {
+        let how = Strategy {
+            bytes: flips.bytes,
+            ..plain(flips.name)
+        };
+        add("background", "sample", 1, 1, how, &mut || {
+            psi.background(&spins).prepare();
+        });
+    } else {
+        add("background", "sample", 1, 1, flips.clone(), &mut || {
             psi.background(&spins).single_flips(&mut all);
         });
     }
+    let count = sites;
+    add(
+        "local_estimator",
+        "element",
+        1,
+        count,
+        flips.clone(),
+        &mut || {
+            psi.background(&spins).single_flips(&mut all);
+        },
+    );
     let mut site = 0;
     let mut next = || {
         site = (site + 7) % sites;
@@ -175,7 +194,12 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
     }
     {
         let mut background = psi.background(&spins);
-        add("metropolis", "proposal", 1, 2, full, &mut || {
+        // a configuration that changes keeps hidden units and nothing else
+        let name = match flips.name {
+            "hidden units" => flips.name,
+            _ => full.name,
+        };
+        add("metropolis", "proposal", 1, 2, plain(name), &mut || {
             metropolis(&mut *background, &mut next)
         });
     }
@@ -247,6 +271,7 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
 
 /// Times of a network's operations.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
+    args.memory.apply();
     let (program, info) = args.network.check(ui)?;
     let lowered = pipeline::graph(&info);
     let graph = pipeline::amplitude(&lowered);

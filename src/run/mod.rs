@@ -40,6 +40,15 @@ pub struct Strategy {
     pub peak: f64,
 }
 
+/// What a thread works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Samples at a time.
+    pub samples: usize,
+    /// Bytes of working memory for them.
+    pub bytes: usize,
+}
+
 /// A wave function with parameters, on a given lattice, on some back end.
 ///
 /// Parameters are one flat vector in declaration order (each tensor row
@@ -75,6 +84,10 @@ pub trait WaveFunction: Send + Sync {
     /// `None` where there is one.
     fn why_in_full(&self, _task: Task) -> Option<String> {
         Some("this back end evaluates everything in full".to_owned())
+    }
+    /// What a thread works in for a task, where that is planned ahead.
+    fn room(&self, _task: Task) -> Option<Room> {
+        None
     }
     /// Everything needed to evaluate local changes of one configuration.
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a>;
@@ -128,6 +141,11 @@ pub trait Background: Send {
         for (site, out) in out.iter_mut().enumerate() {
             *out = self.log_ratio(&[site]);
         }
+    }
+    /// Does now what all single-spin flips have in common; `false` where that is
+    /// nothing that can be done ahead.
+    fn prepare(&mut self) -> bool {
+        false
     }
     /// Makes the background with `flips` applied the new background.
     fn accept(&mut self, flips: &[usize]);

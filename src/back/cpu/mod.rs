@@ -10,10 +10,12 @@
 pub mod arena;
 mod background;
 pub mod bind;
+pub mod budget;
 mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
+pub mod dense;
 pub mod direct;
 pub mod environment;
 pub mod exec;
