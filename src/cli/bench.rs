@@ -21,7 +21,7 @@ const BATCH: usize = 64;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    network: NetworkArgs,
+    network: Option<NetworkArgs>,
     /// Numbers of sites, `;` or blanks between square lattices: 100,1000 or "4x6 8x8"
     #[arg(long, value_name = "LIST", default_value = "100,1000")]
     sites: String,
@@ -45,6 +45,10 @@ pub struct Args {
     /// One JSON object per line
     #[arg(long)]
     json: bool,
+    /// Measure nothing of a network but this machine's costs, by which strategies are
+    /// chosen from then on, and keep them in the cache folder
+    #[arg(long, conflicts_with_all = ["only", "json"])]
+    calibrate: bool,
 }
 
 /// A measured operation.
@@ -272,7 +276,16 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
 /// Times of a network's operations.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     args.memory.apply();
-    let (program, info) = args.network.check(ui)?;
+    if args.calibrate {
+        return super::calibrate::run();
+    }
+    let Some(network) = &args.network else {
+        return Err(CliError::new(
+            "no network to measure",
+            "name a file: `dnetc bench net.dnet`",
+        ));
+    };
+    let (program, info) = network.check(ui)?;
     let lowered = pipeline::graph(&info);
     let graph = pipeline::amplitude(&lowered);
     for wanted in lattices(args)? {

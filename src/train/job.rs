@@ -2,6 +2,7 @@
 
 use super::result::Results;
 use super::{Output, Saved, Setup, TrainError};
+use crate::back::costs;
 use crate::params::Params;
 use crate::run::WaveFunction;
 use crate::vmc::driver::{self, Outcome, Timings, Vmc, VmcError, evaluate, evaluate_exactly};
@@ -145,6 +146,14 @@ pub fn run(
         Start::Warm(path) => setup.warm(path)?,
         Start::Fresh | Start::Resume(_) => setup.initial()?,
     };
+    if let Start::Resume(saved) = &start
+        && !costs::set(&saved.costs)
+    {
+        tell(Event::Message(&format!(
+            "the costs in force are not those of the checkpoint ({}): the last digits may differ",
+            saved.costs
+        )));
+    }
     let mut psi = setup.wave_function(&params)?;
     let mut recorder = Recorder {
         setup,

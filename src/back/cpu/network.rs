@@ -178,6 +178,11 @@ impl<T: Real> CpuNetwork<T> {
         wanted.then(|| self.environments().ok()).flatten()
     }
 
+    /// Whether sequential sweeps go by environments; derives them if they may pay.
+    pub fn sweeps_by_environments(&self) -> bool {
+        self.environments_if_they_pay().is_some()
+    }
+
     /// The loop-level program of `log psi`.
     pub fn program(&self) -> &Program {
         self.full.program()
