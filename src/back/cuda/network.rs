@@ -80,7 +80,8 @@ impl CudaNetwork {
         options: &Options,
     ) -> Result<CudaNetwork, CudaError> {
         let source = NetworkSource::new(graph, lattice, options)?;
-        let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
+        let texts = source.sources().map(|s| s.kernel.text.as_str());
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &texts)?);
         let values = values_at(graph, &source.cut, &source.below.program, theta)?;
         let code =
             |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
@@ -130,8 +131,9 @@ impl CudaNetwork {
     pub fn flips(&self) -> Result<&Flips, &FlipError> {
         let make = || {
             let source = FlipSource::new(self.graph(), self.lattice(), &self.options)?;
-            let text = translation_unit(self.options.precision, source.texts());
-            let module = self.device.load(&text).map_err(CudaError::from)?;
+            let texts: Vec<&str> = source.texts().collect();
+            let module = self.device.load_kernels(self.options.precision, &texts);
+            let module = module.map_err(CudaError::from)?;
             let module: Arc<dyn Module> = Arc::from(module);
             let network = (self.graph(), &self.full.source.program);
             let precision = self.options.precision;
