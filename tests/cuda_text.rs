@@ -97,7 +97,8 @@ fn names_of_a_file_cannot_inject_code() {
         assert!(line.is_ascii() && !line.contains('\\'), "{line}");
         assert!(code.chars().all(fine), "{line}");
         assert!(
-            !code.contains('#') || code.trim().trim_end_matches([' ', '1', '2', '4']) == "#pragma unroll",
+            !code.contains('#')
+                || code.trim().trim_end_matches([' ', '1', '2', '4']) == "#pragma unroll",
             "{line}"
         );
         assert!(
