@@ -4,9 +4,11 @@ pub mod clock;
 pub mod full;
 pub mod network;
 pub mod reference;
+pub mod rows;
 
 use crate::ir::Lattice;
 use num_complex::Complex64;
+use rows::CentredRows;
 
 /// A configuration: +1 or -1 per spin, sites in row-major order.
 pub type Spins = [i8];
@@ -71,6 +73,12 @@ pub trait WaveFunction: Send + Sync {
     /// `row(sample, re, im)` once per configuration (`im` empty for real
     /// networks), in any order, possibly from several threads.
     fn gradients(&self, batch: &Spins, row: GradientRow);
+    /// Gradients of configurations, centred and weighted as optimisers need them
+    /// (one weight each, adding up to 1), if the back end keeps them itself and has
+    /// room for them.
+    fn centred_rows(&self, _batch: &Spins, _weights: &[f64]) -> Option<Box<dyn CentredRows>> {
+        None
+    }
     /// How a task is done.
     fn strategy(&self, _task: Task) -> Strategy {
         Strategy {

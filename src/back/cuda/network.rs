@@ -1,13 +1,15 @@
 //! A network on a device as a [`WaveFunction`].
 
 use super::code::{Code, CudaError, Operands, Source, spins};
-use super::device::{Device, DeviceError, Module};
+use super::device::{Buffer, Device, DeviceError, Module};
 use super::emit::Options;
 use super::flips::{FlipError, FlipSource, Flips};
+use super::linear::{DeviceRows, Linear, RowBuilder};
 use super::translation_unit;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
+use crate::run::rows::CentredRows;
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
@@ -65,6 +67,8 @@ pub struct CudaNetwork {
     theta: Vec<f64>,
     /// Compiled when local changes are first asked for.
     flips: OnceLock<Result<Flips, FlipError>>,
+    /// Compiled when an optimiser first asks for it.
+    linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
 }
 
 impl CudaNetwork {
@@ -80,7 +84,8 @@ impl CudaNetwork {
         options: &Options,
     ) -> Result<CudaNetwork, CudaError> {
         let source = NetworkSource::new(graph, lattice, options)?;
-        let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
+        let texts = source.sources().map(|s| s.kernel.text.as_str());
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &texts)?);
         let values = values_at(graph, &source.cut, &source.below.program, theta)?;
         let code =
             |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
@@ -93,6 +98,7 @@ impl CudaNetwork {
             device: device.clone(),
             theta: theta.to_vec(),
             flips: OnceLock::new(),
+            linear: OnceLock::new(),
         })
     }
 
@@ -130,8 +136,9 @@ impl CudaNetwork {
     pub fn flips(&self) -> Result<&Flips, &FlipError> {
         let make = || {
             let source = FlipSource::new(self.graph(), self.lattice(), &self.options)?;
-            let text = translation_unit(self.options.precision, source.texts());
-            let module = self.device.load(&text).map_err(CudaError::from)?;
+            let texts: Vec<&str> = source.texts().collect();
+            let module = self.device.load_kernels(self.options.precision, &texts);
+            let module = module.map_err(CudaError::from)?;
             let module: Arc<dyn Module> = Arc::from(module);
             let network = (self.graph(), &self.full.source.program);
             let precision = self.options.precision;
@@ -187,6 +194,25 @@ impl CudaNetwork {
     /// # Errors
     /// Failures of the device.
     pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
+        let (parts, width) = (self.full.outputs(), self.below.outputs());
+        self.gradient_chunks(batch, &mut |start, samples, values| {
+            let values = values.numbers(samples * parts * width)?;
+            for sample in 0..samples {
+                let all = &values[sample * parts * width..(sample + 1) * parts * width];
+                let (re, im) = all.split_at(width);
+                row(start + sample, re, im);
+            }
+            Ok(())
+        })
+    }
+
+    /// Gradients of as many configurations at a time as fit the memory: the first
+    /// one, how many, and [configuration, part, parameter] on the device.
+    fn gradient_chunks(
+        &self,
+        batch: &Spins,
+        visit: &mut dyn FnMut(usize, usize, &Buffer) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
@@ -208,15 +234,39 @@ impl CudaNetwork {
                 ..Operands::default()
             };
             let [values, _] = self.below.run(samples * parts, operands)?;
-            let width = self.below.outputs();
-            let values = values.numbers(samples * parts * width)?;
-            for sample in 0..samples {
-                let all = &values[sample * parts * width..(sample + 1) * parts * width];
-                let (re, im) = all.split_at(width);
-                row(k * at_once + sample, re, im);
-            }
+            visit(k * at_once, samples, &values)?;
         }
         Ok(())
+    }
+
+    /// As [`WaveFunction::centred_rows`]; `None` where they do not fit the memory
+    /// beside the equations to be solved.
+    ///
+    /// # Errors
+    /// Failures of the device.
+    pub fn try_centred_rows(
+        &self,
+        batch: &Spins,
+        weights: &[f64],
+    ) -> Result<Option<DeviceRows>, DeviceError> {
+        let (parts, params) = (self.full.outputs(), self.theta.len());
+        let rows = weights.len() * parts;
+        let equations = rows.max(1).min(params);
+        let bytes = rows
+            .checked_mul(params)
+            .and_then(|n| n.checked_add(equations * equations));
+        let fits = bytes.is_some_and(|n| n <= self.device.budget() / 8);
+        if !fits || params == 0 || params != self.below.outputs() {
+            return Ok(None);
+        }
+        let make = || Linear::new(&self.device).map(Arc::new);
+        let linear = self.linear.get_or_init(make).as_ref();
+        let linear = linear.map_err(Clone::clone)?;
+        let builder = RowBuilder::new(linear, weights.len(), parts, params)?;
+        self.gradient_chunks(batch, &mut |start, samples, values| {
+            builder.place(start, samples, values.span())
+        })?;
+        builder.centre(weights).map(Some)
     }
 }
 
@@ -259,6 +309,15 @@ impl WaveFunction for CudaNetwork {
             let im = if self.is_complex() { &unknown[..] } else { &[] };
             for sample in 0..batch.len() / self.lattice().sites() {
                 row(sample, &unknown, im);
+            }
+        }
+    }
+    fn centred_rows(&self, batch: &Spins, weights: &[f64]) -> Option<Box<dyn CentredRows>> {
+        match self.try_centred_rows(batch, weights) {
+            Ok(rows) => rows.map(|rows| -> Box<dyn CentredRows> { Box::new(rows) }),
+            Err(e) => {
+                report(&e);
+                None
             }
         }
     }
