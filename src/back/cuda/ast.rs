@@ -339,14 +339,28 @@ impl Rem for Expr {
 }
 
 impl Phase {
-    /// Whether its code uses a pointer.
-    pub fn uses(&self, pointer: &Name) -> bool {
-        self.body.iter().any(|s| s.uses(pointer))
+    /// Whether its code uses a pointer, or an index of the thread: `thread`, `warp`,
+    /// `lane`, and the counts `threads` and `warps`.
+    pub fn uses(&self, name: &Name) -> bool {
+        self.body.iter().any(|s| s.uses(name))
+    }
+}
+
+/// What a loop dealt to threads needs.
+fn dealt(s: &Stmt) -> &'static [&'static str] {
+    match s {
+        Stmt::Each(..) => &["thread", "threads"],
+        Stmt::Warps(..) => &["warp", "warps"],
+        Stmt::Lanes(..) => &["lane"],
+        _ => &[],
     }
 }
 
 impl Stmt {
     fn uses(&self, pointer: &Name) -> bool {
+        if dealt(self).iter().any(|&n| *pointer == n.into()) {
+            return true;
+        }
         let any = |body: &[Stmt]| body.iter().any(|s| s.uses(pointer));
         match self {
             Stmt::Comment(_) | Stmt::Array(..) | Stmt::Barrier => false,

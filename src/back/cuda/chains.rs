@@ -4,7 +4,6 @@ use super::code::{Code, CudaError, Source};
 use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
 use super::emit::{Kernel, Options, emit_chains};
 use super::names::Name;
-use super::translation_unit;
 use crate::run::walk::{Kind, Proposals, Tally, Walk};
 use std::sync::Arc;
 
@@ -18,7 +17,6 @@ const COUNTS: usize = 7;
 pub struct ChainSource {
     /// The kernel.
     pub kernel: Kernel,
-    options: Options,
 }
 
 impl ChainSource {
@@ -33,14 +31,12 @@ impl ChainSource {
         let title = [format!("chains of {x} x {y} spins, {boundary:?}")];
         let name = Name::from("chains");
         let kernel = emit_chains(name, &title, &full.graph, program, options)?;
-        let options = options.clone();
-        Ok(ChainSource { kernel, options })
+        Ok(ChainSource { kernel })
     }
 
-    /// The translation unit.
+    /// The text, to follow the device library.
     pub fn text(&self) -> String {
-        let texts = [LIBRARY, &self.kernel.text];
-        translation_unit(self.options.precision, texts.into_iter())
+        format!("{LIBRARY}\n{}", self.kernel.text)
     }
 }
 
@@ -63,7 +59,7 @@ impl Chains {
     ) -> Result<Chains, CudaError> {
         let source = ChainSource::new(full, options)?;
         Ok(Chains {
-            module: Arc::from(device.load(&source.text())?),
+            module: Arc::from(device.load_kernels(options.precision, &[&source.text()])?),
             kernel: source.kernel,
             device: device.clone(),
         })

@@ -8,7 +8,6 @@
 use super::code::{Code, CudaError, Operands, Source, bytes_of};
 use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options};
-use super::translation_unit;
 use crate::back::cpu::compiled::CompileError;
 use crate::back::cpu::flips::Place;
 use crate::back::cpu::kernels::Kernels;
@@ -138,14 +137,11 @@ impl FlipSource {
         })
     }
 
-    /// The translation unit.
-    pub fn text(&self) -> String {
-        let texts = [
-            LIBRARY,
-            &self.changes.kernel.text,
-            &self.readout.kernel.text,
-        ];
-        translation_unit(self.options.precision, texts.into_iter())
+    /// The texts of its kernels, to follow the device library.
+    pub fn texts(&self) -> [&str; 3] {
+        let emitted = [&self.changes, &self.readout];
+        let [changes, readout] = emitted.map(|s| s.kernel.text.as_str());
+        [changes, readout, LIBRARY]
     }
 
     /// Its kernels.
@@ -192,7 +188,8 @@ impl Flips {
         (graph, program): (&Graph, &Program),
         theta: &[f64],
     ) -> Result<Flips, CudaError> {
-        let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
+        let module: Arc<dyn Module> =
+            Arc::from(device.load_kernels(source.options.precision, &source.texts())?);
         let extended = extended(graph, program, theta, &source.derived)?;
         let precision = source.options.precision;
         let code = |source, theta: &[f64]| Code::new(source, precision, device, &module, theta);

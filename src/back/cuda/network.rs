@@ -91,7 +91,8 @@ impl CudaNetwork {
         options: &Options,
     ) -> Result<CudaNetwork, CudaError> {
         let source = NetworkSource::new(graph, lattice, options)?;
-        let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
+        let texts = source.sources().map(|s| s.kernel.text.as_str());
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &texts)?);
         let values = values_at(graph, &source.cut, &source.below.program, theta)?;
         let code =
             |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);

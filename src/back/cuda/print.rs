@@ -5,7 +5,31 @@ use super::names::Name;
 use std::fmt::Write;
 
 /// Which thread this is.
-const THREAD: &str = "const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;";
+const INDICES: [(&str, &str); 3] = [
+    ("thread", "threadIdx.x"),
+    ("warp", "threadIdx.x / 32"),
+    ("lane", "threadIdx.x % 32"),
+];
+
+/// Arrays of the launch that phases read or write as they are.
+const ARRAYS: [&str; 6] = [
+    "a.spins",
+    "a.inputs",
+    "a.constants",
+    "a.constants64",
+    "a.outputs",
+    "a.site_outputs",
+];
+
+/// The local name of an array of the launch. A pointer inside `a` would be loaded
+/// again after every store, which might have changed it.
+fn local(pointer: &Name) -> String {
+    let name = pointer.to_string();
+    match name.strip_prefix("a.") {
+        Some(local) => local.to_owned(),
+        None => name,
+    }
+}
 
 /// Entries of a table per line.
 const PER_LINE: usize = 16;
@@ -93,7 +117,9 @@ impl Printer {
             Expr::Number(x, t) => (self.number(*x, *t), if *x < 0.0 { 0 } else { 9 }),
             Expr::Var(name, _) => (name.to_string(), 9),
             Expr::Call(name, arguments, _) => (format!("{name}({})", self.list(arguments)), 9),
-            Expr::Load(pointer, index, _) => (format!("{pointer}[{}]", self.expr(index)), 9),
+            Expr::Load(pointer, index, _) => {
+                (format!("{}[{}]", local(pointer), self.expr(index)), 9)
+            }
             Expr::Negative(a) => (format!("-{}", self.inside(a, 6)), 5),
             Expr::Cast(ty, a) => (format!("{}({})", type_name(*ty), self.expr(a)), 9),
             Expr::Select(c, a, b) => {
@@ -141,7 +167,7 @@ impl Printer {
             }
             Stmt::Store(pointer, index, value) => {
                 let (index, value) = (self.expr(index), self.expr(value));
-                self.line(&format!("{pointer}[{index}] = {value};"));
+                self.line(&format!("{}[{index}] = {value};", local(pointer)));
             }
             Stmt::Do(call) => {
                 let call = self.expr(call);
@@ -184,6 +210,9 @@ impl Printer {
 
     fn dealt(&mut self, name: &Name, count: &Expr, first: &str, step: &str, body: &[Stmt]) {
         let count = self.inside(count, 4);
+        // left alone the compiler unrolls by four: registers and seconds for nothing,
+        // as there are other warps to go on with
+        self.line("#pragma unroll 1");
         let head = format!("for (int {name} = {first}; {name} < {count}; {name} += {step})");
         self.block(&head, body);
     }
@@ -210,7 +239,16 @@ impl Printer {
             p.name
         ));
         self.indent += 1;
-        self.line(THREAD);
+        for (name, value) in INDICES {
+            if p.uses(&name.into()) {
+                self.line(&format!("const int {name} = {value};"));
+            }
+        }
+        for array in ARRAYS {
+            if p.uses(&array.into()) {
+                self.line(&format!("const auto {} = {array};", local(&array.into())));
+            }
+        }
         memory
             .iter()
             .filter(|v| p.uses(&v.name))
@@ -228,7 +266,9 @@ impl Printer {
         self.line(&format!("namespace {}_code {{", m.kernel));
         self.line("");
         self.line(&format!("constexpr int threads = {};", m.threads));
-        self.line("constexpr int warps = threads / 32;");
+        if m.phases.iter().any(|p| p.uses(&"warps".into())) {
+            self.line("constexpr int warps = threads / 32;");
+        }
         let width = m.constants.iter().map(|c| c.name.to_string().len()).max();
         for c in &m.constants {
             let name = format!("{:<1$}", c.name.to_string(), width.unwrap_or(0));
