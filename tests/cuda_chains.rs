@@ -9,11 +9,14 @@ mod shim;
 mod support;
 
 use dnet::back::cpu::network::CpuNetwork;
+use dnet::back::cuda::chains::ChainSource;
+use dnet::back::cuda::code::Source;
 use dnet::back::cuda::device::Device;
 use dnet::back::cuda::emit::Options;
 use dnet::back::cuda::network::CudaNetwork;
 use dnet::ir::{Boundary, Graph, Lattice};
 use dnet::params::Params;
+use dnet::pass::flips::Family;
 use dnet::pipeline;
 use dnet::rng::{ChainRng, Stream};
 use dnet::run::WaveFunction;
@@ -235,4 +238,50 @@ fn local_energies_of_many_samples_are_those_of_the_cpu() {
             }
             assert_eq!(device.flips().is_ok(), *programs, "{}", case.name);
         });
+}
+
+#[test]
+fn clusters_of_a_family_are_changed_by_one_program() {
+    let case = Case::new("dysonnet", [26, 1], Boundary::Periodic);
+    let device = case.with_budget(Precision::F32, Order::Forward, 1 << 20);
+    let family = |cluster: &[usize]| Family::of(case.lattice, cluster).expect("small").0;
+    let asked = [
+        (family(&[3, 4]), 260),
+        (family(&[7]), 260),
+        (family(&[0, 5, 9]), 1),
+    ];
+    let program = device.flips_of(10, &asked).expect("it pays");
+    assert_eq!(program.families()[0], Family::single());
+    assert!(program.families().contains(&asked[0].0));
+    // nothing pays for one cluster
+    assert!(device.flips_of(1, &[(family(&[7]), 1)]).is_none());
+}
+
+#[test]
+fn text_of_the_chain_kernel() {
+    let ends = ["dysonnet", "rbm"].map(|name| {
+        let case = Case::new(name, [12, 1], Boundary::Periodic);
+        let options = Options::new(Precision::F32);
+        let graph = case.graph.clone();
+        let full = Source::new("log_psi", graph, case.lattice, &[], &[], &options);
+        let full = full.expect("a kernel");
+        let chains = ChainSource::new(&full, &options).expect("a kernel").kernel;
+        // the same code as log psi, with the same constants, but for the kernel itself
+        let parts = |text: &str| {
+            let at = text.find("constexpr int threads").expect("a kernel");
+            let (code, kernel) = text[at..].split_once("extern").expect("a kernel");
+            (code.to_owned(), kernel.to_owned())
+        };
+        let [(code, plain), (same, kernel)] = [&full.kernel.text, &chains.text].map(|t| parts(t));
+        assert_eq!(code, same, "{name}");
+        assert_eq!(full.kernel.blocks, chains.blocks);
+        assert_eq!(full.kernel.workspace, chains.workspace);
+        assert_ne!(plain, kernel);
+        kernel.replace("chains_code", "the end")
+    });
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("out/cuda");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("chains", ends.concat()));
 }

@@ -96,6 +96,10 @@ pub trait WaveFunction: Send + Sync {
     fn local_sums(&self, _batch: &Spins, _terms: &[Terms], _out: &mut [Complex64]) -> Option<()> {
         None
     }
+    /// Whether [`WaveFunction::walk`] does anything.
+    fn moves_chains(&self) -> bool {
+        false
+    }
     /// Moves Markov chains, their configurations one after the other, on the back
     /// end itself. `None`, touching nothing, where it leaves them to the caller.
     fn walk(&self, _chains: &mut Spins, _walk: &Walk) -> Option<Tally> {

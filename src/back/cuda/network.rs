@@ -162,7 +162,7 @@ impl CudaNetwork {
 
     /// The program for families of which so many clusters of `samples`
     /// configurations are asked for, if it is less work than full evaluation.
-    pub(super) fn flips_of(&self, samples: usize, asked: &[(Family, usize)]) -> Option<Arc<Flips>> {
+    pub fn flips_of(&self, samples: usize, asked: &[(Family, usize)]) -> Option<Arc<Flips>> {
         let network = self.network(&self.theta);
         self.clusters.choose(network, samples, asked)
     }
@@ -317,6 +317,9 @@ impl WaveFunction for CudaNetwork {
                 None
             }
         }
+    }
+    fn moves_chains(&self) -> bool {
+        true
     }
     fn walk(&self, chains: &mut Spins, walk: &Walk) -> Option<Tally> {
         match self.try_walk(chains, walk) {
