@@ -223,6 +223,13 @@ static double __shfl_xor_sync(unsigned, double value, int distance) {
     return f.value;
 }
 
+// fibers change places at barriers only
+template <class T> static T atomicAdd(T* x, T more) {
+    const T before = *x;
+    *x = before + more;
+    return before;
+}
+
 namespace dnet {
 
 // A pointer to one of `length` elements.

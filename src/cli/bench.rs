@@ -8,14 +8,18 @@ use crate::ir::Lattice;
 use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::{Backend, Precision, build};
-use crate::run::{Background, Strategy, Task, WaveFunction};
-use crate::vmc::sampler::{Method, Sampler, SamplerOptions, Target};
+use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
+use crate::vmc::estimator::{LocalOperator, local_energies};
+use crate::vmc::sampler::{Method, Move, Sampler, SamplerOptions, Samples, Target};
 use clap::ValueEnum;
 use num_complex::Complex64;
 use std::time::{Duration, Instant};
 
 /// Configurations in a batch.
 const BATCH: usize = 64;
+
+/// Proposals per chain of one measurement.
+const PROPOSALS: usize = 16;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -36,8 +40,12 @@ pub struct Args {
     /// Back end
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
+    /// Also measure so many chains moved, and samples estimated, together
+    #[arg(long, value_name = "COUNT")]
+    together: Option<usize>,
     /// Measure only these, separated by commas: log_psi, gradient, background,
-    /// local_estimator, log_ratio, metropolis, sweep, typewriter, set_params
+    /// local_estimator, log_ratio, metropolis, sweep, typewriter, chains,
+    /// local_energies, set_params
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
     #[command(flatten)]
@@ -120,7 +128,11 @@ fn plain(name: &'static str) -> Strategy {
 
 /// Measures everything a sampler or an estimator asks of a network; `wanted` says
 /// which operations.
-fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Timing> {
+fn timings(
+    psi: &mut dyn WaveFunction,
+    together: Option<usize>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Vec<Timing> {
     let sites = psi.lattice().sites();
     let batch: Vec<i8> = (0..BATCH).flat_map(|k| configuration(sites, k)).collect();
     let mut spins = batch[..sites].to_vec();
@@ -239,11 +251,66 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
             );
         }
     }
+    if let Some(count) = together.filter(|_| wanted("chains")) {
+        let method = Method::Metropolis {
+            moves: vec![Move::Single],
+            proposals: Some(PROPOSALS),
+        };
+        let options = SamplerOptions {
+            method,
+            chains: count,
+            ..SamplerOptions::default()
+        };
+        if let Ok(mut sampler) = Sampler::new(options, sites) {
+            let how = plain(if psi.moves_chains() { "device" } else { "full" });
+            add(
+                "chains",
+                "proposal",
+                count,
+                count * PROPOSALS,
+                how,
+                &mut || {
+                    sampler.advance(Target::new(psi), 1);
+                },
+            );
+        }
+    }
+    if let Some(count) = together.filter(|_| wanted("local_energies")) {
+        let samples = Samples {
+            sites,
+            per_chain: 1,
+            spins: (0..count).flat_map(|k| configuration(sites, k)).collect(),
+            weights: None,
+        };
+        let how = plain(flips.name);
+        add(
+            "local_energies",
+            "element",
+            count,
+            count * sites,
+            how,
+            &mut || {
+                std::hint::black_box(local_energies(psi, &Field, &samples));
+            },
+        );
+    }
     let theta = psi.params().to_vec();
     add("set_params", "set", 1, 1, plain("f64"), &mut || {
         psi.set_params(&theta)
     });
     found
+}
+
+/// A transverse field: all single flips.
+struct Field;
+
+impl LocalOperator for Field {
+    fn diagonal(&self, _spins: &Spins) -> f64 {
+        0.0
+    }
+    fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64)) {
+        (0..spins.len()).for_each(|site| term(&[site], Complex64::ONE));
+    }
 }
 
 /// Two proposals, one of them accepted.
@@ -300,7 +367,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,
         };
-        let timings = timings(&mut *psi, &wanted);
+        let timings = timings(&mut *psi, args.together, &wanted);
         let notes = notes(&*psi, &wanted);
         report(args, &info.name, lattice, &timings, &notes)?;
     }

@@ -1,8 +1,8 @@
 //! `dnetc inspect`
 
 use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print};
-use crate::back::cpu::compiled::in_units;
 use crate::back::costs;
+use crate::back::cpu::compiled::in_units;
 use crate::back::cpu::network::{CpuNetwork, LocalUpdates};
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};

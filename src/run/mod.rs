@@ -5,10 +5,14 @@ pub mod full;
 pub mod network;
 pub mod reference;
 pub mod rows;
+pub mod terms;
+pub mod walk;
 
 use crate::ir::Lattice;
 use num_complex::Complex64;
 use rows::CentredRows;
+use terms::Terms;
+use walk::{Tally, Walk};
 
 /// A configuration: +1 or -1 per spin, sites in row-major order.
 pub type Spins = [i8];
@@ -118,6 +122,25 @@ pub trait WaveFunction: Send + Sync {
         _reverse: bool,
         _decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
+        None
+    }
+    /// Terms, over all configurations, that [`WaveFunction::local_sums`] is best
+    /// given at once; `None` where backgrounds are as good.
+    fn terms_at_once(&self) -> Option<usize> {
+        None
+    }
+    /// The sums of many configurations; `out` has one entry each. `None` where the
+    /// back end has no way of its own, or it failed.
+    fn local_sums(&self, _batch: &Spins, _terms: &[Terms], _out: &mut [Complex64]) -> Option<()> {
+        None
+    }
+    /// Whether [`WaveFunction::walk`] does anything.
+    fn moves_chains(&self) -> bool {
+        false
+    }
+    /// Moves Markov chains, their configurations one after the other, on the back
+    /// end itself. `None`, touching nothing, where it leaves them to the caller.
+    fn walk(&self, _chains: &mut Spins, _walk: &Walk) -> Option<Tally> {
         None
     }
 }

@@ -1,6 +1,6 @@
 //! From the tree to text.
 
-use super::ast::{Expr, Module, Operator, Phase, Place, Stmt, Type, View};
+use super::ast::{Entry, Expr, Module, Operator, Phase, Place, Stmt, Type, View};
 use super::names::Name;
 use std::fmt::Write;
 
@@ -337,10 +337,26 @@ impl Printer {
         );
         self.line(&format!("{head} {{"));
         self.indent += 1;
-        self.block(
-            "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)",
-            &m.body,
-        );
+        let all = "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)";
+        match m.entry {
+            Entry::Once => self.block(all, &m.body),
+            Entry::Chains { sites, width } => {
+                self.line(&format!("{all} {{"));
+                self.indent += 1;
+                self.line(&format!(
+                    "Chain chain = begin_chain(a, sample, threads, {sites}, {width});"
+                ));
+                self.line("while (propose(chain)) {");
+                self.indent += 1;
+                m.body.iter().for_each(|s| self.stmt(s));
+                self.line("decide(a, chain);");
+                self.indent -= 1;
+                self.line("}");
+                self.line("finish_chain(a, chain);");
+                self.indent -= 1;
+                self.line("}");
+            }
+        }
         self.indent -= 1;
         self.line("}");
         self.line("");
