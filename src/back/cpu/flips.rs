@@ -238,7 +238,7 @@ fn complex(value: &[f64]) -> Complex64 {
 }
 
 /// The network's parameters and those derived from them.
-fn extended(derived: &[Derived], kernels: &Kernels, theta: &[f64]) -> Vec<f64> {
+pub(super) fn extended(derived: &[Derived], kernels: &Kernels, theta: &[f64]) -> Vec<f64> {
     let mut all = theta.to_vec();
     for d in derived {
         all.extend(kernels.derived(d));

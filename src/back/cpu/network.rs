@@ -178,6 +178,11 @@ impl<T: Real> CpuNetwork<T> {
         wanted.then(|| self.environments().ok()).flatten()
     }
 
+    /// Whether sequential sweeps go by environments; derives them if they may pay.
+    pub fn sweeps_by_environments(&self) -> bool {
+        self.environments_if_they_pay().is_some()
+    }
+
     /// The loop-level program of `log psi`.
     pub fn program(&self) -> &Program {
         self.full.program()
@@ -273,6 +278,10 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
                 (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
                 _ => ("full", bytes(&self.full), full * (sites + 1) as f64),
             },
+            Task::Sweep => match self.environments() {
+                Ok(e) => ("environments", e.bytes(), 2.0 * e.products().total()),
+                Err(_) => ("full", bytes(&self.full), full),
+            },
         };
         Strategy {
             name,
@@ -281,11 +290,21 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
             peak: peak::gflops::<T>(),
         }
     }
+    fn why_in_full(&self, task: Task) -> Option<String> {
+        match task {
+            Task::LogPsi | Task::Gradient => None,
+            Task::Flips => match self.local_updates() {
+                LocalUpdates::Full(why) => Some(why),
+                _ => None,
+            },
+            Task::Sweep => self.environments().err().map(Refusal::to_string),
+        }
+    }
     fn room(&self, task: Task) -> Option<Room> {
         Some(match task {
             Task::LogPsi => *self.full.memory().last()?,
             Task::Gradient => self.gradient.memory(),
-            Task::Flips => Room {
+            Task::Flips | Task::Sweep => Room {
                 samples: 1,
                 bytes: self.strategy(task).bytes,
             },
@@ -301,7 +320,17 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         self.environments_if_they_pay()?
-            .sweep(spins, reverse, decide);
+            .sweep(&self.full, spins, reverse, decide);
+        Some(())
+    }
+    fn sweep_by_environments(
+        &self,
+        spins: &mut Spins,
+        reverse: bool,
+        decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        let environments = self.environments().ok()?;
+        environments.sweep(&self.full, spins, reverse, decide);
         Some(())
     }
 }
