@@ -12,7 +12,7 @@
 #define __noinline__
 #define __grid_constant__
 #define __global__
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 
 extern "C" {
 void* malloc(unsigned long);
@@ -221,6 +221,13 @@ static double __shfl_xor_sync(unsigned, double value, int distance) {
     f.distance = distance;
     shim::yield();
     return f.value;
+}
+
+// fibers change places at barriers only
+template <class T> static T atomicAdd(T* x, T more) {
+    const T before = *x;
+    *x = before + more;
+    return before;
 }
 
 namespace dnet {

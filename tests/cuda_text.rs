@@ -3,8 +3,10 @@
 //! `DNET_CUDA_ALL=1` compiles everything for every architecture (minutes),
 //! `DNET_SKIP_NVRTC=1` leaves out what needs NVIDIA's compiler.
 
+use dnet::back::cuda::chains::ChainSource;
 use dnet::back::cuda::code::Source;
 use dnet::back::cuda::emit::{Kernel, Options};
+use dnet::back::cuda::flips;
 use dnet::back::cuda::network::NetworkSource;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
 use dnet::back::cuda::translation_unit;
@@ -97,7 +99,8 @@ fn names_of_a_file_cannot_inject_code() {
         assert!(line.is_ascii() && !line.contains('\\'), "{line}");
         assert!(code.chars().all(fine), "{line}");
         assert!(
-            !code.contains('#') || code.trim().trim_end_matches(" 4") == "#pragma unroll",
+            !code.contains('#')
+                || code.trim().trim_end_matches([' ', '1', '2', '4']) == "#pragma unroll",
             "{line}"
         );
         assert!(
@@ -149,21 +152,20 @@ impl Job {
         let options = Options::new(self.precision);
         let lattice = Lattice::chain(100, Boundary::Periodic);
         let graph = example(self.network);
-        let (text, kernels) = if self.derivatives {
+        let kernels = if self.derivatives {
             let source = NetworkSource::new(&graph, lattice, &options).expect("kernels");
-            let kernels = source.sources().map(|s| s.kernel.clone());
-            (source.text(), kernels.to_vec())
+            source.sources().map(|s| s.kernel.clone()).to_vec()
         } else {
             let source = Source::new("log_psi", graph, lattice, &[], &[], &options);
-            let kernel = source.expect("a kernel").kernel;
-            let text = translation_unit(self.precision, std::iter::once(kernel.text.as_str()));
-            (text, vec![kernel])
+            vec![source.expect("a kernel").kernel]
         };
         let architecture = Architecture(self.architecture);
-        let binary = library.compile(&text, architecture, Form::Cubin);
-        let binary = binary.unwrap_or_else(|e| panic!("{} {architecture}: {e}", self.label()));
-        assert!(binary.code.len() > 1000);
         let line = |k: &Kernel| {
+            // as on a GPU: each kernel is a translation unit
+            let text = translation_unit(self.precision, std::iter::once(k.text.as_str()));
+            let binary = library.compile(&text, architecture, Form::Cubin);
+            let binary = binary.unwrap_or_else(|e| panic!("{} {architecture}: {e}", self.label()));
+            assert!(binary.code.len() > 1000);
             let r = binary.resources.iter().find(|r| r.kernel == k.name);
             let r = r.unwrap_or_else(|| panic!("no remarks on {}", k.name));
             // what the others spill is in the snapshot; on sm_70 calls of phases
@@ -254,6 +256,37 @@ fn nvrtc_compiles_log_psi_of_examples() {
         assert_eq!(r.spills, 0, "{name}: registers are spilled");
         assert!(binary.code.len() > 1000);
     });
+}
+
+#[test]
+fn nvrtc_compiles_samplers_and_estimators() {
+    let Some(library) = nvrtc() else { return };
+    let options = Options::new(Precision::F32);
+    let lattice = Lattice::chain(100, Boundary::Periodic);
+    let source = Source::new("log_psi", example("rbm"), lattice, &[], &[], &options);
+    let chains = ChainSource::new(&source.expect("a kernel"), &options).expect("a kernel");
+    let text = chains.text();
+    let mut jobs = Vec::new();
+    for architecture in [70, 80, 90, 100].map(Architecture) {
+        jobs.push((Precision::F32, architecture, text.as_str(), 1));
+        for precision in [Precision::F32, Precision::F64] {
+            jobs.push((precision, architecture, flips::LIBRARY, 2));
+        }
+    }
+    jobs.par_iter()
+        .for_each(|&(precision, architecture, text, kernels)| {
+            let unit = translation_unit(precision, std::iter::once(text));
+            let binary = library.compile(&unit, architecture, Form::Cubin);
+            let binary = binary.unwrap_or_else(|e| panic!("{architecture}: {e}"));
+            assert_eq!(binary.resources.len(), kernels, "{architecture}");
+            for r in &binary.resources {
+                assert_eq!(
+                    r.spills, 0,
+                    "{} {architecture}: registers are spilled",
+                    r.kernel
+                );
+            }
+        });
 }
 
 #[test]

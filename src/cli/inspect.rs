@@ -2,6 +2,7 @@
 
 use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print};
 use crate::back::costs;
+use crate::back::cpu::compiled::in_units;
 use crate::back::cpu::network::{CpuNetwork, LocalUpdates};
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
@@ -12,7 +13,8 @@ use crate::params::initialise;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
 use crate::pipeline;
-use crate::run::{Task, WaveFunction};
+use crate::run::network::{Backend, Precision, build};
+use crate::run::{Room, Task, WaveFunction};
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
@@ -97,11 +99,30 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     print(&text)
 }
 
+/// What a thread of the CPU back end works in, in single precision.
+fn memory(info: &NetworkInfo, lattice: Lattice) -> Result<Vec<(&'static str, Room)>, String> {
+    let plain = |e: &dyn std::fmt::Display| e.to_string();
+    let lowered = pipeline::graph(info);
+    let params = crate::params::initialise(info, &lowered, lattice, 1).map_err(|e| plain(&e))?;
+    let graph = pipeline::amplitude(&lowered);
+    let psi = build(&graph, lattice, &params, Precision::F32, Backend::Cpu);
+    let psi = psi.map_err(|e| plain(&e))?;
+    let tasks = [
+        ("log_psi", Task::LogPsi),
+        ("gradient", Task::Gradient),
+        ("single_flips", Task::Flips),
+    ];
+    let room = |(name, task)| Some((name, psi.room(task)?));
+    Ok(tasks.into_iter().filter_map(room).collect())
+}
+
 struct View<'a> {
     info: &'a NetworkInfo,
     lattice: Option<Lattice>,
     count: ParamCount,
     cost: CostModel,
+    /// What a thread of the CPU back end works in, by entry point; or why not known.
+    memory: Option<Result<Vec<(&'static str, Room)>, String>>,
     values: Vec<(String, &'a Value)>,
     native: Option<Native>,
 }
@@ -240,6 +261,7 @@ impl<'a> View<'a> {
                 &Cluster::single(),
                 lattice.map_or(Boundary::Periodic, |l| l.boundary),
             ),
+            memory: lattice.map(|l| memory(info, l)),
             values,
             native: None,
         }
@@ -335,6 +357,23 @@ impl<'a> View<'a> {
                 number(choice.full)
             );
         }
+        match &self.memory {
+            Some(Ok(rooms)) => {
+                let _ = writeln!(t, "\nworking memory per thread on the CPU (32 bit):");
+                for (name, room) in rooms {
+                    let _ = writeln!(
+                        t,
+                        "  {name:12}  {:>9}  for {} at a time",
+                        in_units(room.bytes),
+                        room.samples
+                    );
+                }
+            }
+            Some(Err(e)) => {
+                let _ = writeln!(t, "\nworking memory on the CPU: not known, {e}");
+            }
+            None => {}
+        }
         if let Some(native) = &self.native {
             t += &native.text();
         }
@@ -395,6 +434,13 @@ impl<'a> View<'a> {
                 "input_kind": kind(info.value(m.input)),
             })).collect::<Vec<_>>(),
             "values": values,
+            "memory": match &self.memory {
+                Some(Ok(rooms)) => rooms
+                    .iter()
+                    .map(|(name, r)| (name.to_string(), json!({"samples": r.samples, "bytes": r.bytes})))
+                    .collect(),
+                _ => Json::Null,
+            },
             "cost": self.cost_json(),
             "native": self.native.as_ref().map(Native::json),
         })

@@ -11,11 +11,13 @@
 pub mod arena;
 mod background;
 pub mod bind;
+pub mod budget;
 pub mod calibrate;
 mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
+pub mod dense;
 pub mod direct;
 pub mod environment;
 pub mod exec;

@@ -217,6 +217,27 @@ impl Code {
             .clamp(1, samples.max(1))
     }
 
+    /// Runs a kernel made from the same program, which has the same constants.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device.
+    pub fn launch(
+        &self,
+        module: &dyn Module,
+        kernel: &Kernel,
+        a: Launch,
+    ) -> Result<(), DeviceError> {
+        let blocks = self.blocks(a.samples);
+        let workspace = Buffer::new(&self.device, 8 * kernel.workspace * blocks)?;
+        let a = Launch {
+            constants: self.constants[0].span(),
+            constants64: self.constants[1].span(),
+            workspace: workspace.span(),
+            ..a
+        };
+        module.launch(kernel, blocks, &a)
+    }
+
     /// Runs the kernel on `samples` configurations: results, and results on sites.
     ///
     /// # Errors
@@ -267,6 +288,15 @@ fn upload(
         Buffer::holding(device, &working)?,
         Buffer::holding(device, &wide(double))?,
     ])
+}
+
+/// Numbers as the device has them.
+pub(super) fn bytes_of(numbers: &[u32]) -> Vec<u8> {
+    let mut all = vec![0; 4 * numbers.len()];
+    for (bytes, x) in all.chunks_exact_mut(4).zip(numbers) {
+        bytes.copy_from_slice(&x.to_ne_bytes());
+    }
+    all
 }
 
 /// A batch of configurations on the device.
