@@ -208,8 +208,8 @@ fn inspect_the_published_network() {
         "block_1/s4/log_step",
         "7 (-4..=2)",
         "at 100 sites",
-        "ratios of clusters      flip programs",
-        "chosen by the costs of",
+        "ratios of clusters   flip programs",
+        "by the costs of",
     ] {
         assert!(text.contains(wanted), "{text}");
     }
