@@ -16,6 +16,7 @@ mod entry;
 mod fourier;
 mod header;
 mod mixing;
+mod reference;
 mod routines;
 mod section;
 
@@ -132,6 +133,8 @@ struct Writer {
     routines: Routines,
     /// Those of transforms, once there is one.
     around: Option<fourier::Around>,
+    /// Those of sums over entries, once there is one.
+    entries: Option<reference::Entries>,
     kernels: HashMap<(Expr, Precision), FuncId>,
     libraries: BTreeMap<(LibFn, bool), FuncId>,
     /// What follows from the network alone.
@@ -339,6 +342,7 @@ impl Writer {
             precision: T::PRECISION,
             module,
             around: None,
+            entries: None,
             kernels: HashMap::new(),
             libraries: BTreeMap::new(),
             tables: Data::new(Argument::Data),
