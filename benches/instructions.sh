@@ -18,7 +18,7 @@ fi
 sites=("$@")
 [ ${#sites[@]} -gt 0 ] || sites=(100 200)
 baseline=benches/results/instructions.txt
-bench=$(cargo bench --bench cpu --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
+bench=$("${CARGO:-cargo}" bench --bench cpu --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
 
 # count OPERATION SITES CALLS
 count() {

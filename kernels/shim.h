@@ -12,7 +12,7 @@
 #define __noinline__
 #define __grid_constant__
 #define __global__
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 
 extern "C" {
 void* malloc(unsigned long);

@@ -1,14 +1,17 @@
 //! The CPU back end against the reference interpreter, on every example.
 
+use dnet::back::cpu::budget::Budget;
+use dnet::back::cpu::compiled::CompileError;
 use dnet::back::cpu::network::CpuNetwork;
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
-use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::ir::{Boundary, Graph, Lattice};
 use dnet::pass::reverse::parameter_gradients;
-use dnet::run::WaveFunction;
+use dnet::pipeline;
+use dnet::run::{Task, WaveFunction};
 use num_complex::Complex64;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// A small deterministic generator: uniform numbers in [0, 1).
 struct Random(u64);
@@ -54,7 +57,8 @@ fn graphs(file: &Path) -> Vec<(String, Graph)> {
                 .network(&n.name.name)
                 .check()
                 .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            (n.name.name.clone(), lower(&info).graph)
+            let graph = pipeline::amplitude(&pipeline::graph(&info));
+            (n.name.name.clone(), graph)
         })
         .collect()
 }
@@ -292,6 +296,73 @@ fn loop_code_of_a_restricted_boltzmann_machine() {
 #[test]
 fn loop_code_of_dysonnet() {
     insta::assert_snapshot!(loops("dysonnet.dnet"));
+}
+
+/// Everything a network can be asked for, on a batch and one by one.
+fn answers(network: &CpuNetwork<f32>, batch: &[i8]) -> (Vec<Complex64>, Vec<Vec<f64>>) {
+    let n = network.lattice().sites();
+    let mut values = vec![Complex64::ZERO; batch.len() / n];
+    network.log_psi(batch, &mut values);
+    for spins in batch.chunks(n).take(3) {
+        let mut some = vec![Complex64::ZERO; n + 1];
+        network.log_psi(spins, &mut some[..1]);
+        network.background(spins).single_flips(&mut some[1..]);
+        values.extend(some);
+    }
+    let rows = Mutex::new(vec![Vec::new(); batch.len() / n]);
+    network.gradients(batch, &|k, re, im| {
+        rows.lock().unwrap()[k] = [re, im].concat()
+    });
+    (values, rows.into_inner().unwrap())
+}
+
+#[test]
+fn results_do_not_depend_on_the_memory_limit() {
+    let mut random = Random(19);
+    for (example, sites) in [
+        ("dysonnet.dnet", 28),
+        ("rbm.dnet", 70),
+        ("rbm_complex.dnet", 24),
+        ("jastrow.dnet", 40),
+    ] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        for (name, graph) in graphs(&file.join(example)) {
+            let lattice = Lattice::chain(sites, Boundary::Periodic);
+            let Some(tensors) = params(&graph, lattice, &mut random) else {
+                continue;
+            };
+            let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+            let mut network = CpuNetwork::<f32>::new(graph, lattice, &theta).expect("compiles");
+            let batch: Vec<i8> = (0..41).flat_map(|_| random.spins(sites)).collect();
+            let want = answers(&network, &batch);
+            let room = |network: &CpuNetwork<f32>, task| network.room(task).expect("planned");
+            let many = room(&network, Task::LogPsi).samples;
+            // just enough for one configuration, whatever it is asked for
+            let tasks = [Task::LogPsi, Task::Gradient, Task::Flips];
+            let single = network.memory()[0].bytes;
+            let needed = tasks.map(|t| room(&network, t).bytes).into_iter().max();
+            let least = (needed.expect("three").max(single) / 3..)
+                .step_by(10_000)
+                .find(|&bytes| network.work_within(&Arc::new(Budget::new(bytes))).is_ok())
+                .expect("a limit that is large enough");
+            let reduced = room(&network, Task::LogPsi).samples;
+            assert!(
+                reduced < many || many == 1,
+                "{name}: {reduced} of {many} samples"
+            );
+            assert!(
+                answers(&network, &batch) == want,
+                "{name} within {least} bytes"
+            );
+            let refused = network.work_within(&Arc::new(Budget::new(single - 1)));
+            match refused {
+                Err(CompileError::Memory { needed, limit }) => {
+                    assert_eq!((needed, limit), (single, single - 1), "{name}");
+                }
+                other => panic!("{name}: {:?}", other.map_err(|e| e.to_string())),
+            }
+        }
+    }
 }
 
 #[test]

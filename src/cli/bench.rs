@@ -1,8 +1,8 @@
 //! `dnetc bench`
 
 use super::common::{
-    BoundaryArg, CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, parse_sites,
-    print,
+    BoundaryArg, CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice,
+    parse_sites, print,
 };
 use crate::ir::Lattice;
 use crate::pipeline;
@@ -25,7 +25,7 @@ const PROPOSALS: usize = 16;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    network: NetworkArgs,
+    network: Option<NetworkArgs>,
     /// Numbers of sites, `;` or blanks between square lattices: 100,1000 or "4x6 8x8"
     #[arg(long, value_name = "LIST", default_value = "100,1000")]
     sites: String,
@@ -48,9 +48,15 @@ pub struct Args {
     /// local_energies, set_params
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// One JSON object per line
     #[arg(long)]
     json: bool,
+    /// Measure nothing of a network but this machine's costs, by which strategies are
+    /// chosen from then on, and keep them in the cache folder
+    #[arg(long, conflicts_with_all = ["only", "json"])]
+    calibrate: bool,
 }
 
 /// A measured operation.
@@ -73,7 +79,8 @@ impl Timing {
     }
     /// Operations per nanosecond of processor time, for what one call does.
     fn gflops(&self) -> f64 {
-        let calls = if self.per == "sample" { self.count } else { 1 };
+        let each = self.per == "sample" || self.what == "sweep";
+        let calls = if each { self.count } else { 1 };
         self.strategy.flops * calls as f64 / self.processor.as_nanos() as f64
     }
 }
@@ -159,18 +166,35 @@ fn timings(
             psi.gradients(batch, &|_, _, _| {})
         });
     }
-    // A background computes what is asked of it: here all its single flips, which
-    // is what a local energy needs of it. A kept one answers from what it knows.
+    // A background computes what is asked of it: what all its single flips share,
+    // or the flips themselves, which is what a local energy needs of it. A kept one
+    // answers from what it knows.
     let mut all = vec![Complex64::ZERO; sites];
     let flips = psi.strategy(Task::Flips);
-    for (what, per, count) in [
-        ("background", "sample", 1),
-        ("local_estimator", "element", sites),
-    ] {
-        add(what, per, 1, count, flips.clone(), &mut || {
+    if psi.background(&spins).prepare() {
+        let how = Strategy {
+            bytes: flips.bytes,
+            ..plain(flips.name)
+        };
+        add("background", "sample", 1, 1, how, &mut || {
+            psi.background(&spins).prepare();
+        });
+    } else {
+        add("background", "sample", 1, 1, flips.clone(), &mut || {
             psi.background(&spins).single_flips(&mut all);
         });
     }
+    let count = sites;
+    add(
+        "local_estimator",
+        "element",
+        1,
+        count,
+        flips.clone(),
+        &mut || {
+            psi.background(&spins).single_flips(&mut all);
+        },
+    );
     let mut site = 0;
     let mut next = || {
         site = (site + 7) % sites;
@@ -186,15 +210,21 @@ fn timings(
     }
     {
         let mut background = psi.background(&spins);
-        add("metropolis", "proposal", 1, 2, full, &mut || {
+        // a configuration that changes keeps hidden units and nothing else
+        let name = match flips.name {
+            "hidden units" => flips.name,
+            _ => full.name,
+        };
+        add("metropolis", "proposal", 1, 2, plain(name), &mut || {
             metropolis(&mut *background, &mut next)
         });
     }
     let mut accept = |site: usize, _: Complex64| site.is_multiple_of(2);
-    if wanted("sweep") && psi.sweep(&mut spins, false, &mut accept).is_some() {
-        let how = plain("environments");
+    // whether or not full evaluation is cheaper here
+    if wanted("sweep") && psi.why_in_full(Task::Sweep).is_none() {
+        let how = psi.strategy(Task::Sweep);
         add("sweep", "proposal", 1, sites, how, &mut || {
-            psi.sweep(&mut spins, false, &mut accept);
+            psi.sweep_by_environments(&mut spins, false, &mut accept);
         });
     }
     if wanted("typewriter") {
@@ -312,7 +342,17 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
 
 /// Times of a network's operations.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
-    let (program, info) = args.network.check(ui)?;
+    args.memory.apply();
+    if args.calibrate {
+        return super::calibrate::run();
+    }
+    let Some(network) = &args.network else {
+        return Err(CliError::new(
+            "no network to measure",
+            "name a file: `dnetc bench net.dnet`",
+        ));
+    };
+    let (program, info) = network.check(ui)?;
     let lowered = pipeline::graph(&info);
     let graph = pipeline::amplitude(&lowered);
     for wanted in lattices(args)? {
@@ -327,17 +367,29 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,
         };
-        report(
-            args,
-            &info.name,
-            lattice,
-            &timings(&mut *psi, args.together, &wanted),
-        )?;
+        let timings = timings(&mut *psi, args.together, &wanted);
+        let notes = notes(&*psi, &wanted);
+        report(args, &info.name, lattice, &timings, &notes)?;
     }
     Ok(())
 }
 
-fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Result<(), CliError> {
+/// What is done in full, and why.
+fn notes(psi: &dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<(&'static str, String)> {
+    [("local_estimator", Task::Flips), ("sweep", Task::Sweep)]
+        .into_iter()
+        .filter(|(what, _)| wanted(what))
+        .filter_map(|(what, task)| Some((what, psi.why_in_full(task)?)))
+        .collect()
+}
+
+fn report(
+    args: &Args,
+    name: &str,
+    lattice: Lattice,
+    timings: &[Timing],
+    notes: &[(&str, String)],
+) -> Result<(), CliError> {
     let (precision, backend) = (word(&args.precision), word(&args.backend));
     let mut text = String::new();
     if !args.json {
@@ -379,6 +431,11 @@ fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Resu
                 "{:<16} {:>5} {processor:>11.2} {elapsed:>11.2} {rate:>9} {part:>8}  {}{bytes}, per {}\n",
                 t.what, t.batch, t.strategy.name, t.per
             );
+        }
+    }
+    if !args.json {
+        for (what, why) in notes {
+            text += &format!("{what:<16} in full: {why}\n");
         }
     }
     print(&text)

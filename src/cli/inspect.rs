@@ -1,14 +1,20 @@
 //! `dnetc inspect`
 
 use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print};
+use crate::back::costs;
+use crate::back::cpu::compiled::in_units;
+use crate::back::cpu::network::{CpuNetwork, LocalUpdates};
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
 use crate::ir::{Boundary, Lattice};
 use crate::params::count::ParamCount;
+use crate::params::initialise;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
 use crate::pipeline;
+use crate::run::network::{Backend, Precision, build};
+use crate::run::{Room, Task, WaveFunction};
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
@@ -66,7 +72,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         if let Some(l) = lattice {
             check_lattice(&program, &info, l)?;
         }
-        let view = View::new(&info, lattice, args.all);
+        let mut view = View::new(&info, lattice, args.all);
+        view.native = lattice.map(|l| Native::new(&info, l));
         match args.format {
             Format::Text => text += &view.text(&args.network.file.display().to_string()),
             Format::Json => objects.push(view.json()),
@@ -92,12 +99,105 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     print(&text)
 }
 
+/// What a thread of the CPU back end works in, in single precision.
+fn memory(info: &NetworkInfo, lattice: Lattice) -> Result<Vec<(&'static str, Room)>, String> {
+    let plain = |e: &dyn std::fmt::Display| e.to_string();
+    let lowered = pipeline::graph(info);
+    let params = crate::params::initialise(info, &lowered, lattice, 1).map_err(|e| plain(&e))?;
+    let graph = pipeline::amplitude(&lowered);
+    let psi = build(&graph, lattice, &params, Precision::F32, Backend::Cpu);
+    let psi = psi.map_err(|e| plain(&e))?;
+    let tasks = [
+        ("log_psi", Task::LogPsi),
+        ("gradient", Task::Gradient),
+        ("single_flips", Task::Flips),
+    ];
+    let room = |(name, task)| Some((name, psi.room(task)?));
+    Ok(tasks.into_iter().filter_map(room).collect())
+}
+
 struct View<'a> {
     info: &'a NetworkInfo,
     lattice: Option<Lattice>,
     count: ParamCount,
     cost: CostModel,
+    /// What a thread of the CPU back end works in, by entry point; or why not known.
+    memory: Option<Result<Vec<(&'static str, Room)>, String>>,
     values: Vec<(String, &'a Value)>,
+    native: Option<Native>,
+}
+
+/// What the compiled network makes of local changes, in single precision at initial
+/// parameters.
+enum Native {
+    Compiled {
+        /// Ratios of clusters.
+        ratios: LocalUpdates,
+        /// All single flips of a configuration: the cheaper way.
+        flips: &'static str,
+        /// Sequential sweeps: how, and why there are no environments.
+        sweeps: (&'static str, Option<String>),
+    },
+    /// Why it cannot be compiled.
+    Refused(String),
+}
+
+impl Native {
+    fn new(info: &NetworkInfo, lattice: Lattice) -> Native {
+        let lowered = pipeline::graph(info);
+        let network = initialise(info, &lowered, lattice, 1).map_err(|e| e.to_string());
+        let network = network.and_then(|params| {
+            let graph = pipeline::amplitude(&lowered);
+            CpuNetwork::<f32>::new(graph, lattice, &params.flat()).map_err(|e| e.to_string())
+        });
+        match network {
+            Ok(network) => Native::Compiled {
+                ratios: network.local_updates(),
+                flips: network.strategy(Task::Flips).name,
+                sweeps: match (network.environments(), network.sweeps_by_environments()) {
+                    (Ok(_), true) => ("environments", None),
+                    (Ok(_), false) => ("full evaluation, less work than environments", None),
+                    (Err(e), _) => ("full evaluation", Some(e.to_string())),
+                },
+            },
+            Err(why) => Native::Refused(why),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Native::Refused(why) => format!("native code: none ({why})\n"),
+            Native::Compiled {
+                ratios,
+                flips,
+                sweeps: (sweeps, why),
+            } => {
+                let why = why
+                    .as_ref()
+                    .map_or(String::new(), |w| format!(" because of {w}"));
+                format!(
+                    "local changes in native code:\n  ratios of clusters      {ratios}\n  \
+                     all single flips        {flips}\n  sequential sweeps       {sweeps}{why}\n  \
+                     chosen by the costs of  {}\n",
+                    costs::in_force()
+                )
+            }
+        }
+    }
+
+    fn json(&self) -> Json {
+        match self {
+            Native::Refused(why) => json!({ "refused": why }),
+            Native::Compiled {
+                ratios,
+                flips,
+                sweeps: (sweeps, why),
+            } => json!({
+                "ratios": ratios.to_string(), "single_flips": flips,
+                "sweeps": sweeps, "no_environments": why, "costs": costs::in_force(),
+            }),
+        }
+    }
 }
 
 fn static_json(s: Static) -> Json {
@@ -161,7 +261,9 @@ impl<'a> View<'a> {
                 &Cluster::single(),
                 lattice.map_or(Boundary::Periodic, |l| l.boundary),
             ),
+            memory: lattice.map(|l| memory(info, l)),
             values,
+            native: None,
         }
     }
 
@@ -255,6 +357,26 @@ impl<'a> View<'a> {
                 number(choice.full)
             );
         }
+        match &self.memory {
+            Some(Ok(rooms)) => {
+                let _ = writeln!(t, "\nworking memory per thread on the CPU (32 bit):");
+                for (name, room) in rooms {
+                    let _ = writeln!(
+                        t,
+                        "  {name:12}  {:>9}  for {} at a time",
+                        in_units(room.bytes),
+                        room.samples
+                    );
+                }
+            }
+            Some(Err(e)) => {
+                let _ = writeln!(t, "\nworking memory on the CPU: not known, {e}");
+            }
+            None => {}
+        }
+        if let Some(native) = &self.native {
+            t += &native.text();
+        }
         t.push('\n');
         t
     }
@@ -312,7 +434,15 @@ impl<'a> View<'a> {
                 "input_kind": kind(info.value(m.input)),
             })).collect::<Vec<_>>(),
             "values": values,
+            "memory": match &self.memory {
+                Some(Ok(rooms)) => rooms
+                    .iter()
+                    .map(|(name, r)| (name.to_string(), json!({"samples": r.samples, "bytes": r.bytes})))
+                    .collect(),
+                _ => Json::Null,
+            },
             "cost": self.cost_json(),
+            "native": self.native.as_ref().map(Native::json),
         })
     }
 

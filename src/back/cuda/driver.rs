@@ -185,7 +185,8 @@ impl Gpu {
 
     /// Code for this GPU, from the cache or the compiler.
     fn code(&self, unit: &str) -> Result<Vec<u8>, DeviceError> {
-        let nvrtc = Nvrtc::find().map_err(|e| DeviceError::new(e.to_string()))?;
+        let nvrtc = Nvrtc::find_for(self.architecture, version()?);
+        let nvrtc = nvrtc.map_err(|e| DeviceError::new(e.to_string()))?;
         let known = nvrtc.architectures();
         // a GPU newer than the compiler: the driver translates PTX
         let (target, form) = match known.contains(&self.architecture) {
@@ -194,8 +195,10 @@ impl Gpu {
                 let older = known.iter().rev().find(|&&a| a < self.architecture);
                 let older = older.ok_or_else(|| {
                     DeviceError::new(format!(
-                        "the CUDA compiler found ({}) no longer supports {}",
+                        "the CUDA compiler found ({}, CUDA {}) no longer supports {}; \
+                         `pip install nvidia-cuda-nvrtc-cu12` brings one that does",
                         nvrtc.path().display(),
+                        nvrtc.version().0,
                         self.architecture
                     ))
                 })?;

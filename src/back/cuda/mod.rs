@@ -17,6 +17,7 @@ pub mod driver;
 pub mod emit;
 pub mod flips;
 pub mod index;
+pub mod linear;
 pub mod names;
 pub mod network;
 pub mod nvrtc;

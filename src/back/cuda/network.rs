@@ -3,15 +3,17 @@
 use super::chains::Chains;
 use super::clusters::{Clusters, Network};
 use super::code::{Code, CudaError, Operands, Source, spins};
-use super::device::{Device, DeviceError, Module};
+use super::device::{Buffer, Device, DeviceError, Module};
 use super::emit::Options;
 use super::flips::{FlipError, Flips};
+use super::linear::{DeviceRows, Linear, RowBuilder};
 use super::translation_unit;
 use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::pass::flips::Family;
+use crate::run::rows::CentredRows;
 use crate::run::terms::Terms;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
@@ -74,6 +76,8 @@ pub struct CudaNetwork {
     cut: Vec<NodeId>,
     theta: Vec<f64>,
     /// Compiled when local changes are first asked for.
+    /// Compiled when an optimiser first asks for it.
+    linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
     clusters: Clusters,
     /// Compiled when chains are first moved.
     chains: OnceLock<Result<Chains, CudaError>>,
@@ -106,6 +110,7 @@ impl CudaNetwork {
             options: options.clone(),
             device: device.clone(),
             theta: theta.to_vec(),
+            linear: OnceLock::new(),
             clusters: Clusters::default(),
             chains: OnceLock::new(),
             typewriter: OnceLock::new(),
@@ -215,6 +220,25 @@ impl CudaNetwork {
     /// # Errors
     /// Failures of the device.
     pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
+        let (parts, width) = (self.full.outputs(), self.below.outputs());
+        self.gradient_chunks(batch, &mut |start, samples, values| {
+            let values = values.numbers(samples * parts * width)?;
+            for sample in 0..samples {
+                let all = &values[sample * parts * width..(sample + 1) * parts * width];
+                let (re, im) = all.split_at(width);
+                row(start + sample, re, im);
+            }
+            Ok(())
+        })
+    }
+
+    /// Gradients of as many configurations at a time as fit the memory: the first
+    /// one, how many, and [configuration, part, parameter] on the device.
+    fn gradient_chunks(
+        &self,
+        batch: &Spins,
+        visit: &mut dyn FnMut(usize, usize, &Buffer) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
@@ -236,15 +260,39 @@ impl CudaNetwork {
                 ..Operands::default()
             };
             let [values, _] = self.below.run(samples * parts, operands)?;
-            let width = self.below.outputs();
-            let values = values.numbers(samples * parts * width)?;
-            for sample in 0..samples {
-                let all = &values[sample * parts * width..(sample + 1) * parts * width];
-                let (re, im) = all.split_at(width);
-                row(k * at_once + sample, re, im);
-            }
+            visit(k * at_once, samples, &values)?;
         }
         Ok(())
+    }
+
+    /// As [`WaveFunction::centred_rows`]; `None` where they do not fit the memory
+    /// beside the equations to be solved.
+    ///
+    /// # Errors
+    /// Failures of the device.
+    pub fn try_centred_rows(
+        &self,
+        batch: &Spins,
+        weights: &[f64],
+    ) -> Result<Option<DeviceRows>, DeviceError> {
+        let (parts, params) = (self.full.outputs(), self.theta.len());
+        let rows = weights.len() * parts;
+        let equations = rows.max(1).min(params);
+        let bytes = rows
+            .checked_mul(params)
+            .and_then(|n| n.checked_add(equations * equations));
+        let fits = bytes.is_some_and(|n| n <= self.device.budget() / 8);
+        if !fits || params == 0 || params != self.below.outputs() {
+            return Ok(None);
+        }
+        let make = || Linear::new(&self.device).map(Arc::new);
+        let linear = self.linear.get_or_init(make).as_ref();
+        let linear = linear.map_err(Clone::clone)?;
+        let builder = RowBuilder::new(linear, weights.len(), parts, params)?;
+        self.gradient_chunks(batch, &mut |start, samples, values| {
+            builder.place(start, samples, values.span())
+        })?;
+        builder.centre(weights).map(Some)
     }
 }
 
@@ -287,6 +335,15 @@ impl WaveFunction for CudaNetwork {
             let im = if self.is_complex() { &unknown[..] } else { &[] };
             for sample in 0..batch.len() / self.lattice().sites() {
                 row(sample, &unknown, im);
+            }
+        }
+    }
+    fn centred_rows(&self, batch: &Spins, weights: &[f64]) -> Option<Box<dyn CentredRows>> {
+        match self.try_centred_rows(batch, weights) {
+            Ok(rows) => rows.map(|rows| -> Box<dyn CentredRows> { Box::new(rows) }),
+            Err(e) => {
+                report(&e);
+                None
             }
         }
     }

@@ -31,6 +31,15 @@ fn local(pointer: &Name) -> String {
     }
 }
 
+/// Whether code holds many sums in registers at once.
+fn wide_tile(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Array(_, Type::Double, length) => *length > 8,
+        Stmt::Each(_, _, body) | Stmt::Warps(_, _, body) => wide_tile(body),
+        _ => false,
+    })
+}
+
 /// Entries of a table per line.
 const PER_LINE: usize = 16;
 
@@ -175,8 +184,14 @@ impl Printer {
             }
             Stmt::For(name, count, body) => {
                 let count = self.expr(count);
-                // left alone the compiler unrolls it all, and spills registers
-                self.line("#pragma unroll 4");
+                // left alone the compiler unrolls it all, and spills registers; a
+                // register tile in the body is work enough to hide a load
+                let tile = body.iter().any(|s| matches!(s, Stmt::Unroll(..)));
+                self.line(if tile {
+                    "#pragma unroll 2"
+                } else {
+                    "#pragma unroll 4"
+                });
                 self.block(
                     &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
                     body,
@@ -259,9 +274,15 @@ impl Printer {
     }
 
     fn kernel(&mut self, m: &Module, entry: Entry) {
+        // with wide tiles the compiler is told to leave room for two blocks: it then
+        // finds an allocation without spills, and sooner
+        let bounds = match m.phases.iter().any(|p| wide_tile(&p.body)) {
+            true => format!("{}, 2", m.threads),
+            false => m.threads.to_string(),
+        };
         let head = format!(
-            "extern \"C\" __global__ void __launch_bounds__({}) {}(const __grid_constant__ Launch a)",
-            m.threads, m.kernel
+            "extern \"C\" __global__ void __launch_bounds__({bounds}) {}(const __grid_constant__ Launch a)",
+            m.kernel
         );
         self.line(&format!("{head} {{"));
         self.indent += 1;

@@ -11,6 +11,7 @@
 //! where the network has them ([`WaveFunction::sweep`]), and the typewriter from
 //! the background of each chain.
 
+mod bound;
 mod full_sum;
 mod lockstep;
 mod moves;
@@ -19,6 +20,7 @@ mod remote;
 mod report;
 mod typewriter;
 
+pub use bound::{NoBound, Rigorous, Unbounded};
 pub use full_sum::{MAX_FULL_SUM_SITES, full_sum};
 pub use moves::{Acceptance, Move};
 pub use options::{Method, SamplerError, SamplerOptions};
