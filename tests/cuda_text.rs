@@ -6,13 +6,14 @@
 use dnet::back::cuda::chains::ChainSource;
 use dnet::back::cuda::code::Source;
 use dnet::back::cuda::emit::{Kernel, Options};
-use dnet::back::cuda::flips;
+use dnet::back::cuda::flips::{self, FlipSource};
 use dnet::back::cuda::linear;
 use dnet::back::cuda::network::NetworkSource;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
-use dnet::back::cuda::translation_unit;
+use dnet::back::cuda::{translation_unit, typewriter};
 use dnet::check::Program;
 use dnet::ir::{Boundary, Graph, Lattice};
+use dnet::pass::flips::Family;
 use dnet::pipeline;
 use dnet::run::network::Precision;
 use rayon::prelude::*;
@@ -297,7 +298,16 @@ fn nvrtc_compiles_samplers_and_estimators() {
     let source = Source::new("log_psi", example("rbm"), lattice, &[], &[], &options);
     let chains = ChainSource::new(&source.expect("a kernel"), &options).expect("a kernel");
     let text = chains.text();
-    let mut jobs = Vec::new();
+    let dysonnet = example("dysonnet");
+    let flips_of = FlipSource::new(&dysonnet, lattice, &[Family::single()], &options);
+    let typewriter = typewriter::source(&flips_of.expect("kernels"), &options);
+    let (typewriter, _) = typewriter.expect("a kernel");
+    let mut jobs = vec![(
+        Precision::F32,
+        Architecture(90),
+        typewriter.text.as_str(),
+        1,
+    )];
     for architecture in [70, 80, 90, 100].map(Architecture) {
         jobs.push((Precision::F32, architecture, text.as_str(), 1));
         for precision in [Precision::F32, Precision::F64] {
