@@ -16,7 +16,7 @@
 //! `Omega += g O_m + sum_j h[j] v_m[j]` with small g and h.
 
 use super::mixer::{Direction, MixerTables, PAD};
-use super::product::{Left, Rows, RowsMut, apply_to, multiply, sum};
+use super::product::{Left, Rows, RowsMut, apply_to, multiply};
 use super::segment::{Line, Ports, Segment};
 use crate::back::cpu::simd::Real;
 
@@ -279,9 +279,13 @@ impl<T: Real> Step<'_, T> {
     /// `O_m <- L^n O_m + sum_j L^(n-1-j) B v[j]`.
     fn advance(&self, m: usize, along: &Direction<T>, old: &[T], s: &Scratch<T>, out: &mut [T]) {
         let (mixer, x) = (&self.line.mixers[m], self.ports.widths[m]);
-        let (p, inputs) = (along.p, mixer.parts * self.n);
+        let (p, isa, inputs) = (along.p, self.line.isa, mixer.parts * self.n);
         for c in 0..mixer.channels {
             let power = Left::rows(&along.powers[self.n], c * p * p, p);
+            for (start, columns, states) in self.seen(m, c * p, (&s.seen[m], old)) {
+                let target = RowsMut::new(out, c * p * x + start, x);
+                multiply(isa, [p, columns, p], power, states, target, false);
+            }
             let first = (c + 1) * (mixer.reach + 1) - self.n;
             let inject = Left {
                 data: &along.inject_back,
@@ -289,13 +293,9 @@ impl<T: Real> Step<'_, T> {
                 row: 1,
                 column: p as isize,
             };
-            for (start, columns, states) in self.seen(m, c * p, (&s.seen[m], old)) {
-                let mut signal = self.channel(&s.v[m], m, c);
-                signal.origin += start;
-                let target = RowsMut::new(out, c * p * x + start, x);
-                let terms = [(p, power, states), (inputs, inject, signal)];
-                sum(self.line.isa, [p, columns], terms, target, false);
-            }
+            let target = RowsMut::new(out, c * p * x, x);
+            let signal = self.channel(&s.v[m], m, c);
+            multiply(isa, [p, x, inputs], inject, signal, target, true);
         }
     }
 

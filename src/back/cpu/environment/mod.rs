@@ -4,17 +4,20 @@
 //! sites around a proposal and two `segment`s, stretches of the chain as affine
 //! two-ports in the states of the mixers (docs/abacus.md Secs. 5 and 6). The
 //! `slice` between them is solved exactly for every proposal; the segment behind
-//! follows the accepted moves, those ahead were built once and stay valid.
+//! follows the accepted moves, those ahead were built once and stay valid (`walk`,
+//! `kept`).
 //!
-//! Everything is a product of small matrices with long rows (`product`): eight
-//! tokens are passed at once, so that dense powers of the state matrices cost no
-//! more than structured ones (`recurrence`, `mixer`); local coefficients come
-//! from tables or short runs of the network's own compiled code (`coefficients`);
-//! pooled features are reduced to the last affine values and read out in f64
-//! (`features`). On a ring segments also carry the states through, and every
-//! mixer is closed by `(1 - L^N)^-1`.
+//! Everything is a product of small matrices with long rows (`product`). Segments
+//! `grow` by several tokens at once, so that dense powers of the state matrices cost
+//! no more than structured ones (`recurrence`, `mixer`); what both segments answer to
+//! the sources of a slice is worked out once for all proposals between them
+//! (`links`); local coefficients come from tables or short runs of the network's own
+//! compiled code (`coefficients`, `placing`); pooled features are reduced to the last
+//! affine values and read out in f64 (`features`). On a ring segments also carry the
+//! states through, and every mixer is closed by `(1 - L^N)^-1`.
 //!
-//! Work per proposal is `O(M^2 S^2)` for S states of a mixer, independent of N.
+//! Work per proposal is `O(M^2 S^2)` for S states of a mixer, independent of N
+//! (`count`).
 
 mod coefficients;
 mod count;
@@ -51,7 +54,7 @@ use std::sync::Mutex;
 use walk::Workspace;
 
 /// Tokens passed by a segment in one step, and proposed between two steps.
-const STEP: usize = 8;
+const STEP: usize = 16;
 
 /// Change of a mixer's kernel allowed when its states are reduced, relative to the
 /// sum of its elements: a few roundings of f32, as a sum over the chain makes.
@@ -116,11 +119,7 @@ impl<T: Real> Environments<T> {
         let features = readout.features(network, &form)?;
         let window = vertices.window();
         let reach = [window[1] as usize, -window[0] as usize];
-        let step: usize = std::env::var("DNET_STEP")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(STEP);
-        let mixers = tables(network, &form, &vertices.outputs, most(reach, step))?;
+        let mixers = tables(network, &form, &vertices.outputs, most(reach, STEP))?;
         let theta = network.params();
         let coefficients = Coefficients::new(vertices, lattice, theta, &features)?;
         Ok(Environments {
@@ -133,7 +132,7 @@ impl<T: Real> Environments<T> {
             tokens,
             ring,
             reach,
-            step,
+            step: STEP,
             isa: Isa::detect(),
             idle: Default::default(),
         })

@@ -229,7 +229,42 @@ pub(super) fn channels(scan: Scan, coefficients: &[&Tensor], inputs: usize) -> V
 
 #[cfg(test)]
 mod tests {
-    use super::Matrix;
+    use super::{Channel, Matrix};
+
+    fn channel(p: usize) -> Channel {
+        let from = |rows: usize, columns: usize, scale: f64, phase: f64| {
+            let number = |k: usize| scale * (1.7 * k as f64 + phase).sin();
+            let data = (0..rows * columns).map(number).collect();
+            Matrix {
+                rows,
+                columns,
+                data,
+            }
+        };
+        Channel {
+            transition: from(p, p, 0.9 / p as f64, 0.3),
+            input: from(p, 2, 1.0, 0.7),
+            output: from(2, p, 1.0, 1.1),
+        }
+    }
+
+    #[test]
+    fn kernels_wind_around_a_ring() {
+        let channel = channel(3);
+        let all = channel.kernel(400);
+        for (sites, reach) in [(1, 3), (4, 2), (5, 5), (40, 6)] {
+            let wound = channel.wound(sites, reach).expect("a solution");
+            for r in -(reach as i64)..=reach as i64 {
+                let first = r.rem_euclid(sites as i64) as usize;
+                for k in 0..4 {
+                    let windings = all.iter().skip(first).step_by(sites);
+                    let sum: f64 = windings.map(|g| g.data[k]).sum();
+                    let error = (wound.at(r).data[k] - sum).abs();
+                    assert!(error < 1e-12, "{error:e}: {r} of {sites}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn resolvents_invert() {
