@@ -139,6 +139,31 @@ __device__ inline double warp_sum(double x) {
     return x;
 }
 
+// Halves the number of sums each lane holds: lanes with the bit `distance` go on
+// with the upper half, the others with the lower.
+template <int N> __device__ inline void fold_sums(double* v, int lane, int distance) {
+    if constexpr (N > 1) {
+        const bool upper = (lane & distance) != 0;
+        #pragma unroll
+        for (int k = 0; k < N / 2; ++k) {
+            const double mine = upper ? v[k + N / 2] : v[k], other = upper ? v[k] : v[k + N / 2];
+            v[k] = mine + __shfl_xor_sync(0xffffffffu, other, distance);
+        }
+        fold_sums<N / 2>(v, lane, distance / 2);
+    }
+}
+
+// N sums over the lanes of a warp at once, N a power of two: lane l gets the sum of
+// v[l / (32 / N)]. `v` is used up.
+template <int N> __device__ inline double warp_sums(double* v, int lane) {
+    fold_sums<N>(v, lane, 16);
+    double x = v[0];
+    #pragma unroll
+    for (int distance = 16 / N; distance > 0; distance /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, distance);
+    return x;
+}
+
 // ---- Fourier transforms
 
 // -q on a grid of N0 x N1 momenta
@@ -214,6 +239,7 @@ __device__ inline void fourier_stage(int thread, int threads, int count, Global<
     constexpr int M = N / R;                // butterflies per line
     constexpr int STEP = M / DONE;          // exponent of the twiddle factors
     if constexpr (R <= 5) {
+        #pragma unroll 1
         for (int k = thread; k < count * (LINES * M); k += threads) {
             const int grid = k / (LINES * M), line = STRIDE == 1 ? k / M % LINES : k % LINES;
             const int j = STRIDE == 1 ? k % M : k / LINES % M;
@@ -232,6 +258,7 @@ __device__ inline void fourier_stage(int thread, int threads, int count, Global<
         }
     } else {
         // a large prime: one result after the other
+        #pragma unroll 1
         for (int k = thread; k < count * (LINES * N); k += threads) {
             const int grid = k / (LINES * N), line = STRIDE == 1 ? k / N % LINES : k % LINES;
             const int e = STRIDE == 1 ? k % N : k / LINES % N;

@@ -147,6 +147,24 @@ fn sums_over_warps() {
 }
 
 #[test]
+fn many_sums_over_warps_at_once() {
+    for n in [1, 2, 4, 8, 16, 32] {
+        let body = format!(
+            "double v[{n}];
+            for (int k = 0; k < {n}; ++k) v[k] = a.inputs[thread * 32 + k];
+            a.outputs[thread] = warp_sums<{n}>(v, lane);"
+        );
+        let x: Vec<f64> = (0..64 * 32).map(|k| (k as f64 * 0.7).sin()).collect();
+        let got = run(&body, Order::Random(2), 64, &x, 64).expect("runs");
+        for (thread, g) in got.iter().enumerate() {
+            let (warp, sum) = (thread / 32, thread % 32 / (32 / n));
+            let want: f64 = (0..32).map(|l| x[(warp * 32 + l) * 32 + sum]).sum();
+            assert!((g - want).abs() < 1e-13, "{n} sums, thread {thread}");
+        }
+    }
+}
+
+#[test]
 fn missing_barriers_show_in_some_order() {
     let race = "const auto shared = view<double>(shared_memory(), 0, 64);
         shared[thread] = thread;

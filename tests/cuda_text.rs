@@ -3,13 +3,18 @@
 //! `DNET_CUDA_ALL=1` compiles everything for every architecture (minutes),
 //! `DNET_SKIP_NVRTC=1` leaves out what needs NVIDIA's compiler.
 
+use dnet::back::cuda::chains::ChainSource;
 use dnet::back::cuda::code::Source;
 use dnet::back::cuda::emit::{Kernel, Options};
+use dnet::back::cuda::flips::{self, FlipSource};
+use dnet::back::cuda::linear;
 use dnet::back::cuda::network::NetworkSource;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
-use dnet::back::cuda::translation_unit;
+use dnet::back::cuda::{translation_unit, typewriter};
 use dnet::check::Program;
-use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::ir::{Boundary, Graph, Lattice};
+use dnet::pass::flips::Family;
+use dnet::pipeline;
 use dnet::run::network::Precision;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -33,7 +38,10 @@ fn examples() -> Vec<(String, Graph)> {
         for n in program.networks() {
             let info = program.network(&n.name.name).check();
             let info = info.unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            all.push((n.name.name.clone(), lower(&info).graph));
+            all.push((
+                n.name.name.clone(),
+                pipeline::amplitude(&pipeline::graph(&info)),
+            ));
         }
     }
     all
@@ -97,7 +105,8 @@ fn names_of_a_file_cannot_inject_code() {
         assert!(line.is_ascii() && !line.contains('\\'), "{line}");
         assert!(code.chars().all(fine), "{line}");
         assert!(
-            !code.contains('#') || code.trim().trim_end_matches(" 4") == "#pragma unroll",
+            !code.contains('#')
+                || code.trim().trim_end_matches([' ', '1', '2', '4']) == "#pragma unroll",
             "{line}"
         );
         assert!(
@@ -149,21 +158,20 @@ impl Job {
         let options = Options::new(self.precision);
         let lattice = Lattice::chain(100, Boundary::Periodic);
         let graph = example(self.network);
-        let (text, kernels) = if self.derivatives {
+        let kernels = if self.derivatives {
             let source = NetworkSource::new(&graph, lattice, &options).expect("kernels");
-            let kernels = source.sources().map(|s| s.kernel.clone());
-            (source.text(), kernels.to_vec())
+            source.sources().map(|s| s.kernel.clone()).to_vec()
         } else {
             let source = Source::new("log_psi", graph, lattice, &[], &[], &options);
-            let kernel = source.expect("a kernel").kernel;
-            let text = translation_unit(self.precision, std::iter::once(kernel.text.as_str()));
-            (text, vec![kernel])
+            vec![source.expect("a kernel").kernel]
         };
         let architecture = Architecture(self.architecture);
-        let binary = library.compile(&text, architecture, Form::Cubin);
-        let binary = binary.unwrap_or_else(|e| panic!("{} {architecture}: {e}", self.label()));
-        assert!(binary.code.len() > 1000);
         let line = |k: &Kernel| {
+            // as on a GPU: each kernel is a translation unit
+            let text = translation_unit(self.precision, std::iter::once(k.text.as_str()));
+            let binary = library.compile(&text, architecture, Form::Cubin);
+            let binary = binary.unwrap_or_else(|e| panic!("{} {architecture}: {e}", self.label()));
+            assert!(binary.code.len() > 1000);
             let r = binary.resources.iter().find(|r| r.kernel == k.name);
             let r = r.unwrap_or_else(|| panic!("no remarks on {}", k.name));
             // what the others spill is in the snapshot; on sm_70 calls of phases
@@ -202,6 +210,13 @@ fn nvrtc_compiles_for_every_architecture() {
         for network in ["dysonnet", "rbm"] {
             for precision in [Precision::F32, Precision::F64] {
                 for architecture in [70, 80, 90, 100] {
+                    // those of CUDA 13 begin with sm_75
+                    if !library
+                        .architectures()
+                        .contains(&Architecture(architecture))
+                    {
+                        continue;
+                    }
                     let usual = (network, precision, architecture)
                         == ("dysonnet", Precision::F32, 90)
                         || network == "rbm" && architecture == 90;
@@ -232,6 +247,25 @@ fn nvrtc_compiles_for_every_architecture() {
 }
 
 #[test]
+fn nvrtc_compiles_the_linear_algebra_without_spills() {
+    let Some(library) = nvrtc() else { return };
+    let text = linear::text();
+    let known = library.architectures();
+    let architectures = [70, 80, 90, 100].map(Architecture);
+    architectures.par_iter().for_each(|&a| {
+        if !known.contains(&a) {
+            return;
+        }
+        let binary = library.compile(&text, a, Form::Cubin);
+        let binary = binary.unwrap_or_else(|e| panic!("{a}: {e}"));
+        assert_eq!(binary.resources.len(), text.matches("__global__").count());
+        for r in &binary.resources {
+            assert_eq!(r.spills, 0, "{} spills on {a}", r.kernel);
+        }
+    });
+}
+
+#[test]
 fn nvrtc_compiles_log_psi_of_examples() {
     let Some(library) = nvrtc() else { return };
     let some = [
@@ -254,6 +288,46 @@ fn nvrtc_compiles_log_psi_of_examples() {
         assert_eq!(r.spills, 0, "{name}: registers are spilled");
         assert!(binary.code.len() > 1000);
     });
+}
+
+#[test]
+fn nvrtc_compiles_samplers_and_estimators() {
+    let Some(library) = nvrtc() else { return };
+    let options = Options::new(Precision::F32);
+    let lattice = Lattice::chain(100, Boundary::Periodic);
+    let source = Source::new("log_psi", example("rbm"), lattice, &[], &[], &options);
+    let chains = ChainSource::new(&source.expect("a kernel"), &options).expect("a kernel");
+    let text = chains.text();
+    let dysonnet = example("dysonnet");
+    let flips_of = FlipSource::new(&dysonnet, lattice, &[Family::single()], &options);
+    let typewriter = typewriter::source(&flips_of.expect("kernels"), &options);
+    let (typewriter, _) = typewriter.expect("a kernel");
+    let mut jobs = vec![(
+        Precision::F32,
+        Architecture(90),
+        typewriter.text.as_str(),
+        1,
+    )];
+    for architecture in [70, 80, 90, 100].map(Architecture) {
+        jobs.push((Precision::F32, architecture, text.as_str(), 1));
+        for precision in [Precision::F32, Precision::F64] {
+            jobs.push((precision, architecture, flips::LIBRARY, 2));
+        }
+    }
+    jobs.par_iter()
+        .for_each(|&(precision, architecture, text, kernels)| {
+            let unit = translation_unit(precision, std::iter::once(text));
+            let binary = library.compile(&unit, architecture, Form::Cubin);
+            let binary = binary.unwrap_or_else(|e| panic!("{architecture}: {e}"));
+            assert_eq!(binary.resources.len(), kernels, "{architecture}");
+            for r in &binary.resources {
+                assert_eq!(
+                    r.spills, 0,
+                    "{} {architecture}: registers are spilled",
+                    r.kernel
+                );
+            }
+        });
 }
 
 #[test]

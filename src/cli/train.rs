@@ -1,6 +1,6 @@
 //! `dnetc train`
 
-use super::common::{BoundaryArg, CliError, Ui, parse_override, parse_sites, print};
+use super::common::{BoundaryArg, CliError, MemoryArgs, Ui, parse_override, parse_sites, print};
 use super::progress::{Show, Signals};
 use crate::check::core::Static;
 use crate::ir::Boundary;
@@ -49,6 +49,8 @@ pub struct Args {
     /// Also print the seconds every part of an iteration takes
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    memory: MemoryArgs,
     #[command(flatten, next_help_heading = "What is trained")]
     model: Model,
     #[command(flatten, next_help_heading = "How")]
@@ -151,6 +153,7 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// Trains, measures, and prints the results.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
+    args.memory.apply();
     let (run, start) = wanted(args)?;
     let setup = Setup::new(run)?;
     ui.diagnostics(setup.program.sources(), &setup.warnings);

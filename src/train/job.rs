@@ -2,6 +2,7 @@
 
 use super::result::Results;
 use super::{Output, Saved, Setup, TrainError};
+use crate::back::costs;
 use crate::params::Params;
 use crate::vmc::driver::{
     self, BoundOf, Outcome, Timings, Vmc, VmcError, evaluate, evaluate_exactly,
@@ -146,6 +147,14 @@ pub fn run(
         Start::Warm(path) => setup.warm(path)?,
         Start::Fresh | Start::Resume(_) => setup.initial()?,
     };
+    if let Start::Resume(saved) = &start
+        && !costs::set(&saved.costs)
+    {
+        tell(Event::Message(&format!(
+            "the costs in force are not those of the checkpoint ({}): the last digits may differ",
+            saved.costs
+        )));
+    }
     let mut psi = setup.wave_function(&params)?;
     let screens = setup.screen_bound(&params)?.is_some();
     let like = params.clone();

@@ -196,8 +196,26 @@ pub struct Module {
     pub functions: Vec<Function>,
     /// Phases, called by the body.
     pub phases: Vec<Phase>,
-    /// The kernel: what is computed for one sample.
+    /// What is computed for one sample.
     pub body: Vec<Stmt>,
+    /// How often.
+    pub entry: Entry,
+}
+
+/// What a kernel does with its samples, which are dealt to blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Computes each once.
+    Once,
+    /// Nothing: a part of another kernel, the function `compute`.
+    Part,
+    /// Moves each as a Markov chain, computing it after every proposal.
+    Chains {
+        /// Spins per configuration.
+        sites: usize,
+        /// Results per configuration, Re log psi first.
+        width: usize,
+    },
 }
 
 impl Expr {
@@ -323,14 +341,28 @@ impl Rem for Expr {
 }
 
 impl Phase {
-    /// Whether its code uses a pointer.
-    pub fn uses(&self, pointer: &Name) -> bool {
-        self.body.iter().any(|s| s.uses(pointer))
+    /// Whether its code uses a pointer, or an index of the thread: `thread`, `warp`,
+    /// `lane`, and the counts `threads` and `warps`.
+    pub fn uses(&self, name: &Name) -> bool {
+        self.body.iter().any(|s| s.uses(name))
+    }
+}
+
+/// What a loop dealt to threads needs.
+fn dealt(s: &Stmt) -> &'static [&'static str] {
+    match s {
+        Stmt::Each(..) => &["thread", "threads"],
+        Stmt::Warps(..) => &["warp", "warps"],
+        Stmt::Lanes(..) => &["lane"],
+        _ => &[],
     }
 }
 
 impl Stmt {
     fn uses(&self, pointer: &Name) -> bool {
+        if dealt(self).iter().any(|&n| *pointer == n.into()) {
+            return true;
+        }
         let any = |body: &[Stmt]| body.iter().any(|s| s.uses(pointer));
         match self {
             Stmt::Comment(_) | Stmt::Array(..) | Stmt::Barrier => false,

@@ -1,6 +1,8 @@
 //! What a network asks of the machine its kernels run on.
 
 use super::emit::Kernel;
+use super::translation_unit;
+use crate::run::network::Precision;
 use std::sync::Arc;
 
 /// A failure of a device, as a sentence.
@@ -45,12 +47,14 @@ pub struct Launch {
     pub site_outputs: Span,
 }
 
-/// Kernels of one translation unit, ready to launch.
+/// Kernels that were loaded together, ready to launch.
 pub trait Module: Send + Sync {
-    /// Runs a kernel and waits for it.
+    /// Runs a kernel, after everything the device was asked for before. It need not
+    /// have ended when this returns: downloads wait for it, and memory released
+    /// meanwhile is written again only by what comes later.
     ///
     /// # Errors
-    /// Failures of the launch or of the kernel.
+    /// Failures of the launch; those of the kernel may be reported by what follows.
     fn launch(&self, kernel: &Kernel, blocks: usize, a: &Launch) -> Result<(), DeviceError>;
 }
 
@@ -63,6 +67,18 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// Compilation failures, with the compiler's messages.
     fn load(&self, unit: &str) -> Result<Box<dyn Module>, DeviceError>;
+    /// Compiles and loads kernels; a device may compile each on its own, and
+    /// several at once.
+    ///
+    /// # Errors
+    /// Compilation failures, with the compiler's messages.
+    fn load_kernels(
+        &self,
+        precision: Precision,
+        kernels: &[&str],
+    ) -> Result<Box<dyn Module>, DeviceError> {
+        self.load(&translation_unit(precision, kernels.iter().copied()))
+    }
     /// New memory.
     ///
     /// # Errors

@@ -1,10 +1,16 @@
 //! The NVIDIA driver: a GPU as a [`Device`]. Loaded when it is first needed and
 //! called through `cudarc`.
+//!
+//! Everything goes to the context's default stream, in the order it is asked for by
+//! whatever thread: launches return at once, copies wait for what came before. So
+//! memory given back may be handed out again while a kernel still reads it.
 
 use super::cache::Key;
 use super::device::{Device, DeviceError, Launch, Module, Span};
 use super::emit::Kernel;
-use super::nvrtc::{Architecture, Form, Nvrtc};
+use super::nvrtc::{self, Architecture, Form, Nvrtc};
+use super::translation_unit;
+use crate::run::network::Precision;
 use cudarc::driver::sys::{self, CUdevice_attribute as What};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -183,7 +189,14 @@ impl Gpu {
 
     /// Code for this GPU, from the cache or the compiler.
     fn code(&self, unit: &str) -> Result<Vec<u8>, DeviceError> {
-        let nvrtc = Nvrtc::find().map_err(|e| DeviceError::new(e.to_string()))?;
+        let driver = version()?;
+        let tools = format!("{}.{} {}", driver.0, driver.1, nvrtc::installed());
+        let key = Key::new(unit, self.architecture, &tools);
+        if let Some(code) = key.read() {
+            return Ok(code);
+        }
+        let nvrtc = Nvrtc::find_for(self.architecture, driver);
+        let nvrtc = nvrtc.map_err(|e| DeviceError::new(e.to_string()))?;
         let known = nvrtc.architectures();
         // a GPU newer than the compiler: the driver translates PTX
         let (target, form) = match known.contains(&self.architecture) {
@@ -192,18 +205,16 @@ impl Gpu {
                 let older = known.iter().rev().find(|&&a| a < self.architecture);
                 let older = older.ok_or_else(|| {
                     DeviceError::new(format!(
-                        "the CUDA compiler found ({}) no longer supports {}",
+                        "the CUDA compiler found ({}, CUDA {}) no longer supports {}; \
+                         `pip install nvidia-cuda-nvrtc-cu12` brings one that does",
                         nvrtc.path().display(),
+                        nvrtc.version().0,
                         self.architecture
                     ))
                 })?;
                 (*older, Form::Ptx)
             }
         };
-        let key = Key::new(unit, target, form, nvrtc.version());
-        if let Some(code) = key.read() {
-            return Ok(code);
-        }
         let binary = nvrtc.compile(unit, target, form);
         let mut code = binary.map_err(|e| DeviceError::new(e.to_string()))?.code;
         if form == Form::Ptx && code.last() != Some(&0) {
@@ -214,6 +225,42 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// Compiles translation units at the same time, and loads them.
+    ///
+    /// In threads of their own: a thread of the pool that waits takes up other work,
+    /// which may want the very kernels it waits for.
+    fn load_units(&self, units: &[String]) -> Result<Box<dyn Module>, DeviceError> {
+        let codes: Vec<Result<Vec<u8>, DeviceError>> = std::thread::scope(|scope| {
+            let started: Vec<_> = units
+                .iter()
+                .map(|unit| scope.spawn(|| self.code(unit)))
+                .collect();
+            let lost = |_| Err(DeviceError::new("the CUDA compiler was interrupted"));
+            started
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(lost))
+                .collect()
+        });
+        self.enter()?;
+        // dropped on an error, which unloads what is loaded already
+        let mut loaded = Loaded {
+            context: self.context,
+            modules: Vec::new(),
+            functions: Mutex::default(),
+        };
+        for code in codes {
+            let code = code?;
+            let mut module = ptr::null_mut();
+            // SAFETY: machine code, or PTX that ends in a zero.
+            let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
+            check("loading the kernels", status)?;
+            loaded.modules.push(module as usize);
+        }
+        Ok(Box::new(loaded))
+    }
+}
+
 /// Makes a GPU, by its context, that of the calling thread.
 fn enter(context: usize) -> Result<(), DeviceError> {
     // SAFETY: the primary context lives as long as the process.
@@ -221,11 +268,35 @@ fn enter(context: usize) -> Result<(), DeviceError> {
     check("entering the GPU", status)
 }
 
-/// A loaded translation unit.
+/// Loaded translation units.
 struct Loaded {
     context: usize,
-    module: usize,
+    modules: Vec<usize>,
     functions: Mutex<HashMap<String, usize>>,
+}
+
+impl Loaded {
+    /// A kernel by its name.
+    fn function(&self, name: &str) -> Result<usize, DeviceError> {
+        let mut known = self.functions.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(&f) = known.get(name) {
+            return Ok(f);
+        }
+        let text = CString::new(name).unwrap_or_default();
+        let mut status = sys::CUresult::CUDA_ERROR_NOT_FOUND;
+        let mut f = ptr::null_mut();
+        for &module in &self.modules {
+            // SAFETY: modules loaded by this driver, a text that ends in a zero.
+            status =
+                unsafe { sys::cuModuleGetFunction(&mut f, module as sys::CUmodule, text.as_ptr()) };
+            if status == sys::CUresult::CUDA_SUCCESS {
+                break;
+            }
+        }
+        check("finding the kernel", status)?;
+        known.insert(name.to_owned(), f as usize);
+        Ok(f as usize)
+    }
 }
 
 /// The kernels' argument: `struct Launch` of the device library.
@@ -238,23 +309,9 @@ struct Arguments {
 impl Module for Loaded {
     fn launch(&self, kernel: &Kernel, blocks: usize, a: &Launch) -> Result<(), DeviceError> {
         enter(self.context)?;
+        let function = self.function(&kernel.name)?;
         // SAFETY: the function was compiled with these arguments.
         unsafe {
-            let function = {
-                let mut known = self.functions.lock().unwrap_or_else(|e| e.into_inner());
-                match known.get(&kernel.name) {
-                    Some(&f) => f,
-                    None => {
-                        let name = CString::new(kernel.name.as_str()).unwrap_or_default();
-                        let mut f = ptr::null_mut();
-                        let module = self.module as sys::CUmodule;
-                        let status = sys::cuModuleGetFunction(&mut f, module, name.as_ptr());
-                        check("finding the kernel", status)?;
-                        known.insert(kernel.name.clone(), f as usize);
-                        f as usize
-                    }
-                }
-            };
             let spans = [
                 a.spins,
                 a.inputs,
@@ -282,8 +339,7 @@ impl Module for Loaded {
                 list.as_mut_ptr(),
                 ptr::null_mut(),
             );
-            check(&format!("launching {}", kernel.name), status)?;
-            check(&format!("running {}", kernel.name), sys::cuCtxSynchronize())
+            check(&format!("launching {}", kernel.name), status)
         }
     }
 }
@@ -291,8 +347,11 @@ impl Module for Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         if enter(self.context).is_ok() {
-            // SAFETY: loaded by this driver; nothing runs, launches wait.
-            unsafe { sys::cuModuleUnload(self.module as sys::CUmodule) };
+            // SAFETY: loaded by this driver; nothing runs once the GPU is idle.
+            unsafe { sys::cuCtxSynchronize() };
+            for &module in &self.modules {
+                unsafe { sys::cuModuleUnload(module as sys::CUmodule) };
+            }
         }
     }
 }
@@ -303,17 +362,16 @@ impl Device for Gpu {
     }
 
     fn load(&self, unit: &str) -> Result<Box<dyn Module>, DeviceError> {
-        let code = self.code(unit)?;
-        self.enter()?;
-        let mut module = ptr::null_mut();
-        // SAFETY: machine code, or PTX that ends in a zero.
-        let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
-        check("loading the kernels", status)?;
-        Ok(Box::new(Loaded {
-            context: self.context,
-            module: module as usize,
-            functions: Mutex::default(),
-        }))
+        self.load_units(&[unit.to_owned()])
+    }
+
+    fn load_kernels(
+        &self,
+        precision: Precision,
+        kernels: &[&str],
+    ) -> Result<Box<dyn Module>, DeviceError> {
+        let unit = |k: &&str| translation_unit(precision, std::iter::once(*k));
+        self.load_units(&kernels.iter().map(unit).collect::<Vec<_>>())
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {

@@ -1,16 +1,28 @@
 //! A network on a device as a [`WaveFunction`].
 
+use super::chains::Chains;
+use super::clusters::{Clusters, Network};
 use super::code::{Code, CudaError, Operands, Source, spins};
-use super::device::{Device, DeviceError, Module};
+use super::device::{Buffer, Device, DeviceError, Module};
 use super::emit::Options;
-use super::flips::{FlipError, FlipSource, Flips};
+use super::flips::{FlipError, Flips};
+use super::linear::{DeviceRows, Linear, RowBuilder};
 use super::translation_unit;
+use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
+use crate::pass::flips::Family;
+use crate::run::rows::CentredRows;
+use crate::run::terms::Terms;
+use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
+
+/// Terms of local sums given at once: enough to fill any device, few enough for the
+/// host's memory.
+const TERMS: usize = 1 << 22;
 
 /// Kernels of log psi and its derivatives, before there is a device.
 pub struct NetworkSource {
@@ -64,7 +76,12 @@ pub struct CudaNetwork {
     cut: Vec<NodeId>,
     theta: Vec<f64>,
     /// Compiled when local changes are first asked for.
-    flips: OnceLock<Result<Flips, FlipError>>,
+    /// Compiled when an optimiser first asks for it.
+    linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
+    clusters: Clusters,
+    /// Compiled when chains are first moved.
+    chains: OnceLock<Result<Chains, CudaError>>,
+    typewriter: OnceLock<Result<Typewriter, DeviceError>>,
 }
 
 impl CudaNetwork {
@@ -80,7 +97,8 @@ impl CudaNetwork {
         options: &Options,
     ) -> Result<CudaNetwork, CudaError> {
         let source = NetworkSource::new(graph, lattice, options)?;
-        let module: Arc<dyn Module> = Arc::from(device.load(&source.text())?);
+        let texts = source.sources().map(|s| s.kernel.text.as_str());
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &texts)?);
         let values = values_at(graph, &source.cut, &source.below.program, theta)?;
         let code =
             |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
@@ -92,7 +110,10 @@ impl CudaNetwork {
             options: options.clone(),
             device: device.clone(),
             theta: theta.to_vec(),
-            flips: OnceLock::new(),
+            linear: OnceLock::new(),
+            clusters: Clusters::default(),
+            chains: OnceLock::new(),
+            typewriter: OnceLock::new(),
         })
     }
 
@@ -115,10 +136,8 @@ impl CudaNetwork {
         let full = self.full.prepare(theta)?;
         let values = values_at(self.graph(), &self.cut, &self.below.source.program, theta)?;
         let (above, below) = (self.above.prepare(&values)?, self.below.prepare(theta)?);
-        if let Some(Ok(flips)) = self.flips.get_mut() {
-            let network = (&self.full.source.graph, &self.full.source.program);
-            flips.set_params(network, theta)?;
-        }
+        let clusters = self.clusters.prepare(self.network(theta))?;
+        self.clusters.install(clusters);
         self.full.install(full);
         self.above.install(above);
         self.below.install(below);
@@ -126,32 +145,46 @@ impl CudaNetwork {
         Ok(())
     }
 
-    /// The flip program, or why flips are evaluated in full.
-    pub fn flips(&self) -> Result<&Flips, &FlipError> {
-        let make = || {
-            let source = FlipSource::new(self.graph(), self.lattice(), &self.options)?;
-            let text = translation_unit(self.options.precision, source.texts());
-            let module = self.device.load(&text).map_err(CudaError::from)?;
-            let module: Arc<dyn Module> = Arc::from(module);
-            let network = (self.graph(), &self.full.source.program);
-            let precision = self.options.precision;
-            Ok(Flips::new(
-                source,
-                precision,
-                &self.device,
-                &module,
-                network,
-                &self.theta,
-            )?)
-        };
-        self.flips.get_or_init(make).as_ref()
+    fn network<'a>(&'a self, theta: &'a [f64]) -> Network<'a> {
+        Network {
+            device: &self.device,
+            graph: self.graph(),
+            program: &self.full.source.program,
+            theta,
+            options: &self.options,
+        }
     }
 
-    /// The flip program if all single flips are better evaluated by it than one
-    /// by one.
-    fn flips_for(&self, count: usize) -> Option<&Flips> {
+    /// The program of single flips, or why they are evaluated in full.
+    pub fn flips(&self) -> Result<&Arc<Flips>, &FlipError> {
+        self.clusters.singles(self.network(&self.theta))
+    }
+
+    /// The flip program if all single flips are better evaluated by it than so many
+    /// one by one.
+    fn flips_for(&self, count: usize) -> Option<&Arc<Flips>> {
         let full = work(&self.full.source.program) * count as f64;
-        self.flips().ok().filter(|f| f.work() < full)
+        let all = self.lattice().sites() as f64;
+        self.flips().ok().filter(|f| f.work(all) < full)
+    }
+
+    /// The program for families of which so many clusters of `samples`
+    /// configurations are asked for, if it is less work than full evaluation.
+    pub fn flips_of(&self, samples: usize, asked: &[(Family, usize)]) -> Option<Arc<Flips>> {
+        let network = self.network(&self.theta);
+        self.clusters.choose(network, samples, asked)
+    }
+
+    /// As [`WaveFunction::walk`].
+    ///
+    /// # Errors
+    /// No kernel, failures of the device; the chains are then as they were.
+    pub fn try_walk(&self, chains: &mut Spins, walk: &Walk) -> Result<Tally, DeviceError> {
+        let make = || Chains::new(&self.device, &self.full.source, &self.options);
+        match self.chains.get_or_init(make) {
+            Ok(kernel) => kernel.walk(&self.full, chains, walk),
+            Err(e) => Err(DeviceError::new(e.to_string())),
+        }
     }
 
     /// As [`WaveFunction::log_psi`].
@@ -187,6 +220,25 @@ impl CudaNetwork {
     /// # Errors
     /// Failures of the device.
     pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
+        let (parts, width) = (self.full.outputs(), self.below.outputs());
+        self.gradient_chunks(batch, &mut |start, samples, values| {
+            let values = values.numbers(samples * parts * width)?;
+            for sample in 0..samples {
+                let all = &values[sample * parts * width..(sample + 1) * parts * width];
+                let (re, im) = all.split_at(width);
+                row(start + sample, re, im);
+            }
+            Ok(())
+        })
+    }
+
+    /// Gradients of as many configurations at a time as fit the memory: the first
+    /// one, how many, and [configuration, part, parameter] on the device.
+    fn gradient_chunks(
+        &self,
+        batch: &Spins,
+        visit: &mut dyn FnMut(usize, usize, &Buffer) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
@@ -208,15 +260,39 @@ impl CudaNetwork {
                 ..Operands::default()
             };
             let [values, _] = self.below.run(samples * parts, operands)?;
-            let width = self.below.outputs();
-            let values = values.numbers(samples * parts * width)?;
-            for sample in 0..samples {
-                let all = &values[sample * parts * width..(sample + 1) * parts * width];
-                let (re, im) = all.split_at(width);
-                row(k * at_once + sample, re, im);
-            }
+            visit(k * at_once, samples, &values)?;
         }
         Ok(())
+    }
+
+    /// As [`WaveFunction::centred_rows`]; `None` where they do not fit the memory
+    /// beside the equations to be solved.
+    ///
+    /// # Errors
+    /// Failures of the device.
+    pub fn try_centred_rows(
+        &self,
+        batch: &Spins,
+        weights: &[f64],
+    ) -> Result<Option<DeviceRows>, DeviceError> {
+        let (parts, params) = (self.full.outputs(), self.theta.len());
+        let rows = weights.len() * parts;
+        let equations = rows.max(1).min(params);
+        let bytes = rows
+            .checked_mul(params)
+            .and_then(|n| n.checked_add(equations * equations));
+        let fits = bytes.is_some_and(|n| n <= self.device.budget() / 8);
+        if !fits || params == 0 || params != self.below.outputs() {
+            return Ok(None);
+        }
+        let make = || Linear::new(&self.device).map(Arc::new);
+        let linear = self.linear.get_or_init(make).as_ref();
+        let linear = linear.map_err(Clone::clone)?;
+        let builder = RowBuilder::new(linear, weights.len(), parts, params)?;
+        self.gradient_chunks(batch, &mut |start, samples, values| {
+            builder.place(start, samples, values.span())
+        })?;
+        builder.centre(weights).map(Some)
     }
 }
 
@@ -262,6 +338,15 @@ impl WaveFunction for CudaNetwork {
             }
         }
     }
+    fn centred_rows(&self, batch: &Spins, weights: &[f64]) -> Option<Box<dyn CentredRows>> {
+        match self.try_centred_rows(batch, weights) {
+            Ok(rows) => rows.map(|rows| -> Box<dyn CentredRows> { Box::new(rows) }),
+            Err(e) => {
+                report(&e);
+                None
+            }
+        }
+    }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         let mut log_psi = [UNKNOWN];
         self.log_psi(spins, &mut log_psi);
@@ -280,6 +365,43 @@ impl WaveFunction for CudaNetwork {
         _decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         None
+    }
+    fn terms_at_once(&self) -> Option<usize> {
+        Some(TERMS)
+    }
+    fn local_sums(&self, batch: &Spins, terms: &[Terms], out: &mut [Complex64]) -> Option<()> {
+        (self.try_local_sums(batch, terms, out))
+            .inspect_err(report)
+            .ok()
+    }
+    fn moves_chains(&self) -> bool {
+        true
+    }
+    fn typewriter(
+        &self,
+        chains: &mut Spins,
+        walk: &Walk,
+        errors: &mut [f64],
+    ) -> Option<(Tally, Screened)> {
+        // without a flip program every ratio is two full evaluations
+        let flips = self.flips().ok()?;
+        let make = || {
+            let source = self.network(&self.theta).source(&[Family::single()]);
+            let source = source.map_err(|e| DeviceError::new(e.to_string()))?;
+            let made = Typewriter::new(&self.device, &source, &self.options);
+            made.map_err(|e| DeviceError::new(e.to_string()))
+        };
+        let done = match self.typewriter.get_or_init(make) {
+            Ok(kernel) => kernel.walk(flips, chains, walk, errors),
+            Err(e) => Err(e.clone()),
+        };
+        done.inspect_err(report).ok()
+    }
+    fn walk(&self, chains: &mut Spins, walk: &Walk) -> Option<Tally> {
+        if matches!(walk.proposals, Proposals::Typewriter { .. }) {
+            return None;
+        }
+        self.try_walk(chains, walk).inspect_err(report).ok()
     }
 }
 

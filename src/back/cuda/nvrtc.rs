@@ -1,13 +1,11 @@
-//! NVIDIA's runtime compiler, loaded when it is first needed and called through
-//! `cudarc`.
+//! NVIDIA's runtime compiler, loaded when it is first needed.
 //!
-//! It needs neither a driver nor a GPU. `cudarc` opens libraries by name: the one
-//! we choose is loaded by its path first, and a library that is loaded is found
-//! under its name wherever it lies. The names it asks for are those of CUDA 12.
+//! It needs neither a driver nor a GPU. The few functions that every version has are
+//! looked up here, by the library's path: those of CUDA 12 and 13 may be used side
+//! by side, whatever else a process has loaded.
 
-use cudarc::nvrtc::sys;
 use libloading::Library;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -18,7 +16,7 @@ use std::sync::OnceLock;
 pub enum NvrtcError {
     /// The library is not installed, or not where we look.
     #[error(
-        "the CUDA runtime compiler (libnvrtc) was not found; install the CUDA 12 toolkit, or `pip install nvidia-cuda-nvrtc-cu12`, or set DNET_NVRTC to the library"
+        "the CUDA runtime compiler (libnvrtc) was not found; install the CUDA toolkit (12 or 13), or `pip install nvidia-cuda-nvrtc-cu12`, or set DNET_NVRTC to the library"
     )]
     Missing,
     /// A library without a function that every version has.
@@ -30,7 +28,7 @@ pub enum NvrtcError {
         reason: String,
     },
     /// It does not compile for this architecture.
-    #[error("this libnvrtc (CUDA {version}) compiles for {known}, not for {asked}")]
+    #[error("this libnvrtc (CUDA {version}) compiles for {known}, not for {asked}{hint}")]
     Architecture {
         /// Its version.
         version: String,
@@ -38,6 +36,8 @@ pub enum NvrtcError {
         known: String,
         /// What was asked for.
         asked: String,
+        /// A way out, if there is one.
+        hint: &'static str,
     },
     /// It rejected the text.
     #[error("the CUDA compiler rejected the emitted code:\n{0}")]
@@ -98,91 +98,157 @@ pub struct Resources {
     pub shared: usize,
 }
 
-/// What is called below: `cudarc` panics where a library lacks one of them.
-const FUNCTIONS: [&str; 12] = [
-    "nvrtcVersion",
-    "nvrtcCreateProgram",
-    "nvrtcCompileProgram",
-    "nvrtcDestroyProgram",
-    "nvrtcGetProgramLogSize",
-    "nvrtcGetProgramLog",
-    "nvrtcGetCUBINSize",
-    "nvrtcGetCUBIN",
-    "nvrtcGetPTXSize",
-    "nvrtcGetPTX",
-    "nvrtcGetNumSupportedArchs",
-    "nvrtcGetSupportedArchs",
-];
+type Program = *mut c_void;
+type Status = c_int;
+type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status;
+type Create = unsafe extern "C" fn(
+    *mut Program,
+    *const c_char,
+    *const c_char,
+    c_int,
+    *const *const c_char,
+    *const *const c_char,
+) -> Status;
+type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status;
+type Destroy = unsafe extern "C" fn(*mut Program) -> Status;
+type SizeOf = unsafe extern "C" fn(Program, *mut usize) -> Status;
+type Get = unsafe extern "C" fn(Program, *mut c_char) -> Status;
+type Numbers = unsafe extern "C" fn(*mut c_int) -> Status;
 
-type SizeOf = unsafe fn(sys::nvrtcProgram, *mut usize) -> sys::nvrtcResult;
-type Get = unsafe fn(sys::nvrtcProgram, *mut c_char) -> sys::nvrtcResult;
+/// What is called here, `nvrtcResult` being 0 where all went well.
+struct Functions {
+    version: Version,
+    create: Create,
+    compile: Compile,
+    destroy: Destroy,
+    log: (SizeOf, Get),
+    cubin: (SizeOf, Get),
+    ptx: (SizeOf, Get),
+    architecture_count: Numbers,
+    architectures: Numbers,
+}
+
+impl Functions {
+    /// # Safety
+    /// The library must be NVIDIA's.
+    unsafe fn of(library: &Library) -> Result<Functions, libloading::Error> {
+        // SAFETY: the types are those of nvrtc.h, the same in CUDA 12 and 13.
+        unsafe {
+            Ok(Functions {
+                version: *library.get(b"nvrtcVersion")?,
+                create: *library.get(b"nvrtcCreateProgram")?,
+                compile: *library.get(b"nvrtcCompileProgram")?,
+                destroy: *library.get(b"nvrtcDestroyProgram")?,
+                log: (
+                    *library.get(b"nvrtcGetProgramLogSize")?,
+                    *library.get(b"nvrtcGetProgramLog")?,
+                ),
+                cubin: (
+                    *library.get(b"nvrtcGetCUBINSize")?,
+                    *library.get(b"nvrtcGetCUBIN")?,
+                ),
+                ptx: (
+                    *library.get(b"nvrtcGetPTXSize")?,
+                    *library.get(b"nvrtcGetPTX")?,
+                ),
+                architecture_count: *library.get(b"nvrtcGetNumSupportedArchs")?,
+                architectures: *library.get(b"nvrtcGetSupportedArchs")?,
+            })
+        }
+    }
+}
 
 /// The library.
 pub struct Nvrtc {
     path: PathBuf,
     version: (u32, u32),
+    functions: Functions,
+    /// Keeps the functions valid.
+    _library: Library,
 }
 
 impl Nvrtc {
-    /// The library in the first place that has one, opened once.
+    /// The libraries in the places we look, best first, each opened once and only
+    /// when it is reached.
+    fn all() -> impl Iterator<Item = Result<&'static Nvrtc, NvrtcError>> {
+        type Place = (PathBuf, OnceLock<Result<Nvrtc, NvrtcError>>);
+        static PLACES: OnceLock<Vec<Place>> = OnceLock::new();
+        let places = PLACES.get_or_init(|| {
+            let mut paths = candidates();
+            if paths.is_empty() {
+                // wherever the system's loader looks
+                paths = NAMES.iter().map(PathBuf::from).collect();
+                paths.retain(|p| Nvrtc::open(p).is_ok());
+            }
+            paths.into_iter().map(|p| (p, OnceLock::new())).collect()
+        });
+        let open = |(path, opened): &'static Place| {
+            let opened = opened.get_or_init(|| Nvrtc::open(path));
+            opened.as_ref().map_err(Clone::clone)
+        };
+        places.iter().map(open)
+    }
+
+    /// The library in the first place that has one.
     ///
     /// # Errors
     /// [`NvrtcError::Missing`] and libraries that cannot be used.
     pub fn find() -> Result<&'static Nvrtc, NvrtcError> {
-        static FOUND: OnceLock<Result<Nvrtc, NvrtcError>> = OnceLock::new();
-        let open = || {
-            let mut failure = NvrtcError::Missing;
-            for path in candidates() {
-                match Nvrtc::open(&path) {
-                    Ok(found) => return Ok(found),
-                    Err(e) => failure = e,
-                }
+        let mut failure = NvrtcError::Missing;
+        for place in Nvrtc::all() {
+            match place {
+                Ok(library) => return Ok(library),
+                Err(e) => failure = e,
             }
-            NAMES
-                .iter()
-                .find_map(|name| Nvrtc::open(Path::new(name)).ok())
-                .ok_or(failure)
-        };
-        FOUND.get_or_init(open).as_ref().map_err(Clone::clone)
+        }
+        Err(failure)
     }
 
-    /// The library at a path. A process uses one library: the first.
+    /// The best library for a GPU: one that knows its architecture, and whose
+    /// code a driver of CUDA `driver` can load; else one that knows it; else any.
     ///
     /// # Errors
-    /// A file that is no such library, or not the one in use.
+    /// As [`Nvrtc::find`].
+    pub fn find_for(
+        architecture: Architecture,
+        driver: (u32, u32),
+    ) -> Result<&'static Nvrtc, NvrtcError> {
+        let knows = |n: &&Nvrtc| n.architectures().contains(&architecture);
+        let fits = |n: &&Nvrtc| n.version.0 <= driver.0 && knows(n);
+        let all = || Nvrtc::all().flatten();
+        match all().find(fits).or_else(|| all().find(knows)) {
+            Some(library) => Ok(library),
+            None => Nvrtc::find(),
+        }
+    }
+
+    /// The library at a path.
+    ///
+    /// # Errors
+    /// A file that is no such library.
     pub fn open(path: &Path) -> Result<Nvrtc, NvrtcError> {
         let unusable = |reason: String| NvrtcError::Unusable {
             path: path.display().to_string(),
             reason,
         };
         let (mut major, mut minor) = (0, 0);
-        // SAFETY: NVIDIA's library may be loaded at any time; `cudarc` finds it,
-        // and every function, before one is called.
-        unsafe {
+        // SAFETY: NVIDIA's library may be loaded at any time, and stays loaded as
+        // long as its functions are known.
+        let (library, functions) = unsafe {
             let library = Library::new(path).map_err(|e| unusable(e.to_string()))?;
-            if !sys::is_culib_present() {
-                let reason = "dnet needs that of CUDA 12 (libnvrtc.so.12); `pip install nvidia-cuda-nvrtc-cu12`";
-                return Err(unusable(reason.to_owned()));
-            }
-            let in_use = sys::culib();
-            for name in FUNCTIONS {
-                in_use
-                    .get::<unsafe extern "C" fn()>(name)
-                    .map_err(|e| unusable(e.to_string()))?;
-            }
-            let version = |l: &Library| {
-                let found = l.get::<unsafe extern "C" fn()>("nvrtcVersion");
-                found.ok().map(|f| *f as usize)
-            };
-            if version(&library) != version(in_use) {
-                let reason = "another libnvrtc, found first on the library search path, is in use; take that off LD_LIBRARY_PATH";
-                return Err(unusable(reason.to_owned()));
-            }
-            sys::nvrtcVersion(&mut major, &mut minor);
+            let functions = Functions::of(&library).map_err(|e| unusable(e.to_string()))?;
+            (functions.version)(&mut major, &mut minor);
+            (library, functions)
+        };
+        if major < 12 {
+            let reason = format!("it is that of CUDA {major}.{minor}, dnet needs 12 or 13");
+            return Err(unusable(reason));
         }
         Ok(Nvrtc {
             path: path.to_owned(),
             version: (major as u32, minor as u32),
+            functions,
+            _library: library,
         })
     }
 
@@ -201,9 +267,9 @@ impl Nvrtc {
         let mut count = 0;
         // SAFETY: the second call fills as many numbers as the first one says.
         let mut numbers = unsafe {
-            sys::nvrtcGetNumSupportedArchs(&mut count);
+            (self.functions.architecture_count)(&mut count);
             let mut numbers = vec![0; count.max(0) as usize];
-            sys::nvrtcGetSupportedArchs(numbers.as_mut_ptr());
+            (self.functions.architectures)(numbers.as_mut_ptr());
             numbers
         };
         numbers.sort_unstable();
@@ -230,6 +296,12 @@ impl Nvrtc {
                 version: format!("{}.{}", self.version.0, self.version.1),
                 known: list.join(", "),
                 asked: architecture.to_string(),
+                hint: match known.first() {
+                    Some(&oldest) if architecture < oldest && self.version.0 > 12 => {
+                        "; older GPUs need that of CUDA 12: `pip install nvidia-cuda-nvrtc-cu12`"
+                    }
+                    _ => "",
+                },
             });
         }
         let target = match form {
@@ -243,36 +315,38 @@ impl Nvrtc {
         let text = CString::new(text).map_err(|e| NvrtcError::Rejected(e.to_string()))?;
         let options: Vec<CString> = options.into_iter().flat_map(CString::new).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
-        let fine = sys::nvrtcResult::NVRTC_SUCCESS;
         // SAFETY: the program lives from create to destroy; every buffer has the
         // size the library asked for.
         unsafe {
-            let mut program: sys::nvrtcProgram = ptr::null_mut();
+            let f = &self.functions;
+            let mut program: Program = ptr::null_mut();
             let (name, none) = (c"dnet.cu".as_ptr(), ptr::null());
-            let made = sys::nvrtcCreateProgram(&mut program, text.as_ptr(), name, 0, none, none);
-            if made != fine {
-                return Err(NvrtcError::Rejected(format!("it does not start: {made:?}")));
+            let made = (f.create)(&mut program, text.as_ptr(), name, 0, none, none);
+            if made != 0 {
+                return Err(NvrtcError::Rejected(format!(
+                    "it does not start (nvrtcResult {made})"
+                )));
             }
             let count = pointers.len() as c_int;
-            let status = sys::nvrtcCompileProgram(program, count, pointers.as_ptr());
-            let read = |size: SizeOf, get: Get| {
+            let status = (f.compile)(program, count, pointers.as_ptr());
+            let read = |(size, get): (SizeOf, Get)| {
                 let mut length = 0;
                 let mut bytes = Vec::new();
-                if size(program, &mut length) == fine {
+                if size(program, &mut length) == 0 {
                     bytes.resize(length, 0u8);
                     get(program, bytes.as_mut_ptr().cast());
                 }
                 bytes
             };
-            let log = read(sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog);
+            let log = read(f.log);
             let log = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy);
             let log = log.map(|l| l.into_owned()).unwrap_or_default();
             let code = match form {
-                Form::Cubin => read(sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN),
-                Form::Ptx => read(sys::nvrtcGetPTXSize, sys::nvrtcGetPTX),
+                Form::Cubin => read(f.cubin),
+                Form::Ptx => read(f.ptx),
             };
-            sys::nvrtcDestroyProgram(&mut program);
-            if status != fine || code.is_empty() {
+            (f.destroy)(&mut program);
+            if status != 0 || code.is_empty() {
                 return Err(NvrtcError::Rejected(log));
             }
             Ok(Binary {
@@ -286,12 +360,47 @@ impl Nvrtc {
 #[cfg(windows)]
 const NAMES: [&str; 2] = ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 #[cfg(not(windows))]
-const NAMES: [&str; 3] = ["libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so"];
+const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
-/// Libraries in the usual places, best first: `$DNET_NVRTC` (a file or a folder),
-/// `$CUDA_HOME` and `$CUDA_PATH`, toolkits in /usr/local, Python's packages, our
-/// own cache.
-pub fn candidates() -> Vec<PathBuf> {
+/// Libraries in the usual places, best first; in Python's packages only if there
+/// are no others, as Python takes a while to say where they are.
+fn candidates() -> Vec<PathBuf> {
+    let found = usual_places();
+    if !found.is_empty() {
+        return found;
+    }
+    let packages = site_packages();
+    let folders = packages.iter().flat_map(|d| wheel(d));
+    folders.flat_map(|f| libraries(&f)).collect()
+}
+
+/// The compilers in the usual places, for those who keep what they made: paths,
+/// sizes and times of change.
+pub fn installed() -> String {
+    let mut text = String::new();
+    for path in usual_places() {
+        let data = std::fs::metadata(&path).ok();
+        let changed = data.as_ref().and_then(|m| m.modified().ok());
+        let _ = write!(
+            text,
+            "{} {:?} {changed:?};",
+            path.display(),
+            data.map(|m| m.len())
+        );
+    }
+    text
+}
+
+/// The libraries in a folder.
+fn libraries(folder: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = NAMES.iter().map(|n| folder.join(n)).collect();
+    all.retain(|p| p.is_file());
+    all
+}
+
+/// `$DNET_NVRTC` (a file or a folder), `$CUDA_HOME` and `$CUDA_PATH`, toolkits in
+/// /usr/local, our own cache.
+fn usual_places() -> Vec<PathBuf> {
     let variable = |name| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
@@ -324,24 +433,7 @@ pub fn candidates() -> Vec<PathBuf> {
             .iter()
             .flat_map(|d| wheel(&d.join("nvrtc"))),
     );
-    for folder in folders {
-        found.extend(
-            NAMES
-                .map(|n| folder.join(n))
-                .into_iter()
-                .filter(|p| p.is_file()),
-        );
-    }
-    if found.is_empty() {
-        for folder in site_packages().iter().flat_map(|d| wheel(d)) {
-            found.extend(
-                NAMES
-                    .map(|n| folder.join(n))
-                    .into_iter()
-                    .filter(|p| p.is_file()),
-            );
-        }
-    }
+    found.extend(folders.iter().flat_map(|f| libraries(f)));
     found
 }
 

@@ -1,11 +1,44 @@
 //! From the tree to text.
 
-use super::ast::{Expr, Module, Operator, Phase, Place, Stmt, Type, View};
+use super::ast::{Entry, Expr, Module, Operator, Phase, Place, Stmt, Type, View};
 use super::names::Name;
 use std::fmt::Write;
 
 /// Which thread this is.
-const THREAD: &str = "const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;";
+const INDICES: [(&str, &str); 3] = [
+    ("thread", "threadIdx.x"),
+    ("warp", "threadIdx.x / 32"),
+    ("lane", "threadIdx.x % 32"),
+];
+
+/// Arrays of the launch that phases read or write as they are.
+const ARRAYS: [&str; 6] = [
+    "a.spins",
+    "a.inputs",
+    "a.constants",
+    "a.constants64",
+    "a.outputs",
+    "a.site_outputs",
+];
+
+/// The local name of an array of the launch. A pointer inside `a` would be loaded
+/// again after every store, which might have changed it.
+fn local(pointer: &Name) -> String {
+    let name = pointer.to_string();
+    match name.strip_prefix("a.") {
+        Some(local) => local.to_owned(),
+        None => name,
+    }
+}
+
+/// Whether code holds many sums in registers at once.
+fn wide_tile(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Array(_, Type::Double, length) => *length > 8,
+        Stmt::Each(_, _, body) | Stmt::Warps(_, _, body) => wide_tile(body),
+        _ => false,
+    })
+}
 
 /// Entries of a table per line.
 const PER_LINE: usize = 16;
@@ -93,7 +126,9 @@ impl Printer {
             Expr::Number(x, t) => (self.number(*x, *t), if *x < 0.0 { 0 } else { 9 }),
             Expr::Var(name, _) => (name.to_string(), 9),
             Expr::Call(name, arguments, _) => (format!("{name}({})", self.list(arguments)), 9),
-            Expr::Load(pointer, index, _) => (format!("{pointer}[{}]", self.expr(index)), 9),
+            Expr::Load(pointer, index, _) => {
+                (format!("{}[{}]", local(pointer), self.expr(index)), 9)
+            }
             Expr::Negative(a) => (format!("-{}", self.inside(a, 6)), 5),
             Expr::Cast(ty, a) => (format!("{}({})", type_name(*ty), self.expr(a)), 9),
             Expr::Select(c, a, b) => {
@@ -141,7 +176,7 @@ impl Printer {
             }
             Stmt::Store(pointer, index, value) => {
                 let (index, value) = (self.expr(index), self.expr(value));
-                self.line(&format!("{pointer}[{index}] = {value};"));
+                self.line(&format!("{}[{index}] = {value};", local(pointer)));
             }
             Stmt::Do(call) => {
                 let call = self.expr(call);
@@ -149,8 +184,14 @@ impl Printer {
             }
             Stmt::For(name, count, body) => {
                 let count = self.expr(count);
-                // left alone the compiler unrolls it all, and spills registers
-                self.line("#pragma unroll 4");
+                // left alone the compiler unrolls it all, and spills registers; a
+                // register tile in the body is work enough to hide a load
+                let tile = body.iter().any(|s| matches!(s, Stmt::Unroll(..)));
+                self.line(if tile {
+                    "#pragma unroll 2"
+                } else {
+                    "#pragma unroll 4"
+                });
                 self.block(
                     &format!("for (int {name} = 0; {name} < {count}; ++{name})"),
                     body,
@@ -184,6 +225,9 @@ impl Printer {
 
     fn dealt(&mut self, name: &Name, count: &Expr, first: &str, step: &str, body: &[Stmt]) {
         let count = self.inside(count, 4);
+        // left alone the compiler unrolls by four: registers and seconds for nothing,
+        // as there are other warps to go on with
+        self.line("#pragma unroll 1");
         let head = format!("for (int {name} = {first}; {name} < {count}; {name} += {step})");
         self.block(&head, body);
     }
@@ -210,12 +254,58 @@ impl Printer {
             p.name
         ));
         self.indent += 1;
-        self.line(THREAD);
+        for (name, value) in INDICES {
+            if p.uses(&name.into()) {
+                self.line(&format!("const int {name} = {value};"));
+            }
+        }
+        for array in ARRAYS {
+            if p.uses(&array.into()) {
+                self.line(&format!("const auto {} = {array};", local(&array.into())));
+            }
+        }
         memory
             .iter()
             .filter(|v| p.uses(&v.name))
             .for_each(|v| self.view(v));
         p.body.iter().for_each(|s| self.stmt(s));
+        self.indent -= 1;
+        self.line("}");
+    }
+
+    fn kernel(&mut self, m: &Module, entry: Entry) {
+        // with wide tiles the compiler is told to leave room for two blocks: it then
+        // finds an allocation without spills, and sooner
+        let bounds = match m.phases.iter().any(|p| wide_tile(&p.body)) {
+            true => format!("{}, 2", m.threads),
+            false => m.threads.to_string(),
+        };
+        let head = format!(
+            "extern \"C\" __global__ void __launch_bounds__({bounds}) {}(const __grid_constant__ Launch a)",
+            m.kernel
+        );
+        self.line(&format!("{head} {{"));
+        self.indent += 1;
+        let all = "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)";
+        match entry {
+            Entry::Once | Entry::Part => self.block(all, &m.body),
+            Entry::Chains { sites, width } => {
+                self.line(&format!("{all} {{"));
+                self.indent += 1;
+                self.line(&format!(
+                    "Chain chain = begin_chain(a, sample, threads, {sites}, {width});"
+                ));
+                self.line("while (propose(chain)) {");
+                self.indent += 1;
+                m.body.iter().for_each(|s| self.stmt(s));
+                self.line("decide(a, chain);");
+                self.indent -= 1;
+                self.line("}");
+                self.line("finish_chain(a, chain);");
+                self.indent -= 1;
+                self.line("}");
+            }
+        }
         self.indent -= 1;
         self.line("}");
     }
@@ -228,7 +318,9 @@ impl Printer {
         self.line(&format!("namespace {}_code {{", m.kernel));
         self.line("");
         self.line(&format!("constexpr int threads = {};", m.threads));
-        self.line("constexpr int warps = threads / 32;");
+        if m.phases.iter().any(|p| p.uses(&"warps".into())) {
+            self.line("constexpr int warps = threads / 32;");
+        }
         let width = m.constants.iter().map(|c| c.name.to_string().len()).max();
         for c in &m.constants {
             let name = format!("{:<1$}", c.name.to_string(), width.unwrap_or(0));
@@ -270,18 +362,13 @@ impl Printer {
         }
         m.phases.iter().for_each(|p| self.phase(p, &m.memory));
         self.line("");
-        let head = format!(
-            "extern \"C\" __global__ void __launch_bounds__({}) {}(const __grid_constant__ Launch a)",
-            m.threads, m.kernel
-        );
-        self.line(&format!("{head} {{"));
-        self.indent += 1;
-        self.block(
-            "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)",
-            &m.body,
-        );
-        self.indent -= 1;
-        self.line("}");
+        match m.entry {
+            Entry::Part => self.block(
+                "__device__ __noinline__ void compute(const Launch& a, int sample)",
+                &m.body,
+            ),
+            entry => self.kernel(m, entry),
+        }
         self.line("");
         self.line(&format!("}} // namespace {}_code", m.kernel));
         self.line("} // namespace dnet");

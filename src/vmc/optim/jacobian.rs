@@ -1,7 +1,9 @@
 //! Centred gradients of all samples, in memory or streamed in blocks.
 
+use super::solve::{Solution, solve_positive};
 use super::sr::SrError;
 use crate::run::WaveFunction;
+use crate::run::rows::{CentredRows, System};
 use crate::vmc::sampler::Samples;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
@@ -12,7 +14,8 @@ use std::sync::{Mutex, PoisonError};
 /// The matrix `Obar` and the vector `eps` of [`super`], for real parameters.
 ///
 /// Row `p * n + s` belongs to sample s of n and part p (0 real, 1 imaginary);
-/// columns are parameters. All rows are held where they fit the memory given;
+/// columns are parameters. A back end may hold them where it computed them, and then
+/// solves equations there; else all rows are held where they fit the memory given;
 /// otherwise blocks of samples are differentiated again whenever needed, and
 /// Gram matrices are accumulated block by block (in a fixed order).
 pub struct Jacobian<'a> {
@@ -27,6 +30,8 @@ pub struct Jacobian<'a> {
     mean: Vec<f64>,
     eps: Vec<f64>,
     held: Option<Vec<f64>>,
+    /// All rows, held by the back end.
+    remote: Option<Box<dyn CentredRows>>,
 }
 
 /// Rows of consecutive samples: all real parts, then all imaginary parts.
@@ -85,8 +90,16 @@ impl<'a> Jacobian<'a> {
             mean: Vec::new(),
             eps,
             held: None,
+            remote: None,
         };
-        jacobian.centre();
+        let weights: Vec<f64> = (0..n).map(|s| samples.weight(s)).collect();
+        match psi.centred_rows(&samples.spins, &weights) {
+            Some(rows) => {
+                jacobian.mean = rows.mean().to_vec();
+                jacobian.remote = Some(rows);
+            }
+            None => jacobian.centre(),
+        }
         if jacobian.mean.iter().any(|x| !x.is_finite()) {
             return Err(SrError::NotFinite("a gradient"));
         }
@@ -105,7 +118,7 @@ impl<'a> Jacobian<'a> {
 
     /// Whether all rows are held in memory.
     pub fn is_held(&self) -> bool {
-        self.held.is_some()
+        self.held.is_some() || self.remote.is_some()
     }
 
     /// The centred, weighted local energies, one per row.
@@ -208,6 +221,9 @@ impl<'a> Jacobian<'a> {
 
     /// `Obar^T y`, `y` one number per row.
     pub fn adjoint(&self, y: &[f64]) -> Vec<f64> {
+        if let Some(rows) = &self.remote {
+            return rows.adjoint(y);
+        }
         let mut out = Mat::<f64>::zeros(self.params, 1);
         self.blocks(0, &mut |block| {
             let y = Mat::from_fn(block.rows.nrows(), 1, |r, _| y[self.row(&block, r)]);
@@ -225,6 +241,9 @@ impl<'a> Jacobian<'a> {
 
     /// `Obar x`, one number per row.
     pub fn apply(&self, x: &[f64]) -> Vec<f64> {
+        if let Some(rows) = &self.remote {
+            return rows.apply(x);
+        }
         let x = Mat::from_fn(self.params, 1, |k, _| x[k]);
         let mut out = vec![0.0; self.rows()];
         self.blocks(0, &mut |block| {
@@ -243,6 +262,9 @@ impl<'a> Jacobian<'a> {
 
     /// The diagonal of S.
     pub fn metric_diagonal(&self) -> Vec<f64> {
+        if let Some(rows) = &self.remote {
+            return rows.column_squares();
+        }
         let mut out = vec![0.0; self.params];
         self.blocks(0, &mut |block| {
             for r in 0..block.rows.nrows() {
@@ -252,6 +274,48 @@ impl<'a> Jacobian<'a> {
             }
         });
         out
+    }
+
+    /// Solves a system: where the rows are, by Cholesky, else or where that fails as
+    /// [`solve_positive`] does.
+    pub fn solve(&self, system: &System, rhs: &[f64]) -> Option<Solution> {
+        let there = self.remote.as_ref().and_then(|r| r.solve(system, rhs));
+        match there {
+            Some(x) => Some(Solution { x, message: None }),
+            None => solve_positive(self.matrix(system).as_ref(), rhs),
+        }
+    }
+
+    /// The matrix of a system, lower triangle at least.
+    pub fn matrix(&self, system: &System) -> Mat<f64> {
+        if let Some(rows) = &self.remote {
+            let n = match system {
+                System::Parameters { .. } => self.params,
+                System::Rows { .. } => self.rows(),
+            };
+            let all = rows.matrix(system);
+            return Mat::from_fn(n, n, |i, j| if j <= i { all[i * n + j] } else { 0.0 });
+        }
+        match system {
+            System::Parameters { absolute, relative } => {
+                let mut metric = self.metric();
+                for k in 0..self.params {
+                    metric[(k, k)] += absolute + relative * metric[(k, k)];
+                    if metric[(k, k)] == 0.0 {
+                        metric[(k, k)] = 1.0;
+                    }
+                }
+                metric
+            }
+            System::Rows { scale, shift } => {
+                let ones = || vec![1.0; self.params];
+                let mut gram = self.sample_gram(&scale.clone().unwrap_or_else(ones));
+                for r in 0..self.rows() {
+                    gram[(r, r)] += shift;
+                }
+                gram
+            }
+        }
     }
 
     /// `S = Re <O^* O>_c` (parameters by parameters), lower triangle; the

@@ -3,7 +3,7 @@
 
 use super::jacobian::Jacobian;
 use super::schedule::Schedule;
-use super::solve::solve_positive;
+use crate::run::rows::System;
 use serde::{Deserialize, Serialize};
 
 /// Memory for gradients where nothing else is said, bytes.
@@ -133,25 +133,19 @@ pub fn natural_gradient(
                     .map(|s| absolute + relative * s);
                 shift.map(|d| if d > 0.0 { 1.0 / d } else { 0.0 }).collect()
             };
-            let mut gram = jacobian.sample_gram(&inverse);
-            for r in 0..rows {
-                gram[(r, r)] += if uniform { absolute } else { 1.0 };
-            }
-            solve_positive(gram.as_ref(), &residual).map(|mut solution| {
+            let system = System::Rows {
+                scale: (!uniform).then(|| inverse.clone()),
+                shift: if uniform { absolute } else { 1.0 },
+            };
+            jacobian.solve(&system, &residual).map(|mut solution| {
                 let x = jacobian.adjoint(&solution.x);
                 solution.x = x.iter().zip(&inverse).map(|(x, d)| x * d).collect();
                 solution
             })
         }
         _ => {
-            let mut metric = jacobian.metric();
-            for k in 0..p {
-                metric[(k, k)] += absolute + relative * metric[(k, k)];
-                if metric[(k, k)] == 0.0 {
-                    metric[(k, k)] = 1.0;
-                }
-            }
-            solve_positive(metric.as_ref(), &jacobian.adjoint(&residual))
+            let system = System::Parameters { absolute, relative };
+            jacobian.solve(&system, &jacobian.adjoint(&residual))
         }
     };
     let solution = solution.ok_or(SrError::NoSolution)?;

@@ -1,7 +1,8 @@
 //! One function per phase: what the threads do between two barriers.
 //!
 //! Inside one large kernel the compiler keeps addresses and indices of all phases
-//! in registers at once; as functions of their own they share none.
+//! in registers at once; as functions of their own they share none. Phases with the
+//! same code, as stages of equal transforms have, are one function.
 
 use super::super::ast::{Expr, Phase, Stmt, Type};
 use super::super::names::Name;
@@ -46,13 +47,23 @@ fn finish(
     if run.is_empty() {
         return;
     }
-    let name = Name::numbered("phase_", phases.len());
+    let body = std::mem::take(run);
+    let takes: Vec<Name> = arguments.iter().map(|&n| n.into()).collect();
+    let known = phases
+        .iter()
+        .find(|p| p.arguments == takes && p.body == body);
+    let name = match known {
+        Some(p) => p.name.clone(),
+        None => Name::numbered("phase_", phases.len()),
+    };
     let mut given = vec![Expr::var("a"), Expr::var("sample")];
     given.extend(arguments.iter().map(|&n| Expr::var(n)));
     code.push(Stmt::Do(Expr::call(name.clone(), given, Type::Int)));
-    phases.push(Phase {
-        name,
-        arguments: arguments.iter().map(|&n| n.into()).collect(),
-        body: std::mem::take(run),
-    });
+    if known.is_none() {
+        phases.push(Phase {
+            name,
+            arguments: takes,
+            body,
+        });
+    }
 }

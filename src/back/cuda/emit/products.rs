@@ -336,14 +336,32 @@ impl Emitter<'_> {
             ),
             tile(vec![Stmt::Store("sum".into(), slot.clone(), product)]),
         ];
+        // all sums of the tile at once: every few lanes end up with one of them
+        let sums = (ta * tb).next_power_of_two();
+        let lanes_each = Expr::int(32 / sums);
         let index = (v("p") + v("s")) * Expr::int(nb) + v("q") + v("t");
         let to = self.row2(out, na * nb, [&v("g"), &v("result")]);
-        let inside = v("lane")
-            .equal(Expr::Int(0))
-            .and((v("p") + v("s")).less(Expr::int(na)))
-            .and((v("q") + v("t")).less(Expr::int(nb)));
+        let mut inside = (v("lane") % lanes_each.clone()).equal(Expr::Int(0));
+        if sums > ta * tb {
+            inside = inside.and(v("s").less(Expr::int(ta)));
+        }
+        if !na.is_multiple_of(ta) {
+            inside = inside.and((v("p") + v("s")).less(Expr::int(na)));
+        }
+        if !nb.is_multiple_of(tb) {
+            inside = inside.and((v("q") + v("t")).less(Expr::int(nb)));
+        }
         let finish = vec![
-            Stmt::Let("total".into(), Expr::call("warp_sum", vec![sum], double)),
+            Stmt::Let(
+                "total".into(),
+                Expr::call(
+                    Name::instance("warp_sums", &[sums as i64]),
+                    vec![typed("sum", double), v("lane")],
+                    double,
+                ),
+            ),
+            Stmt::Let("s".into(), v("lane") / lanes_each.clone() / Expr::int(tb)),
+            Stmt::Let("t".into(), v("lane") / lanes_each % Expr::int(tb)),
             Stmt::Let("result".into(), index),
             Stmt::If(
                 inside,
@@ -361,10 +379,12 @@ impl Emitter<'_> {
                     number.clone() / Expr::int(tiles[1]) * Expr::int(ta),
                 ),
                 Stmt::Let("q".into(), number % Expr::int(tiles[1]) * Expr::int(tb)),
-                Stmt::Array("sum".into(), double, ta * tb),
+                Stmt::Array("sum".into(), double, sums),
                 Stmt::Lanes("i".into(), Expr::int(lanes.sites), inner),
-                tile(finish),
-            ],
+            ]
+            .into_iter()
+            .chain(finish)
+            .collect(),
         )
     }
 }
