@@ -219,8 +219,9 @@ impl Sampler {
     ) -> Report {
         let (options, sites, start) = (&self.options, self.sites, self.state.step);
         let (much, spins) = ((rounds, sweeps), &mut self.state.spins);
-        if let Some(report) =
-            remote::walk(options, target.psi, much, start, spins, out.as_deref_mut())
+        let recorded = out.as_deref_mut();
+        let buffer = &mut self.state.buffer;
+        if let Some(report) = remote::walk(options, target, much, start, (spins, buffer), recorded)
         {
             self.state.step += (rounds * sweeps) as u64;
             return report;
