@@ -6,7 +6,8 @@
 
 use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
-use dnet::ir::{Boundary, Lattice, lower};
+use dnet::ir::{Boundary, Lattice};
+use dnet::pipeline;
 use dnet::run::WaveFunction;
 use dnet::run::clock::processor_time;
 use num_complex::Complex64;
@@ -46,7 +47,7 @@ fn main() {
     for n in sites {
         let lattice = Lattice::chain(n, Boundary::Periodic);
         let start = Instant::now();
-        let graph = lower(&info).graph;
+        let graph = pipeline::amplitude(&pipeline::graph(&info));
         let count: usize = graph
             .params
             .iter()

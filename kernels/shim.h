@@ -223,6 +223,13 @@ static double __shfl_xor_sync(unsigned, double value, int distance) {
     return f.value;
 }
 
+// fibers change places at barriers only
+template <class T> static T atomicAdd(T* x, T more) {
+    const T before = *x;
+    *x = before + more;
+    return before;
+}
+
 namespace dnet {
 
 // A pointer to one of `length` elements.
@@ -240,6 +247,10 @@ template <class T> struct Global {
 
 static inline Global<double> shared_memory() {
     return {shim::block->shared, shim::block->shared_length, 0};
+}
+
+template <class T> static inline Global<T> at_address(unsigned long long address, unsigned long long bytes) {
+    return {(T*)address, (long)(bytes / sizeof(T)), 0};
 }
 
 template <class T, class S>

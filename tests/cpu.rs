@@ -1,75 +1,20 @@
 //! The CPU back end against the reference interpreter, on every example.
 
+use dnet::back::cpu::budget::Budget;
+use dnet::back::cpu::compiled::CompileError;
 use dnet::back::cpu::network::CpuNetwork;
-use dnet::check::Program;
-use dnet::interp::{Tensor, evaluate};
-use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::interp::evaluate;
+use dnet::ir::{Boundary, Lattice};
 use dnet::pass::reverse::parameter_gradients;
-use dnet::run::WaveFunction;
+use dnet::run::{Task, WaveFunction};
 use num_complex::Complex64;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-/// A small deterministic generator: uniform numbers in [0, 1).
-struct Random(u64);
+#[path = "gen/networks.rs"]
+mod networks;
 
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let mut x = self.0;
-        x ^= x >> 33;
-        x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
-        x ^= x >> 33;
-        (x >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn spins(&mut self, n: usize) -> Vec<i8> {
-        (0..n)
-            .map(|_| if self.uniform() < 0.5 { 1 } else { -1 })
-            .collect()
-    }
-}
-
-fn examples() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .expect("the examples")
-        .map(|f| f.expect("an entry").path())
-        .filter(|p| p.extension().is_some_and(|e| e == "dnet"))
-        .collect();
-    files.sort();
-    files
-}
-
-/// Every network of a file as a graph.
-fn graphs(file: &Path) -> Vec<(String, Graph)> {
-    let program = Program::load(file);
-    program
-        .networks()
-        .iter()
-        .map(|n| {
-            let info = program
-                .network(&n.name.name)
-                .check()
-                .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            (n.name.name.clone(), lower(&info).graph)
-        })
-        .collect()
-}
-
-/// Parameters of order one, with their tensors' shapes on the lattice.
-fn params(graph: &Graph, lattice: Lattice, random: &mut Random) -> Option<Vec<Tensor>> {
-    let spins = vec![1; lattice.sites()];
-    let context = dnet::interp::Context::new(lattice, &[], &spins).ok()?;
-    let mut tensors = Vec::new();
-    for p in &graph.params {
-        let shape = context.shape(&p.ty).ok()?;
-        tensors.push(Tensor::from_fn(&shape, |_| random.uniform() - 0.5));
-    }
-    Some(tensors)
-}
+use networks::{Random, error, examples, graphs, params};
 
 fn lattices() -> Vec<Lattice> {
     let mut all = Vec::new();
@@ -82,16 +27,6 @@ fn lattices() -> Vec<Lattice> {
         });
     }
     all
-}
-
-fn phase_distance(a: f64, b: f64) -> f64 {
-    (Complex64::new(0.0, a).exp() - Complex64::new(0.0, b).exp()).norm()
-}
-
-fn error(got: Complex64, want: Complex64) -> f64 {
-    (got.re - want.re)
-        .abs()
-        .max(phase_distance(got.im, want.im))
 }
 
 #[test]
@@ -292,6 +227,70 @@ fn loop_code_of_a_restricted_boltzmann_machine() {
 #[test]
 fn loop_code_of_dysonnet() {
     insta::assert_snapshot!(loops("dysonnet.dnet"));
+}
+
+/// Everything a network can be asked for, on a batch and one by one.
+fn answers(network: &CpuNetwork<f32>, batch: &[i8]) -> (Vec<Complex64>, Vec<Vec<f64>>) {
+    let n = network.lattice().sites();
+    let mut values = vec![Complex64::ZERO; batch.len() / n];
+    network.log_psi(batch, &mut values);
+    for spins in batch.chunks(n).take(3) {
+        let mut some = vec![Complex64::ZERO; n + 1];
+        network.log_psi(spins, &mut some[..1]);
+        network.background(spins).single_flips(&mut some[1..]);
+        values.extend(some);
+    }
+    let rows = Mutex::new(vec![Vec::new(); batch.len() / n]);
+    network.gradients(batch, &|k, re, im| {
+        rows.lock().unwrap()[k] = [re, im].concat()
+    });
+    (values, rows.into_inner().unwrap())
+}
+
+#[test]
+fn results_do_not_depend_on_the_memory_limit() {
+    let mut random = Random(19);
+    let mut reduced = 0;
+    for (example, sites) in [
+        ("dysonnet.dnet", 28),
+        ("rbm.dnet", 70),
+        ("rbm_complex.dnet", 24),
+        ("jastrow.dnet", 40),
+    ] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        for (name, graph) in graphs(&file.join(example)) {
+            let lattice = Lattice::chain(sites, Boundary::Periodic);
+            let Some(tensors) = params(&graph, lattice, &mut random) else {
+                continue;
+            };
+            let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+            let mut network = CpuNetwork::<f32>::new(graph, lattice, &theta).expect("compiles");
+            let batch: Vec<i8> = (0..41).flat_map(|_| random.spins(sites)).collect();
+            let want = answers(&network, &batch);
+            let room = |network: &CpuNetwork<f32>, task| network.room(task).expect("planned");
+            let many = room(&network, Task::LogPsi).samples;
+            // just enough for one configuration, whatever it is asked for
+            let single = network.memory()[0].bytes;
+            let flips = room(&network, Task::Flips).bytes;
+            let least = (single.max(flips)..)
+                .step_by(10_000)
+                .find(|&bytes| network.work_within(&Arc::new(Budget::new(bytes))).is_ok())
+                .expect("a limit that is large enough");
+            reduced += usize::from(room(&network, Task::LogPsi).samples < many);
+            assert!(
+                answers(&network, &batch) == want,
+                "{name} within {least} bytes"
+            );
+            let refused = network.work_within(&Arc::new(Budget::new(single - 1)));
+            match refused {
+                Err(CompileError::Memory { needed, limit }) => {
+                    assert_eq!((needed, limit), (single, single - 1), "{name}");
+                }
+                other => panic!("{name}: {:?}", other.map_err(|e| e.to_string())),
+            }
+        }
+    }
+    assert!(reduced > 0, "no limit took effect");
 }
 
 #[test]

@@ -3,14 +3,17 @@
 //! `DNET_CUDA_ALL=1` compiles everything for every architecture (minutes),
 //! `DNET_SKIP_NVRTC=1` leaves out what needs NVIDIA's compiler.
 
+use dnet::back::cuda::chains::ChainSource;
 use dnet::back::cuda::code::Source;
 use dnet::back::cuda::emit::{Kernel, Options};
+use dnet::back::cuda::flips::{self, FlipSource};
 use dnet::back::cuda::linear;
 use dnet::back::cuda::network::NetworkSource;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
-use dnet::back::cuda::translation_unit;
+use dnet::back::cuda::{translation_unit, typewriter};
 use dnet::check::Program;
 use dnet::ir::{Boundary, Graph, Lattice};
+use dnet::pass::flips::Family;
 use dnet::pipeline;
 use dnet::run::network::Precision;
 use rayon::prelude::*;
@@ -285,6 +288,46 @@ fn nvrtc_compiles_log_psi_of_examples() {
         assert_eq!(r.spills, 0, "{name}: registers are spilled");
         assert!(binary.code.len() > 1000);
     });
+}
+
+#[test]
+fn nvrtc_compiles_samplers_and_estimators() {
+    let Some(library) = nvrtc() else { return };
+    let options = Options::new(Precision::F32);
+    let lattice = Lattice::chain(100, Boundary::Periodic);
+    let source = Source::new("log_psi", example("rbm"), lattice, &[], &[], &options);
+    let chains = ChainSource::new(&source.expect("a kernel"), &options).expect("a kernel");
+    let text = chains.text();
+    let dysonnet = example("dysonnet");
+    let flips_of = FlipSource::new(&dysonnet, lattice, &[Family::single()], &options);
+    let typewriter = typewriter::source(&flips_of.expect("kernels"), &options);
+    let (typewriter, _) = typewriter.expect("a kernel");
+    let mut jobs = vec![(
+        Precision::F32,
+        Architecture(90),
+        typewriter.text.as_str(),
+        1,
+    )];
+    for architecture in [70, 80, 90, 100].map(Architecture) {
+        jobs.push((Precision::F32, architecture, text.as_str(), 1));
+        for precision in [Precision::F32, Precision::F64] {
+            jobs.push((precision, architecture, flips::LIBRARY, 2));
+        }
+    }
+    jobs.par_iter()
+        .for_each(|&(precision, architecture, text, kernels)| {
+            let unit = translation_unit(precision, std::iter::once(text));
+            let binary = library.compile(&unit, architecture, Form::Cubin);
+            let binary = binary.unwrap_or_else(|e| panic!("{architecture}: {e}"));
+            assert_eq!(binary.resources.len(), kernels, "{architecture}");
+            for r in &binary.resources {
+                assert_eq!(
+                    r.spills, 0,
+                    "{} {architecture}: registers are spilled",
+                    r.kernel
+                );
+            }
+        });
 }
 
 #[test]

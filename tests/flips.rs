@@ -2,83 +2,22 @@
 
 use dnet::back::cpu::compiled::Compiled;
 use dnet::back::cpu::flips::{Flips, Place};
-use dnet::back::cpu::network::{CpuNetwork, LocalUpdates, Updates};
-use dnet::back::cpu::simd::Real;
+use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
-use dnet::pass::flips::units::HiddenUnits;
 use dnet::pass::flips::{Family, NoFlips};
 use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 #[path = "gen/program.rs"]
 mod programs;
 
-/// A small deterministic generator: uniform numbers in [0, 1).
-struct Random(u64);
+#[path = "gen/networks.rs"]
+mod networks;
 
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let mut x = self.0;
-        x ^= x >> 33;
-        x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
-        x ^= x >> 33;
-        (x >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn spins(&mut self, n: usize) -> Vec<i8> {
-        (0..n)
-            .map(|_| if self.uniform() < 0.5 { 1 } else { -1 })
-            .collect()
-    }
-}
-
-fn files() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .expect("the examples")
-        .map(|f| f.expect("an entry").path())
-        .filter(|p| p.extension().is_some_and(|e| e == "dnet"))
-        .collect();
-    files.sort();
-    files
-}
-
-fn graphs(file: &Path) -> Vec<(String, Graph)> {
-    let program = Program::load(file);
-    let graph = |name: &str| {
-        let info = program.network(name).check();
-        lower(&info.unwrap_or_else(|e| panic!("{}: {e}", file.display()))).graph
-    };
-    program
-        .networks()
-        .iter()
-        .map(|n| (n.name.name.clone(), graph(&n.name.name)))
-        .collect()
-}
-
-/// Parameters of order one.
-fn params(graph: &Graph, lattice: Lattice, random: &mut Random) -> Option<Vec<Tensor>> {
-    let spins = vec![1; lattice.sites()];
-    let context = dnet::interp::Context::new(lattice, &[], &spins).ok()?;
-    let mut tensors = Vec::new();
-    for p in &graph.params {
-        let shape = context.shape(&p.ty).ok()?;
-        tensors.push(Tensor::from_fn(&shape, |_| random.uniform() - 0.5));
-    }
-    Some(tensors)
-}
-
-fn error(got: Complex64, want: Complex64) -> f64 {
-    let phase = (Complex64::new(0.0, got.im).exp() - Complex64::new(0.0, want.im).exp()).norm();
-    (got.re - want.re).abs().max(phase)
-}
+use networks::{Random, error, examples, graphs, params};
 
 /// The interpreter's ratios for all single flips.
 fn oracle(
@@ -146,7 +85,7 @@ fn compare(name: &str, graph: &Graph, lattice: Lattice, random: &mut Random) -> 
 fn single_flips_of_chains() {
     let mut random = Random(3);
     let mut programs = BTreeSet::new();
-    for file in files() {
+    for file in examples() {
         for (name, graph) in graphs(&file) {
             for boundary in [Boundary::Periodic, Boundary::Open] {
                 // windows that wrap, odd and even numbers of tokens
@@ -182,7 +121,7 @@ fn single_flips_of_chains() {
 fn single_flips_of_squares() {
     let mut random = Random(5);
     let mut programs = 0;
-    for file in files().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
+    for file in examples().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
         for (name, graph) in graphs(file) {
             for boundary in [Boundary::Periodic, Boundary::Open] {
                 for extent in [[4, 6], [14, 16]] {
@@ -291,7 +230,7 @@ fn compare_clusters(name: &str, graph: &Graph, lattice: Lattice, random: &mut Ra
 fn clusters_of_chains() {
     let mut random = Random(29);
     let mut programs = 0;
-    for file in files() {
+    for file in examples() {
         for (name, graph) in graphs(&file) {
             // a program of its own for every shape takes time to compile
             let boundary = if random.uniform() < 0.5 {
@@ -309,7 +248,7 @@ fn clusters_of_chains() {
 #[test]
 fn clusters_of_squares() {
     let mut random = Random(31);
-    for file in files().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
+    for file in examples().iter().filter(|f| f.ends_with("dysonnet2d.dnet")) {
         for (name, graph) in graphs(file) {
             for boundary in [Boundary::Periodic, Boundary::Open] {
                 let lattice = Lattice {
@@ -319,135 +258,6 @@ fn clusters_of_squares() {
                 let programs = compare_clusters(&name, &graph, lattice, &mut random);
                 assert_eq!(programs, SHAPES.len(), "on {lattice:?}");
             }
-        }
-    }
-}
-
-/// Ratios of random clusters of networks with hidden units, between accepted
-/// changes, at parameters uniform in +-scale/2.
-fn compare_units<T: Real>(
-    name: &str,
-    graph: &Graph,
-    lattice: Lattice,
-    scale: f64,
-    tolerance: f64,
-    random: &mut Random,
-) {
-    let mut tensors = params(graph, lattice, random).expect("a chain");
-    for t in &mut tensors {
-        t.data.iter_mut().for_each(|x| *x *= scale);
-    }
-    let theta: Vec<f64> = tensors
-        .iter()
-        .flat_map(|t| t.data.iter().copied())
-        .collect();
-    // other parameters first: the tables must follow them
-    let zero = vec![0.25; theta.len()];
-    let mut network = CpuNetwork::<T>::new(graph.clone(), lattice, &zero).expect("compiles");
-    assert_eq!(network.local_updates(), LocalUpdates::HiddenUnits, "{name}");
-    network.set_params(&theta);
-    let n = lattice.sites();
-    let mut spins = random.spins(n);
-    let log_psi = |s: &[i8]| {
-        evaluate(graph, lattice, &tensors, s)
-            .expect("evaluates")
-            .log_psi()
-    };
-    let mut background = network.background(&spins);
-    for step in 0..36 {
-        let size = 1 + (random.uniform() * 6.0) as usize % n;
-        let mut cluster: Vec<usize> = (0..size)
-            .map(|_| (random.uniform() * n as f64) as usize)
-            .collect();
-        cluster.sort_unstable();
-        cluster.dedup();
-        if step % 4 == 0 {
-            let old = log_psi(&spins);
-            let singles = [step % n, (step + 5) % n];
-            let mut sites = cluster.clone();
-            sites.extend(singles);
-            let ends = [cluster.len(), cluster.len() + 1, cluster.len() + 2];
-            let mut got = [Complex64::ZERO; 3];
-            background.log_ratios(&sites, &ends, &mut got);
-            let all: [&[usize]; 3] = [&cluster, &singles[..1], &singles[1..]];
-            for (flips, got) in all.iter().zip(got) {
-                let mut s = spins.clone();
-                flips.iter().for_each(|&f| s[f] = -s[f]);
-                let want = log_psi(&s) - old;
-                assert!(
-                    error(got, want) <= tolerance * want.norm().max(1.0),
-                    "{name} {lattice:?} scale {scale}, step {step}, {flips:?}: {got} instead of {want}"
-                );
-            }
-        }
-        background.accept(&cluster);
-        cluster.iter().for_each(|&f| spins[f] = -spins[f]);
-    }
-}
-
-#[test]
-fn hidden_units_small_and_large() {
-    let mut random = Random(37);
-    for file in files() {
-        for (name, graph) in graphs(&file).iter().filter(|g| g.0.starts_with("rbm")) {
-            for (n, boundary) in [(7, Boundary::Open), (34, Boundary::Periodic)] {
-                let lattice = Lattice::chain(n, boundary);
-                // beyond 1 log psi of a complex network comes close to its zeros
-                let scales: &[f64] = if name == "rbm" {
-                    &[1.0, 6.0, 60.0, 800.0]
-                } else {
-                    &[0.3, 1.0]
-                };
-                for &scale in scales {
-                    compare_units::<f64>(name, graph, lattice, scale, 1e-11, &mut random);
-                    compare_units::<f32>(name, graph, lattice, scale, 2e-5, &mut random);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn several_hidden_units_per_site() {
-    let mut random = Random(41);
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for name in ["rbm", "rbm_complex"] {
-        let program = Program::load(&dir.join(format!("{name}.dnet")));
-        let info = program.network(name).with("features", 3).check();
-        let graph = lower(&info.expect("the example is correct")).graph;
-        let lattice = Lattice::chain(11, Boundary::Periodic);
-        compare_units::<f64>(name, &graph, lattice, 1.0, 1e-11, &mut random);
-        compare_units::<f32>(name, &graph, lattice, 1.0, 2e-5, &mut random);
-    }
-}
-
-/// What full evaluation says of products of hidden units is not all there is:
-/// cosh of other things, or twice, is no such network.
-#[test]
-fn other_networks_have_no_hidden_units() {
-    for file in files() {
-        for (name, graph) in graphs(&file) {
-            let found = HiddenUnits::new(&graph).is_ok();
-            let expected = name.starts_with("rbm");
-            assert_eq!(found, expected, "{name}");
-            let lattice = Lattice {
-                extent: if file.ends_with("dysonnet2d.dnet") {
-                    [4, 4]
-                } else {
-                    [8, 1]
-                },
-                boundary: Boundary::Periodic,
-            };
-            let mut random = Random(43);
-            let Some(tensors) = params(&graph, lattice, &mut random) else {
-                continue;
-            };
-            let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
-            let Ok(network) = CpuNetwork::<f64>::new(graph, lattice, &theta) else {
-                continue;
-            };
-            let units = network.local_updates() == LocalUpdates::HiddenUnits;
-            assert_eq!(units, expected, "{name}");
         }
     }
 }
@@ -624,7 +434,7 @@ fn rejected_parameters_leave_all_programs() {
 
 #[test]
 fn windows_that_cover_the_ring_are_refused() {
-    let file = files()
+    let file = examples()
         .into_iter()
         .find(|f| f.ends_with("dysonnet.dnet"))
         .expect("the example");
@@ -641,7 +451,7 @@ fn windows_that_cover_the_ring_are_refused() {
 #[test]
 fn flips_and_clusters_of_a_changing_background() {
     let mut random = Random(13);
-    let file = files()
+    let file = examples()
         .into_iter()
         .find(|f| f.ends_with("dysonnet.dnet"))
         .expect("the example");

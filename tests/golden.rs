@@ -2,22 +2,27 @@
 //!
 //! Every `g*.json` of the directory `DNET_GOLDEN_DIR` (default: the copies in
 //! `tests/golden/dysonnet`) is evaluated through the language's example
-//! networks and the reference interpreter.
+//! networks, by the reference interpreter, by updates, and by native code.
 
 mod dysonnet_files;
 
+use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice};
+use dnet::params::Params;
 use dnet::pass::abacus::{Background, Network};
 use dnet::pass::link::LinkStrategy;
 use dnet::pass::link::environment::Environments;
 use dnet::pass::link::sweep::sweep;
 use dnet::pipeline;
+use dnet::run::WaveFunction;
+use dnet::run::reference::Reference;
 use dysonnet_files::{complexes, golden_dir, network, numbers, params};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 fn close(got: Complex64, want: Complex64, what: &str) {
     // Phases are compared through exp: they are defined modulo 2 pi.
@@ -172,6 +177,75 @@ fn updates_with_environments() {
             });
             assert_eq!(&rest.expect("a sweep"), spins);
             assert_eq!(proposed, spins.len());
+        }
+    });
+}
+
+/// The compiled network in f64: amplitudes one by one and in a batch, every listed
+/// ratio by each way of updating, a sweep that accepts nothing, and gradients
+/// (which the files do not list) against the interpreter's.
+#[test]
+fn native_code() {
+    every_file(|g| {
+        let theta: Vec<f64> = (g.params.iter())
+            .flat_map(|t| t.data.iter().copied())
+            .collect();
+        let mut cpu = CpuNetwork::<f64>::new(g.graph.clone(), g.lattice, &theta).expect("compiles");
+        let batch: Vec<i8> = g.states.iter().flat_map(|s| s.0.iter().copied()).collect();
+        let mut all = vec![Complex64::ZERO; g.states.len()];
+        cpu.log_psi(&batch, &mut all);
+        for updates in [Updates::Full, Updates::Abacus, Updates::Automatic] {
+            cpu.set_updates(updates);
+            for (k, ((spins, log_psi), flips)) in g.states.iter().zip(&g.flips).enumerate() {
+                let what = |more: &str| format!("{} configuration {k}, {updates:?}{more}", g.name);
+                let mut one = [Complex64::ZERO];
+                cpu.log_psi(spins, &mut one);
+                close(one[0], *log_psi, &what(""));
+                close(all[k], *log_psi, &what(" in a batch"));
+                let mut background = cpu.background(spins);
+                close(background.log_psi(), *log_psi, &what(" as background"));
+                for (sites, ratio) in flips {
+                    let got = background.log_ratio(sites);
+                    close(got, *ratio, &what(&format!(", flipping {sites:?}")));
+                }
+                let mut singles = vec![Complex64::ZERO; spins.len()];
+                background.single_flips(&mut singles);
+                for (site, got) in singles.into_iter().enumerate() {
+                    close(got, flips[site].1, &what(&format!(", site {site} of all")));
+                }
+            }
+        }
+        cpu.set_updates(Updates::Abacus);
+        for ((spins, _), flips) in g.states.iter().zip(&g.flips) {
+            let (mut after, mut proposed) = (spins.clone(), 0);
+            let done = cpu.sweep(&mut after, false, &mut |site, ratio| {
+                close(ratio, flips[site].1, &format!("{} sweeping {site}", g.name));
+                proposed += 1;
+                false
+            });
+            assert!(done.is_some(), "{} has environments", g.name);
+            assert_eq!((proposed, &after), (spins.len(), spins));
+        }
+        let params = Params {
+            paths: g.graph.params.iter().map(|p| p.path.clone()).collect(),
+            tensors: g.params.clone(),
+        };
+        let reference = Reference::new(g.graph.clone(), g.lattice, params).expect("fits");
+        let rows = |psi: &dyn WaveFunction| {
+            let rows = Mutex::new(vec![Vec::new(); g.states.len()]);
+            psi.gradients(&batch, &|sample, re, im| {
+                rows.lock().expect("no panic")[sample] = [re, im].concat();
+            });
+            rows.into_inner().expect("no panic")
+        };
+        for (k, (got, want)) in rows(&cpu).iter().zip(rows(&reference)).enumerate() {
+            assert_eq!(got.len(), want.len());
+            let size = want.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+            for (p, (a, b)) in got.iter().zip(&want).enumerate() {
+                let error = (a - b).abs() / size;
+                let what = format!("{} configuration {k}, derivative {p}", g.name);
+                assert!(error <= 1e-11, "{what}: {a} instead of {b}");
+            }
         }
     });
 }

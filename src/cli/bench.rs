@@ -1,15 +1,16 @@
 //! `dnetc bench`
 
 use super::common::{
-    BoundaryArg, CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, parse_sites,
-    print,
+    BoundaryArg, CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice,
+    parse_sites, print,
 };
 use crate::ir::Lattice;
 use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::{Backend, Precision, build};
-use crate::run::{Background, Strategy, Task, WaveFunction};
-use crate::vmc::sampler::{Method, Sampler, SamplerOptions, Target};
+use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
+use crate::vmc::estimator::{LocalOperator, local_energies};
+use crate::vmc::sampler::{Method, Move, Sampler, SamplerOptions, Samples, Target};
 use clap::ValueEnum;
 use num_complex::Complex64;
 use std::time::{Duration, Instant};
@@ -17,11 +18,14 @@ use std::time::{Duration, Instant};
 /// Configurations in a batch.
 const BATCH: usize = 64;
 
+/// Proposals per chain of one measurement.
+const PROPOSALS: usize = 16;
+
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    network: NetworkArgs,
+    network: Option<NetworkArgs>,
     /// Numbers of sites, `;` or blanks between square lattices: 100,1000 or "4x6 8x8"
     #[arg(long, value_name = "LIST", default_value = "100,1000")]
     sites: String,
@@ -36,13 +40,23 @@ pub struct Args {
     /// Back end
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
+    /// Also measure so many chains moved, and samples estimated, together
+    #[arg(long, value_name = "COUNT")]
+    together: Option<usize>,
     /// Measure only these, separated by commas: log_psi, gradient, background,
-    /// local_estimator, log_ratio, metropolis, sweep, typewriter, set_params
+    /// local_estimator, log_ratio, metropolis, sweep, typewriter, chains,
+    /// local_energies, set_params
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// One JSON object per line
     #[arg(long)]
     json: bool,
+    /// Measure nothing of a network but this machine's costs, by which strategies are
+    /// chosen from then on, and keep them in the cache folder
+    #[arg(long, conflicts_with_all = ["only", "json"])]
+    calibrate: bool,
 }
 
 /// A measured operation.
@@ -65,7 +79,8 @@ impl Timing {
     }
     /// Operations per nanosecond of processor time, for what one call does.
     fn gflops(&self) -> f64 {
-        let calls = if self.per == "sample" { self.count } else { 1 };
+        let each = self.per == "sample" || self.what == "sweep";
+        let calls = if each { self.count } else { 1 };
         self.strategy.flops * calls as f64 / self.processor.as_nanos() as f64
     }
 }
@@ -113,7 +128,11 @@ fn plain(name: &'static str) -> Strategy {
 
 /// Measures everything a sampler or an estimator asks of a network; `wanted` says
 /// which operations.
-fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Timing> {
+fn timings(
+    psi: &mut dyn WaveFunction,
+    together: Option<usize>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Vec<Timing> {
     let sites = psi.lattice().sites();
     let batch: Vec<i8> = (0..BATCH).flat_map(|k| configuration(sites, k)).collect();
     let mut spins = batch[..sites].to_vec();
@@ -147,18 +166,35 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
             psi.gradients(batch, &|_, _, _| {})
         });
     }
-    // A background computes what is asked of it: here all its single flips, which
-    // is what a local energy needs of it. A kept one answers from what it knows.
+    // A background computes what is asked of it: what all its single flips share,
+    // or the flips themselves, which is what a local energy needs of it. A kept one
+    // answers from what it knows.
     let mut all = vec![Complex64::ZERO; sites];
     let flips = psi.strategy(Task::Flips);
-    for (what, per, count) in [
-        ("background", "sample", 1),
-        ("local_estimator", "element", sites),
-    ] {
-        add(what, per, 1, count, flips.clone(), &mut || {
+    if psi.background(&spins).prepare() {
+        let how = Strategy {
+            bytes: flips.bytes,
+            ..plain(flips.name)
+        };
+        add("background", "sample", 1, 1, how, &mut || {
+            psi.background(&spins).prepare();
+        });
+    } else {
+        add("background", "sample", 1, 1, flips.clone(), &mut || {
             psi.background(&spins).single_flips(&mut all);
         });
     }
+    let count = sites;
+    add(
+        "local_estimator",
+        "element",
+        1,
+        count,
+        flips.clone(),
+        &mut || {
+            psi.background(&spins).single_flips(&mut all);
+        },
+    );
     let mut site = 0;
     let mut next = || {
         site = (site + 7) % sites;
@@ -174,15 +210,21 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
     }
     {
         let mut background = psi.background(&spins);
-        add("metropolis", "proposal", 1, 2, full, &mut || {
+        // a configuration that changes keeps hidden units and nothing else
+        let name = match flips.name {
+            "hidden units" => flips.name,
+            _ => full.name,
+        };
+        add("metropolis", "proposal", 1, 2, plain(name), &mut || {
             metropolis(&mut *background, &mut next)
         });
     }
     let mut accept = |site: usize, _: Complex64| site.is_multiple_of(2);
-    if wanted("sweep") && psi.sweep(&mut spins, false, &mut accept).is_some() {
-        let how = plain("environments");
+    // whether or not full evaluation is cheaper here
+    if wanted("sweep") && psi.why_in_full(Task::Sweep).is_none() {
+        let how = psi.strategy(Task::Sweep);
         add("sweep", "proposal", 1, sites, how, &mut || {
-            psi.sweep(&mut spins, false, &mut accept);
+            psi.sweep_by_environments(&mut spins, false, &mut accept);
         });
     }
     if wanted("typewriter") {
@@ -209,11 +251,66 @@ fn timings(psi: &mut dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<Tim
             );
         }
     }
+    if let Some(count) = together.filter(|_| wanted("chains")) {
+        let method = Method::Metropolis {
+            moves: vec![Move::Single],
+            proposals: Some(PROPOSALS),
+        };
+        let options = SamplerOptions {
+            method,
+            chains: count,
+            ..SamplerOptions::default()
+        };
+        if let Ok(mut sampler) = Sampler::new(options, sites) {
+            let how = plain(if psi.moves_chains() { "device" } else { "full" });
+            add(
+                "chains",
+                "proposal",
+                count,
+                count * PROPOSALS,
+                how,
+                &mut || {
+                    sampler.advance(Target::new(psi), 1);
+                },
+            );
+        }
+    }
+    if let Some(count) = together.filter(|_| wanted("local_energies")) {
+        let samples = Samples {
+            sites,
+            per_chain: 1,
+            spins: (0..count).flat_map(|k| configuration(sites, k)).collect(),
+            weights: None,
+        };
+        let how = plain(flips.name);
+        add(
+            "local_energies",
+            "element",
+            count,
+            count * sites,
+            how,
+            &mut || {
+                std::hint::black_box(local_energies(psi, &Field, &samples));
+            },
+        );
+    }
     let theta = psi.params().to_vec();
     add("set_params", "set", 1, 1, plain("f64"), &mut || {
         psi.set_params(&theta)
     });
     found
+}
+
+/// A transverse field: all single flips.
+struct Field;
+
+impl LocalOperator for Field {
+    fn diagonal(&self, _spins: &Spins) -> f64 {
+        0.0
+    }
+    fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64)) {
+        (0..spins.len()).for_each(|site| term(&[site], Complex64::ONE));
+    }
 }
 
 /// Two proposals, one of them accepted.
@@ -245,7 +342,17 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
 
 /// Times of a network's operations.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
-    let (program, info) = args.network.check(ui)?;
+    args.memory.apply();
+    if args.calibrate {
+        return super::calibrate::run();
+    }
+    let Some(network) = &args.network else {
+        return Err(CliError::new(
+            "no network to measure",
+            "name a file: `dnetc bench net.dnet`",
+        ));
+    };
+    let (program, info) = network.check(ui)?;
     let lowered = pipeline::graph(&info);
     let graph = pipeline::amplitude(&lowered);
     for wanted in lattices(args)? {
@@ -260,12 +367,29 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,
         };
-        report(args, &info.name, lattice, &timings(&mut *psi, &wanted))?;
+        let timings = timings(&mut *psi, args.together, &wanted);
+        let notes = notes(&*psi, &wanted);
+        report(args, &info.name, lattice, &timings, &notes)?;
     }
     Ok(())
 }
 
-fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Result<(), CliError> {
+/// What is done in full, and why.
+fn notes(psi: &dyn WaveFunction, wanted: &dyn Fn(&str) -> bool) -> Vec<(&'static str, String)> {
+    [("local_estimator", Task::Flips), ("sweep", Task::Sweep)]
+        .into_iter()
+        .filter(|(what, _)| wanted(what))
+        .filter_map(|(what, task)| Some((what, psi.why_in_full(task)?)))
+        .collect()
+}
+
+fn report(
+    args: &Args,
+    name: &str,
+    lattice: Lattice,
+    timings: &[Timing],
+    notes: &[(&str, String)],
+) -> Result<(), CliError> {
     let (precision, backend) = (word(&args.precision), word(&args.backend));
     let mut text = String::new();
     if !args.json {
@@ -307,6 +431,11 @@ fn report(args: &Args, name: &str, lattice: Lattice, timings: &[Timing]) -> Resu
                 "{:<16} {:>5} {processor:>11.2} {elapsed:>11.2} {rate:>9} {part:>8}  {}{bytes}, per {}\n",
                 t.what, t.batch, t.strategy.name, t.per
             );
+        }
+    }
+    if !args.json {
+        for (what, why) in notes {
+            text += &format!("{what:<16} in full: {why}\n");
         }
     }
     print(&text)

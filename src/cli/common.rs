@@ -1,5 +1,6 @@
 //! What all verbs share: loading, printing, flags.
 
+use crate::back::cpu::budget::limit_process;
 use crate::check::core::{NetworkInfo, Static};
 use crate::check::{CheckError, Program};
 use crate::diag::{Diagnostic, Severity, render};
@@ -415,5 +416,65 @@ impl ParamArgs {
             ),
             e => plain(&e),
         })
+    }
+}
+
+/// How much memory to work in.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct MemoryArgs {
+    /// Memory that networks on the CPU work in, say "4 GB" [default: half of the machine's]
+    #[arg(long, value_name = "LIMIT", value_parser = parse_memory)]
+    memory: Option<usize>,
+}
+
+impl MemoryArgs {
+    /// Puts the limit in force; before any network is built.
+    pub fn apply(&self) {
+        if let Some(bytes) = self.memory {
+            limit_process(bytes);
+        }
+    }
+}
+
+/// A number of bytes with a unit: kB, MB, GB, TB, or KiB to TiB.
+pub fn parse_memory(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+    let powers = ["B", "K", "M", "G", "T"];
+    let unit = unit.to_ascii_uppercase();
+    let power = powers.iter().position(|p| unit.starts_with(p));
+    let scale = match (power, unit.get(1..)) {
+        (Some(0), Some("")) => Some(1.0),
+        (Some(k), Some("" | "B")) if k > 0 => Some(1000f64.powi(k as i32)),
+        (Some(k), Some("IB")) if k > 0 => Some(1024f64.powi(k as i32)),
+        _ => None,
+    };
+    match (number.trim().parse::<f64>(), scale) {
+        (Ok(x), Some(scale)) if x > 0.0 && x.is_finite() => Ok((x * scale) as usize),
+        _ => Err("give a size with its unit, such as \"4 GB\" or 500MB".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_memory;
+
+    #[test]
+    fn sizes_of_memory() {
+        for (text, bytes) in [
+            ("4 GB", 4_000_000_000),
+            ("500mb", 500_000_000),
+            ("1.5G", 1_500_000_000),
+            ("2 GiB", 2 << 30),
+            ("100 B", 100),
+        ] {
+            assert_eq!(parse_memory(text), Ok(bytes), "{text}");
+        }
+        for wrong in [
+            "", "4", "GB", "-1 GB", "4 XB", "inf GB", "0 MB", "1 Bi", "3 µB",
+        ] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
+        }
     }
 }

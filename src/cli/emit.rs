@@ -4,7 +4,7 @@ use super::common::{
     CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print, write_atomically,
 };
 use super::model::deliver;
-use crate::back::cpu::compiled::{CompileError, Compiled};
+use crate::back::cpu::compiled::CompileError;
 use crate::back::cpu::network::CpuNetwork;
 use crate::back::cpu::object as back_object;
 use crate::back::cpu::simd::Real;
@@ -54,10 +54,13 @@ enum Target {
     Clif,
     /// Disassembly of the fused loops
     Asm,
-    /// Object file for this machine: log psi with the given parameters, for C
+    /// Object file for this machine with the given parameters, for C: log psi,
+    /// gradient, ratios
     Obj,
     /// C header of that object file
     Header,
+    /// Other parameters for that object file, prepared
+    Block,
     /// CUDA C++: log psi and its derivatives, with the device library
     Cuda,
     /// Virtual machine code of NVIDIA GPUs
@@ -66,7 +69,7 @@ enum Target {
     Cubin,
 }
 
-/// The object file of log psi, or its header.
+/// The object file of a network, its header, or a block of parameters.
 fn object<T: Real>(
     args: &Args,
     name: &str,
@@ -75,16 +78,21 @@ fn object<T: Real>(
     theta: &[f64],
 ) -> Result<(), CliError> {
     let plain = |e: CompileError| CliError::plain(e.to_string());
-    if args.target == Target::Obj && args.output.is_none() {
-        return Err(CliError::new(
-            "an object file is no text to print",
-            "say where to write it: `-o net.o`",
-        ));
+    let refuse = |what: &str, file: &str| {
+        Err(CliError::new(
+            format!("{what} is no text to print"),
+            format!("say where to write it: `-o {file}`"),
+        ))
+    };
+    match (args.target, &args.output) {
+        (Target::Obj, None) => return refuse("an object file", "net.o"),
+        (Target::Block, None) => return refuse("a block of parameters", "net.block"),
+        _ => {}
     }
-    let network = Compiled::<T>::new(graph, lattice, theta, false).map_err(plain)?;
-    let made = back_object::object(&network, name).map_err(plain)?;
+    let made = back_object::object::<T>(&graph, lattice, theta, name).map_err(plain)?;
     match (&args.output, args.target) {
         (Some(path), Target::Obj) => write_atomically(path, &made.bytes),
+        (Some(path), Target::Block) => write_atomically(path, &made.block),
         (Some(path), _) => write_atomically(path, made.header.as_bytes()),
         (None, _) => print(&made.header),
     }
@@ -124,7 +132,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             .to_string()
     } else {
         let theta = args.params.load(&program, &info, &lowered, lattice)?.flat();
-        if matches!(args.target, Target::Obj | Target::Header) {
+        if matches!(args.target, Target::Obj | Target::Header | Target::Block) {
             return match args.precision {
                 Precision::F32 => object::<f32>(args, &info.name, graph, lattice, &theta),
                 Precision::F64 => object::<f64>(args, &info.name, graph, lattice, &theta),

@@ -1,7 +1,9 @@
 //! `dnetc eval`
 
 use super::arrays::{read_spins, write_npz};
-use super::common::{CliError, LatticeArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print};
+use super::common::{
+    CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print,
+};
 use crate::interp::evaluate;
 use crate::pipeline;
 use crate::run::network::{Backend, Precision, build};
@@ -29,6 +31,8 @@ pub struct Args {
     /// Working precision of the back end
     #[arg(long, value_enum, default_value_t = Precision::F64)]
     precision: Precision,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// The .npz file to write; without it, log psi is printed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,6 +53,7 @@ fn not_a_number() -> CliError {
 
 /// log psi and log ratios.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
+    args.memory.apply();
     let (program, info) = args.network.check(ui)?;
     let (sites, batch) = read_spins(&args.configs)?;
     let mut wanted = args.lattice.clone();

@@ -1,14 +1,19 @@
 //! `dnetc inspect`
 
 use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print};
+use crate::back::costs;
+use crate::back::cpu::compiled::in_units;
+use crate::back::cpu::network::{CpuNetwork, LocalUpdates};
 use crate::check::Program;
 use crate::check::core::{CoreOp, Kind, NetworkInfo, Place, Static, Token, Value};
 use crate::check::elaborate::{class_name, show_kind, show_shape, show_type};
 use crate::ir::{Boundary, Lattice};
 use crate::params::count::ParamCount;
+use crate::params::initialise;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
 use crate::pipeline;
+use crate::run::{Room, Task, WaveFunction};
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
@@ -98,6 +103,99 @@ struct View<'a> {
     count: ParamCount,
     cost: CostModel,
     values: Vec<(String, &'a Value)>,
+    native: Option<Native>,
+}
+
+/// The compiled network in single precision at initial parameters; or why there is
+/// none.
+struct Native(Result<Compiled, String>);
+
+struct Compiled {
+    /// What a thread works in, by entry point.
+    memory: Vec<(&'static str, Room)>,
+    /// Ratios of clusters.
+    ratios: LocalUpdates,
+    /// All single flips of a configuration: the cheaper way.
+    flips: &'static str,
+    /// Sequential sweeps: how, and why there are no environments.
+    sweeps: (&'static str, Option<String>),
+}
+
+impl Native {
+    fn new(info: &NetworkInfo, lattice: Lattice) -> Native {
+        let lowered = pipeline::graph(info);
+        let params = initialise(info, &lowered, lattice, 1).map_err(|e| e.to_string());
+        let network = params.and_then(|params| {
+            let graph = pipeline::amplitude(&lowered);
+            CpuNetwork::<f32>::new(graph, lattice, &params.flat()).map_err(|e| e.to_string())
+        });
+        let tasks = [
+            ("log_psi", Task::LogPsi),
+            ("gradient", Task::Gradient),
+            ("single_flips", Task::Flips),
+        ];
+        Native(network.map(|network| {
+            Compiled {
+                memory: (tasks.into_iter())
+                    .filter_map(|(name, task)| Some((name, network.room(task)?)))
+                    .collect(),
+                ratios: network.local_updates(),
+                flips: network.strategy(Task::Flips).name,
+                sweeps: match (network.environments(), network.sweeps_by_environments()) {
+                    (Ok(_), true) => ("environments", None),
+                    (Ok(_), false) => ("full evaluation, less work than environments", None),
+                    (Err(e), _) => ("full evaluation", Some(e.to_string())),
+                },
+            }
+        }))
+    }
+
+    fn text(&self) -> String {
+        let mut t = String::new();
+        let code = match &self.0 {
+            Ok(code) => code,
+            Err(why) => return format!("\nno native code on the CPU: {why}\n"),
+        };
+        let _ = writeln!(t, "\nworking memory per thread on the CPU (32 bit):");
+        for (name, room) in &code.memory {
+            let bytes = in_units(room.bytes);
+            let _ = writeln!(t, "  {name:12}  {bytes:>9}  for {} at a time", room.samples);
+        }
+        let (sweeps, why) = &code.sweeps;
+        let why = (why.as_ref()).map_or(String::new(), |w| format!(" because of {w}"));
+        let _ = writeln!(
+            t,
+            "\nlocal changes on the CPU:\n  ratios of clusters   {}\n  all single flips     {}\n  \
+             sequential sweeps    {sweeps}{why}\n  by the costs of      {}",
+            code.ratios,
+            code.flips,
+            costs::in_force()
+        );
+        t
+    }
+
+    fn json(&self) -> Json {
+        match &self.0 {
+            Err(why) => json!({ "refused": why }),
+            Ok(code) => json!({
+                "ratios": code.ratios.to_string(), "single_flips": code.flips,
+                "sweeps": code.sweeps.0, "no_environments": code.sweeps.1,
+                "costs": costs::in_force(),
+            }),
+        }
+    }
+
+    fn memory(&self) -> Json {
+        let rooms = self.0.iter().flat_map(|code| &code.memory);
+        rooms
+            .map(|(name, r)| {
+                (
+                    name.to_string(),
+                    json!({"samples": r.samples, "bytes": r.bytes}),
+                )
+            })
+            .collect()
+    }
 }
 
 fn static_json(s: Static) -> Json {
@@ -161,6 +259,7 @@ impl<'a> View<'a> {
                 &Cluster::single(),
                 lattice.map_or(Boundary::Periodic, |l| l.boundary),
             ),
+            native: lattice.map(|l| Native::new(info, l)),
             values,
         }
     }
@@ -255,6 +354,9 @@ impl<'a> View<'a> {
                 number(choice.full)
             );
         }
+        if let Some(native) = &self.native {
+            t += &native.text();
+        }
         t.push('\n');
         t
     }
@@ -312,7 +414,9 @@ impl<'a> View<'a> {
                 "input_kind": kind(info.value(m.input)),
             })).collect::<Vec<_>>(),
             "values": values,
+            "memory": self.native.as_ref().map(Native::memory),
             "cost": self.cost_json(),
+            "native": self.native.as_ref().map(Native::json),
         })
     }
 

@@ -3,6 +3,7 @@
 
 mod arrays;
 mod bench;
+mod calibrate;
 mod check;
 mod collapse;
 mod common;

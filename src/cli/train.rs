@@ -1,13 +1,13 @@
 //! `dnetc train`
 
-use super::common::{BoundaryArg, CliError, Ui, parse_override, parse_sites, print};
+use super::common::{BoundaryArg, CliError, MemoryArgs, Ui, parse_override, parse_sites, print};
 use super::progress::{Show, Signals};
 use crate::check::core::Static;
 use crate::ir::Boundary;
 use crate::run::network::{Backend, Precision};
 use crate::train::{
-    Ended, Event, OptimiserMethod, Output, RunFile, SamplerMethod, Saved, ScheduleSpec, Setup,
-    Sites, Start, claim_directory,
+    BoundKind, Ended, Event, OptimiserMethod, Output, RunFile, SamplerMethod, Saved, ScheduleSpec,
+    Setup, Sites, Start, claim_directory,
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -49,6 +49,8 @@ pub struct Args {
     /// Also print the seconds every part of an iteration takes
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    memory: MemoryArgs,
     #[command(flatten, next_help_heading = "What is trained")]
     model: Model,
     #[command(flatten, next_help_heading = "How")]
@@ -83,10 +85,10 @@ struct How {
     #[arg(long, value_name = "COUNT")]
     iterations: Option<usize>,
     /// Peak of the learning rate
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// Diagonal shift (constant)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     shift: Option<f64>,
     /// The optimiser
     #[arg(long, value_enum, alias = "optimizer")]
@@ -94,6 +96,9 @@ struct How {
     /// The sampler
     #[arg(long, value_enum)]
     sampler: Option<SamplerMethod>,
+    /// What screens for the typewriter
+    #[arg(long, value_enum)]
+    bound: Option<BoundKind>,
     /// Markov chains
     #[arg(long, value_name = "COUNT")]
     chains: Option<usize>,
@@ -148,6 +153,7 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// Trains, measures, and prints the results.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
+    args.memory.apply();
     let (run, start) = wanted(args)?;
     let setup = Setup::new(run)?;
     ui.diagnostics(setup.program.sources(), &setup.warnings);
@@ -295,6 +301,7 @@ fn overrides(args: &Args, run: &mut RunFile) {
     );
     set(&mut run.optimiser.method, &how.optimiser);
     set_some(&mut run.sampler.method, &how.sampler);
+    set(&mut run.sampler.bound, &how.bound);
     set(&mut run.sampler.chains, &how.chains);
     set(&mut run.sampler.samples, &how.samples);
     set(&mut run.sampler.sweeps, &how.sweeps);

@@ -1,6 +1,6 @@
 //! Trained networks: a parameter file with its network.
 
-use super::common::{CliError, LatticeArgs, Ui, check_lattice, metadata};
+use super::common::{CliError, LatticeArgs, MemoryArgs, Ui, check_lattice, metadata};
 use crate::check::Program;
 use crate::check::core::Static;
 use crate::ir::{Boundary, Lattice};
@@ -26,6 +26,8 @@ pub struct TrainedArgs {
     /// Working precision of the network
     #[arg(long, value_enum, default_value_t = Precision::F64)]
     pub precision: Precision,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 /// A network with its parameters on a lattice.
@@ -50,6 +52,7 @@ impl TrainedArgs {
         sites: &LatticeArgs,
         ui: &Ui,
     ) -> Result<Trained, CliError> {
+        self.memory.apply();
         let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
         let recorded = params::metadata(file).map_err(|e| {
             CliError::new(

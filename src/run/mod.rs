@@ -5,10 +5,14 @@ pub mod full;
 pub mod network;
 pub mod reference;
 pub mod rows;
+pub mod terms;
+pub mod walk;
 
 use crate::ir::Lattice;
 use num_complex::Complex64;
 use rows::CentredRows;
+use terms::Terms;
+use walk::{Screened, Tally, Walk};
 
 /// A configuration: +1 or -1 per spin, sites in row-major order.
 pub type Spins = [i8];
@@ -25,6 +29,8 @@ pub enum Task {
     Gradient,
     /// All single flips of a new background.
     Flips,
+    /// One proposal of an exact sweep by environments.
+    Sweep,
 }
 
 /// How a task is done, and what it takes.
@@ -38,6 +44,15 @@ pub struct Strategy {
     pub flops: f64,
     /// Operations per nanosecond that one core could do at best; NaN: not known.
     pub peak: f64,
+}
+
+/// What a thread works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Samples at a time.
+    pub samples: usize,
+    /// Bytes of working memory for them.
+    pub bytes: usize,
 }
 
 /// A wave function with parameters, on a given lattice, on some back end.
@@ -77,6 +92,15 @@ pub trait WaveFunction: Send + Sync {
             peak: f64::NAN,
         }
     }
+    /// Why there is no way of its own to do a task: it is done by full evaluations.
+    /// `None` where there is one.
+    fn why_in_full(&self, _task: Task) -> Option<String> {
+        Some("this back end evaluates everything in full".to_owned())
+    }
+    /// What a thread works in for a task, where that is planned ahead.
+    fn room(&self, _task: Task) -> Option<Room> {
+        None
+    }
     /// Everything needed to evaluate local changes of one configuration.
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a>;
     /// One exact sequential sweep: proposes every single-spin flip once, in
@@ -90,6 +114,46 @@ pub trait WaveFunction: Send + Sync {
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()>;
+    /// As [`WaveFunction::sweep`], by environments wherever there are any, whatever
+    /// they cost. `None` where there are none: [`WaveFunction::why_in_full`] says why.
+    fn sweep_by_environments(
+        &self,
+        _spins: &mut Spins,
+        _reverse: bool,
+        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        None
+    }
+    /// Terms, over all configurations, that [`WaveFunction::local_sums`] is best
+    /// given at once; `None` where backgrounds are as good.
+    fn terms_at_once(&self) -> Option<usize> {
+        None
+    }
+    /// The sums of many configurations; `out` has one entry each. `None` where the
+    /// back end has no way of its own, or it failed.
+    fn local_sums(&self, _batch: &Spins, _terms: &[Terms], _out: &mut [Complex64]) -> Option<()> {
+        None
+    }
+    /// Whether [`WaveFunction::walk`] does anything.
+    fn moves_chains(&self) -> bool {
+        false
+    }
+    /// Moves Markov chains, their configurations one after the other, on the back
+    /// end itself. `None`, touching nothing, where it leaves them to the caller.
+    fn walk(&self, _chains: &mut Spins, _walk: &Walk) -> Option<Tally> {
+        None
+    }
+    /// As [`WaveFunction::walk`] by the typewriter, with empirical bounds: `errors`
+    /// are the largest ones seen by number of accepted flips, as many for every chain
+    /// as a pass has proposals, NaN where none was seen.
+    fn typewriter(
+        &self,
+        _chains: &mut Spins,
+        _walk: &Walk,
+        _errors: &mut [f64],
+    ) -> Option<(Tally, Screened)> {
+        None
+    }
 }
 
 /// The cached state of one configuration, from which local changes are cheap.
@@ -119,6 +183,11 @@ pub trait Background: Send {
         for (site, out) in out.iter_mut().enumerate() {
             *out = self.log_ratio(&[site]);
         }
+    }
+    /// Does now what all single-spin flips have in common; `false` where that is
+    /// nothing that can be done ahead.
+    fn prepare(&mut self) -> bool {
+        false
     }
     /// Makes the background with `flips` applied the new background.
     fn accept(&mut self, flips: &[usize]);

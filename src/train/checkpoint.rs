@@ -1,6 +1,7 @@
 //! Checkpoints: one JSON file that is complete by itself.
 
 use super::{RunFile, Setup, TrainError};
+use crate::back::costs::{self, Costs};
 use crate::vmc::driver::{Checkpoint, Timings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,9 @@ pub struct Saved {
     operator: String,
     /// The run file as TOML, which keeps every bit of its numbers.
     run: String,
+    /// Constants of the cost model, which decide between ways that round differently.
+    #[serde(default)]
+    pub costs: Costs,
     /// Seconds of training so far.
     pub seconds: f64,
     /// What they were spent on.
@@ -106,6 +110,7 @@ impl Saved {
             lattice: m.lattice.clone(),
             operator: fingerprint(setup),
             run: setup.run.to_toml(),
+            costs: costs::in_force().clone(),
             seconds,
             timings,
             state,

@@ -2,10 +2,12 @@
 
 use super::result::Results;
 use super::{Output, Saved, Setup, TrainError};
+use crate::back::costs;
 use crate::params::Params;
-use crate::run::WaveFunction;
-use crate::vmc::driver::{self, Outcome, Timings, Vmc, VmcError, evaluate, evaluate_exactly};
-use crate::vmc::sampler::{Sampler, Target};
+use crate::vmc::driver::{
+    self, BoundOf, Outcome, Timings, Vmc, VmcError, evaluate, evaluate_exactly,
+};
+use crate::vmc::sampler::{Sampler, ScreenBound, Target, Unbounded};
 use crate::vmc::stats::Summary;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -145,7 +147,19 @@ pub fn run(
         Start::Warm(path) => setup.warm(path)?,
         Start::Fresh | Start::Resume(_) => setup.initial()?,
     };
+    if let Start::Resume(saved) = &start
+        && !costs::set(&saved.costs)
+    {
+        tell(Event::Message(&format!(
+            "the costs in force are not those of the checkpoint ({}): the last digits may differ",
+            saved.costs
+        )));
+    }
     let mut psi = setup.wave_function(&params)?;
+    let screens = setup.screen_bound(&params)?.is_some();
+    let like = params.clone();
+    let derive: BoundOf = &|psi| screen_bound(setup, &like, psi.params());
+    let bound = screens.then_some(derive);
     let mut recorder = Recorder {
         setup,
         output,
@@ -162,13 +176,13 @@ pub fn run(
             Vmc::resume(
                 psi.as_mut(),
                 &setup.operator,
-                None,
+                bound,
                 setup.options.clone(),
                 saved.state,
             )
         }
         Start::Fresh | Start::Warm(_) => {
-            Vmc::new(psi.as_mut(), &setup.operator, None, setup.options.clone())
+            Vmc::new(psi.as_mut(), &setup.operator, bound, setup.options.clone())
         }
     }
     .map_err(failed)?;
@@ -226,7 +240,12 @@ pub fn run(
         tell(Event::Evaluating {
             samples: (!exactly).then_some(setup.run.evaluation.samples),
         });
-        Some(measure(setup, psi.as_ref(), chains, done, seconds)?)
+        let made = bound.map(|derive| derive(psi.as_ref()));
+        let target = Target {
+            psi: psi.as_ref(),
+            bound: made.as_deref(),
+        };
+        Some(measure(setup, target, chains, done, seconds)?)
     };
     if let Some(results) = &results {
         output.result(results)?;
@@ -239,15 +258,27 @@ pub fn run(
     Ok(results.map_or(Ended::Unmeasured, |r| Ended::Finished(Box::new(r))))
 }
 
+/// The rigorous bound at the parameters in force. Parameters that have none
+/// screen nothing: every decision is then made by the exact ratio.
+fn screen_bound(setup: &Setup, like: &Params, theta: &[f64]) -> Box<dyn ScreenBound> {
+    let mut params = like.clone();
+    params.set_flat(theta);
+    match setup.screen_bound(&params) {
+        Ok(Some(bound)) => Box::new(bound),
+        Ok(None) | Err(_) => Box::new(Unbounded),
+    }
+}
+
 /// The final measurement, from the chains as training left them and with
 /// random numbers of its own.
 fn measure(
     setup: &Setup,
-    psi: &dyn WaveFunction,
+    target: Target,
     chains: crate::vmc::sampler::SamplerState,
     iterations: usize,
     seconds: (f64, Timings),
 ) -> Result<Results, TrainError> {
+    let psi = target.psi;
     if setup.sums_exactly() {
         let magnetization = setup.options.sampler.magnetization;
         let evaluation = evaluate_exactly(psi, &setup.operator, magnetization);
@@ -265,7 +296,7 @@ fn measure(
     let mut sampler =
         Sampler::resume(options, setup.lattice.sites(), chains).map_err(|e| failed(e.into()))?;
     let evaluation = evaluate(
-        Target::new(psi),
+        target,
         &setup.operator,
         &mut sampler,
         setup.run.evaluation.burn_in,

@@ -34,8 +34,8 @@ pub use output::{Output, claim_directory};
 pub use reference::{Exact, exact_energy};
 pub use result::Results;
 pub use run_file::{
-    EvaluationTable, LatticeTable, NetworkTable, OperatorTable, OptimiserMethod, OptimiserTable,
-    OutputTable, RunFile, SamplerMethod, SamplerTable, Sites,
+    BoundKind, EvaluationTable, LatticeTable, NetworkTable, OperatorTable, OptimiserMethod,
+    OptimiserTable, OutputTable, RunFile, SamplerMethod, SamplerTable, Sites,
 };
 pub use schedule::ScheduleSpec;
 pub use setup::Setup;

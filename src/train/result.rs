@@ -2,18 +2,23 @@
 
 use super::Setup;
 use super::reference::{Exact, exact_correlations, exact_energy};
+use super::run_file::BoundKind;
 use crate::check::core::Static;
 use crate::ir::Boundary;
 use crate::run::network::{Backend, Precision};
 use crate::vmc::driver::{Evaluation, Timings};
 use crate::vmc::estimator::ring_correlations;
 use crate::vmc::observe::{OrderParameter, order_parameter};
+use crate::vmc::sampler::{Method, Report};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How energies are to be read.
 const CONVENTION: &str = "total energies of the operator as written; X, Y, Z are Pauli matrices, s = +1 or -1 is the value of Z";
+
+/// A bound that decides a smaller fraction costs more than it saves.
+const USELESS: f64 = 0.05;
 
 /// The final measurement, with frozen parameters. Numbers that do not exist
 /// are NaN here and null in `result.json`.
@@ -65,6 +70,8 @@ pub struct Results {
     pub tau: f64,
     /// Accepted moves per proposed one.
     pub acceptance: f64,
+    /// What the typewriter's bound did; none for other samplers.
+    pub screening: Option<Screening>,
     /// Samples drawn.
     pub samples: usize,
     /// The exact energy, where it is known.
@@ -87,6 +94,56 @@ pub struct Results {
     pub seconds_by_part: Timings,
     /// Seconds of this measurement.
     pub seconds_evaluation: f64,
+}
+
+/// What the typewriter's bound did during the final measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Screening {
+    /// Where the bound comes from.
+    pub bound: BoundKind,
+    /// Decisions made by the bound, of those after an accepted flip.
+    pub fraction: f64,
+    /// Decisions that needed the exact ratio.
+    pub corrections: u64,
+    /// Largest error seen of a frozen log ratio.
+    pub worst_error: f64,
+    /// Largest error seen divided by its bound. Above 1 a decision may have been
+    /// wrong.
+    pub worst_error_over_bound: f64,
+}
+
+impl Screening {
+    fn of(setup: &Setup, report: &Report) -> Option<Screening> {
+        let Method::Typewriter { .. } = setup.options.sampler.method else {
+            return None;
+        };
+        (report.proposed > 0).then(|| Screening {
+            bound: setup.run.sampler.bound,
+            fraction: report.screened_fraction(),
+            corrections: report.corrections,
+            worst_error: report.worst_error,
+            worst_error_over_bound: report.worst_error_over_bound,
+        })
+    }
+
+    fn text(&self) -> String {
+        let kind = match self.bound {
+            BoundKind::Empirical => "empirical",
+            BoundKind::Rigorous => "rigorous",
+        };
+        if self.fraction < USELESS {
+            return format!(
+                "the {kind} bound is too wide for this network: it decided {:.1} %, the rest was evaluated",
+                100.0 * self.fraction
+            );
+        }
+        format!(
+            "{:.0} % decided by the {kind} bound; worst error seen {:.1e}, {:.2} of its bound",
+            100.0 * self.fraction,
+            self.worst_error,
+            self.worst_error_over_bound
+        )
+    }
 }
 
 impl Results {
@@ -137,6 +194,7 @@ impl Results {
             r_hat: e.energy.r_hat,
             tau: e.energy.tau,
             acceptance: e.report.acceptance(),
+            screening: Screening::of(setup, &e.report),
             samples: e.samples.len(),
             relative_error: relative,
             relative_error_error: exact.as_ref().map(|x| e.energy.error / x.energy.abs()),
@@ -251,6 +309,9 @@ impl Results {
                     shown(self.acceptance, 2)
                 ),
             );
+        }
+        if let Some(screening) = &self.screening {
+            line("screening", screening.text());
         }
         line(
             "time",

@@ -142,6 +142,17 @@ pub enum SamplerMethod {
     FullSum,
 }
 
+/// What decides for the typewriter where no exact ratio is evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoundKind {
+    /// The largest error seen so far: learnt, proves nothing
+    #[default]
+    Empirical,
+    /// Derived from the network at every parameter set: decisions are exact
+    Rigorous,
+}
+
 /// `[sampler]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -176,6 +187,14 @@ pub struct SamplerTable {
     pub magnetization: Option<i64>,
     /// Sites per block of the typewriter.
     pub width: usize,
+    /// What screens for the typewriter: `"empirical"` (the default), the largest
+    /// error seen so far, or `"rigorous"`, derived from the network.
+    #[serde(skip_serializing_if = "is_default")]
+    pub bound: BoundKind,
+}
+
+fn is_default(bound: &BoundKind) -> bool {
+    *bound == BoundKind::default()
 }
 
 impl Default for SamplerTable {
@@ -192,6 +211,7 @@ impl Default for SamplerTable {
             uniform: 1,
             magnetization: None,
             width: 8,
+            bound: BoundKind::Empirical,
         }
     }
 }

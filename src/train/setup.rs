@@ -1,7 +1,7 @@
 //! From a run file to everything checked and compiled.
 
 use super::TrainError;
-use super::run_file::{OptimiserMethod, RunFile, SamplerMethod, Sites};
+use super::run_file::{BoundKind, OptimiserMethod, RunFile, SamplerMethod, Sites};
 use crate::check::core::NetworkInfo;
 use crate::check::operator::OperatorInfo;
 use crate::check::{CheckError, Program, lattice};
@@ -10,14 +10,14 @@ use crate::ir::{Boundary, Lattice, Lowered};
 use crate::params::{Metadata, Params, initialise, load};
 use crate::pipeline;
 use crate::run::WaveFunction;
-use crate::run::network::build;
+use crate::run::network::{Backend, build};
 use crate::syntax::ast::LatticeKind;
 use crate::vmc::driver::VmcOptions;
 use crate::vmc::operator::{Operator, compile};
 use crate::vmc::optim::{
     Adam, Form, GuardOptions, Method as OptimMethod, OptimOptions, Schedule, Shift, SrOptions,
 };
-use crate::vmc::sampler::{Acceptance, MAX_FULL_SUM_SITES, Method, Move, SamplerOptions};
+use crate::vmc::sampler::{Acceptance, MAX_FULL_SUM_SITES, Method, Move, Rigorous, SamplerOptions};
 use std::path::Path;
 
 /// Most spins in all samples of an iteration, one byte each.
@@ -150,9 +150,35 @@ impl Setup {
         .map_err(|e| {
             TrainError::new(
                 format!("network `{}` cannot be compiled: {e}", self.info.name),
-                "try `--backend reference`",
+                match run.backend {
+                    Backend::Cuda => "try `--backend cpu`",
+                    _ => "try `--backend reference`",
+                },
             )
         })
+    }
+
+    /// The rigorous bound of the screened typewriter at these parameters, where
+    /// the run file asks for it.
+    ///
+    /// # Errors
+    /// Networks that have none, and why.
+    pub fn screen_bound(&self, params: &Params) -> Result<Option<Rigorous>, TrainError> {
+        if self.run.sampler.bound == BoundKind::Empirical {
+            return Ok(None);
+        }
+        let graph = pipeline::amplitude(&self.lowered);
+        match Rigorous::new(&graph, self.lattice, params, self.run.precision) {
+            Ok(bound) => Ok(Some(bound)),
+            Err(e) => Err(TrainError::new(
+                format!(
+                    "network `{}` has no rigorous screening bound: {e}",
+                    self.info.name
+                ),
+                "set `sampler.bound = \"empirical\"`, or `sampler.method = \"sweep\"`, \
+                 which is exact for every network",
+            )),
+        }
     }
 
     /// Whether the final measurement sums the basis.
@@ -359,6 +385,13 @@ fn options(run: &RunFile, operator: &Operator) -> Result<VmcOptions, TrainError>
             "sampler.magnetization",
             "the operator does not conserve the magnetisation".into(),
             "leave the key out",
+        );
+    }
+    if t.bound == BoundKind::Rigorous && t.method != Some(SamplerMethod::Typewriter) {
+        return key(
+            "sampler.bound",
+            "only the typewriter decides by bounds, all other samplers are exact".into(),
+            "leave the key out, or set `sampler.method = \"typewriter\"`",
         );
     }
     let sampler = sampler(run, operator);

@@ -6,7 +6,9 @@ use crate::check::core::NetworkInfo;
 use crate::ir::Lattice;
 use crate::pipeline;
 use crate::run::network::{Backend, BuildError, Precision, build};
-use crate::run::{Spins, WaveFunction};
+use crate::run::terms::Terms;
+use crate::run::{Background, GradientRow, Spins, WaveFunction};
+use crate::vmc::sampler::{Sampler, SamplerOptions, Target};
 use num_complex::Complex64;
 use std::sync::Mutex;
 
@@ -42,7 +44,8 @@ impl Comparison {
     }
 }
 
-/// Compares amplitudes, gradients, single flips and a cluster.
+/// Compares amplitudes, gradients, single flips and a cluster; sums over changes of
+/// many configurations, and chains, where the back end has its own way with them.
 ///
 /// # Errors
 /// See [`BackendError`].
@@ -80,7 +83,7 @@ pub fn compare(
     };
     let flips = ratios(&*reference, &*tested, spins);
     let gradient = gradients(&*reference, &*tested, spins);
-    Ok(vec![
+    let mut all = vec![
         Comparison {
             what: "log psi",
             error: log_psi,
@@ -96,7 +99,22 @@ pub fn compare(
             error: gradient,
             tolerance: tolerance(1e-10, 1e-4),
         },
-    ])
+    ];
+    if let Some(error) = sums(&*reference, &*tested, &batch) {
+        all.push(Comparison {
+            what: "sums over local changes",
+            error,
+            tolerance: tolerance(1e-9, 1e-3),
+        });
+    }
+    if let Some(error) = chains(&*tested, seed) {
+        all.push(Comparison {
+            what: "decisions of chains",
+            error,
+            tolerance: 0.0,
+        });
+    }
+    Ok(all)
 }
 
 /// The larger one; anything is better than NaN.
@@ -118,6 +136,102 @@ fn ratios(reference: &dyn WaveFunction, tested: &dyn WaveFunction, spins: &Spins
         .zip(&want)
         .map(|(g, w)| distance(*g, *w))
         .fold(0.0, worse)
+}
+
+/// Single flips and exchanges of neighbours, relative to the sum of all sizes.
+fn sums(reference: &dyn WaveFunction, tested: &dyn WaveFunction, batch: &Spins) -> Option<f64> {
+    let n = reference.lattice().sites();
+    let mut terms = Terms {
+        diagonal: Complex64::new(0.5, 0.0),
+        ..Terms::default()
+    };
+    for i in 0..n {
+        terms.push(&[i], Complex64::new(-1.0, 0.25));
+        if i > 0 {
+            terms.push(&[i - 1, i], Complex64::new(0.5, 0.0));
+        }
+    }
+    let mut got = vec![Complex64::ZERO; batch.len() / n];
+    tested.local_sums(batch, &vec![terms.clone(); got.len()], &mut got)?;
+    let error = |(spins, got): (&Spins, &Complex64)| {
+        let mut ratios = vec![Complex64::ZERO; terms.len()];
+        let mut background = reference.background(spins);
+        background.log_ratios(&terms.flips, &terms.ends, &mut ratios);
+        let each: Vec<Complex64> = ratios
+            .iter()
+            .zip(&terms.elements)
+            .map(|(ratio, element)| element * ratio.exp())
+            .collect();
+        let want = terms.diagonal + each.iter().sum::<Complex64>();
+        let size = each.iter().map(|z| z.norm()).sum::<f64>().max(1.0);
+        (got - want).norm() / size
+    };
+    Some(batch.chunks(n).zip(&got).map(error).fold(0.0, worse))
+}
+
+/// Chains of the comparison of decisions.
+const CHAINS: usize = 256;
+
+/// Proposals of the comparison of decisions.
+const PROPOSALS: usize = 100_000;
+
+/// Part of the spins that differ between chains the back end moves and those that
+/// are moved from outside, by the same random numbers and log psi.
+fn chains(tested: &dyn WaveFunction, seed: u64) -> Option<f64> {
+    let n = tested.lattice().sites();
+    let options = SamplerOptions {
+        chains: CHAINS,
+        inversion_every: 3,
+        uniform_every: 4,
+        seed,
+        ..SamplerOptions::default()
+    };
+    let sweeps = PROPOSALS.div_ceil(CHAINS * n);
+    let moved = |psi: &dyn WaveFunction| {
+        let mut sampler = Sampler::new(options.clone(), n).ok()?;
+        sampler.advance(Target::new(psi), sweeps);
+        Some(sampler.state().spins.clone())
+    };
+    tested.moves_chains().then_some(())?;
+    let [own, outside] = [moved(tested)?, moved(&Outside(tested))?];
+    let differ = own.iter().zip(&outside).filter(|(a, b)| a != b).count();
+    Some(differ as f64 / own.len() as f64)
+}
+
+/// A wave function whose chains are moved from outside.
+struct Outside<'a>(&'a dyn WaveFunction);
+
+impl WaveFunction for Outside<'_> {
+    fn lattice(&self) -> Lattice {
+        self.0.lattice()
+    }
+    fn param_count(&self) -> usize {
+        self.0.param_count()
+    }
+    fn is_complex(&self) -> bool {
+        self.0.is_complex()
+    }
+    fn set_params(&mut self, _theta: &[f64]) {}
+    fn params(&self) -> &[f64] {
+        self.0.params()
+    }
+    fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
+        self.0.log_psi(batch, out);
+    }
+    fn gradients(&self, batch: &Spins, row: GradientRow) {
+        self.0.gradients(batch, row);
+    }
+    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
+        self.0.background(spins)
+    }
+    fn sweep(
+        &self,
+        _spins: &mut Spins,
+        _reverse: bool,
+        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        None
+    }
 }
 
 fn gradients(reference: &dyn WaveFunction, tested: &dyn WaveFunction, spins: &Spins) -> f64 {

@@ -4,6 +4,7 @@ use super::operator::Operator;
 use super::sampler::Samples;
 use super::stats::{Summary, summarize, summarize_exact};
 use super::table::Table;
+use crate::run::terms::Terms;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
 use rayon::prelude::*;
@@ -30,35 +31,18 @@ impl LocalOperator for Operator {
 /// Connected configurations whose ratios are asked for at once.
 const BATCH: usize = 256;
 
-/// Connected configurations waiting for their ratios.
-#[derive(Default)]
-struct Pending {
-    flips: Vec<usize>,
-    ends: Vec<usize>,
-    elements: Vec<Complex64>,
-}
-
-impl Pending {
-    fn push(&mut self, flips: &[usize], element: Complex64) {
-        self.flips.extend_from_slice(flips);
-        self.ends.push(self.flips.len());
-        self.elements.push(element);
-    }
-
-    /// `sum element * psi(s') / psi(s)` over what waits, which is then gone.
-    fn flush(&mut self, background: &mut dyn Background) -> Complex64 {
-        let mut ratios = vec![Complex64::default(); self.ends.len()];
-        background.log_ratios(&self.flips, &self.ends, &mut ratios);
-        let energy = ratios
-            .iter()
-            .zip(&self.elements)
-            .map(|(ratio, element)| element * ratio.exp())
-            .sum();
-        self.flips.clear();
-        self.ends.clear();
-        self.elements.clear();
-        energy
-    }
+/// `sum element * psi(s') / psi(s)` over the changes that wait, which are then
+/// gone.
+fn sum_of(pending: &mut Terms, background: &mut dyn Background) -> Complex64 {
+    let mut ratios = vec![Complex64::default(); pending.len()];
+    background.log_ratios(&pending.flips, &pending.ends, &mut ratios);
+    let energy = ratios
+        .iter()
+        .zip(&pending.elements)
+        .map(|(ratio, element)| element * ratio.exp())
+        .sum();
+    pending.clear();
+    energy
 }
 
 /// `E_loc(s) = sum_s' <s|H|s'> psi(s') / psi(s)` of the configuration `spins`,
@@ -71,21 +55,21 @@ pub fn local_energy<'p>(
 ) -> Complex64 {
     let mut energy = Complex64::from(operator.diagonal(spins));
     let (mut make, mut made) = (Some(background), None);
-    let mut flush = |pending: &mut Pending| {
+    let mut flush = |pending: &mut Terms| {
         if let Some(make) = make.take() {
             made = Some(make());
         }
         made.as_mut()
-            .map_or(Complex64::ZERO, |b| pending.flush(b.as_mut()))
+            .map_or(Complex64::ZERO, |b| sum_of(pending, b.as_mut()))
     };
-    let mut pending = Pending::default();
+    let mut pending = Terms::default();
     operator.connected(spins, &mut |flips, element| {
         pending.push(flips, element);
-        if pending.ends.len() == BATCH {
+        if pending.len() == BATCH {
             energy += flush(&mut pending);
         }
     });
-    if !pending.ends.is_empty() {
+    if !pending.is_empty() {
         energy += flush(&mut pending);
     }
     energy
@@ -93,13 +77,20 @@ pub fn local_energy<'p>(
 
 /// Local energies of all samples, in their order. Parallel over samples; each
 /// holds one background at a time. Where the basis was summed, ratios are
-/// looked up in a table of all amplitudes.
+/// looked up in a table of all amplitudes. A back end that takes the terms of many
+/// samples at once is given them.
 pub fn local_energies(
     psi: &dyn WaveFunction,
     operator: &dyn LocalOperator,
     samples: &Samples,
 ) -> Vec<Complex64> {
     let table = samples.weights.as_ref().map(|_| Table::new(psi, samples));
+    if table.is_none()
+        && let Some(at_once) = psi.terms_at_once()
+        && let Some(energies) = together(psi, operator, samples, at_once)
+    {
+        return energies;
+    }
     // An outcome of probability zero has no local energy and no weight.
     let vanishes = |i: usize| samples.weights.is_some() && samples.weight(i) == 0.0;
     (0..samples.len())
@@ -116,6 +107,36 @@ pub fn local_energies(
             }
         })
         .collect()
+}
+
+/// Local energies from sums over about `at_once` terms at a time; `None` if the
+/// wave function cannot.
+fn together(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    samples: &Samples,
+    at_once: usize,
+) -> Option<Vec<Complex64>> {
+    let terms_of = |i: usize| {
+        let spins = samples.get(i);
+        let mut terms = Terms {
+            diagonal: operator.diagonal(spins).into(),
+            ..Terms::default()
+        };
+        operator.connected(spins, &mut |flips, element| terms.push(flips, element));
+        terms
+    };
+    let mut energies = vec![Complex64::ZERO; samples.len()];
+    let mut from = 0;
+    while from < samples.len() {
+        let typical = terms_of(from).len().max(1);
+        let to = samples.len().min(from + (at_once / typical).max(1));
+        let terms: Vec<Terms> = (from..to).into_par_iter().map(terms_of).collect();
+        let spins = &samples.spins[from * samples.sites..to * samples.sites];
+        psi.local_sums(spins, &terms, &mut energies[from..to])?;
+        from = to;
+    }
+    Some(energies)
 }
 
 /// Mean, error and convergence of values per sample.

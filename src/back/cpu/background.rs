@@ -233,6 +233,20 @@ impl<T: Real> Background for Updated<'_, T> {
         self.log_ratios(&sites, &ends, out);
     }
 
+    fn prepare(&mut self) -> bool {
+        if !self.network.updates_locally() {
+            return false;
+        }
+        if let Some(units) = self.network.units() {
+            let spins = self.full.spins();
+            (self.hidden).get_or_insert_with(|| units.configuration(spins));
+            return true;
+        }
+        let single = Family::single();
+        self.ask(&[(single.clone(), self.full.spins().len())]);
+        self.find(&single).is_some()
+    }
+
     fn accept(&mut self, flips: &[usize]) {
         if let (Some(hidden), Some(units)) = (&mut self.hidden, self.network.units()) {
             units.accept(hidden, self.full.spins(), flips);

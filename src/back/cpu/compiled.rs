@@ -2,6 +2,7 @@
 
 use super::arena::Memory;
 use super::bind::{Bound, KernelPlan};
+use super::budget::{Budget, Idle};
 use super::constants::{ConstantError, Constants, param_shape, tensors};
 use super::exec::{Executable, SiteValues, Workspace};
 use super::jit::{Compiler, JitError, KernelCode, Listing};
@@ -9,12 +10,13 @@ use super::lookup::TableData;
 use super::simd::{Isa, Real};
 use super::tables::TableProgram;
 use crate::interp::Tensor;
-use crate::ir::{Graph, Lattice, NodeId};
+use crate::ir::{Graph, Lattice, NodeId, Op};
 use crate::kernel::lower::{lower_with_sites, lower_without_tables};
-use crate::kernel::{Geometry, LowerError, Program};
+use crate::kernel::{Geometry, LowerError, Program, Space, Step};
+use crate::run::Room;
 use rayon::prelude::*;
 use rustfft::FftPlanner;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Why a network cannot be compiled for the CPU.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,18 @@ pub enum CompileError {
         "a single configuration needs more than 2 GB of working memory; use a smaller lattice or network"
     )]
     TooLarge,
+    /// One configuration needs more memory than programs may work in.
+    #[error(
+        "a single configuration needs {} of working memory, the limit is {}; raise `--memory`",
+        in_units(*needed),
+        in_units(*limit)
+    )]
+    Memory {
+        /// Bytes.
+        needed: usize,
+        /// Bytes.
+        limit: usize,
+    },
     /// Wrong number of parameters.
     #[error("{expected} parameters expected, {found} given")]
     ParamCount {
@@ -53,11 +67,63 @@ const TARGET_LANES: usize = 512;
 /// Samples at a time for programs without sites.
 const TARGET_SAMPLES: usize = 16;
 
+/// Samples at a time where they share weights, which are read once for all: few,
+/// and many.
+const SHARED_SAMPLES: [usize; 2] = [8, 32];
+
+/// Bytes that many samples may take more than one, should they share weights.
+const SHARED_ARENA: usize = 16 << 20;
+
+/// Weights per configuration from which on samples share them.
+const SHARED_WEIGHTS: usize = 4096;
+
 /// A layout for a number of samples, with its static rows and idle workspaces.
 struct Layout<T: Real> {
     bound: Bound,
     statics: Memory,
-    idle: Mutex<Vec<(Workspace<T>, Vec<f64>)>>,
+    idle: Arc<IdleWorkspaces<T>>,
+}
+
+/// Workspaces, each with room for the outputs of a sample.
+struct IdleWorkspaces<T: Real>(Mutex<Vec<(Workspace<T>, Vec<f64>)>>);
+
+impl<T: Real> IdleWorkspaces<T> {
+    fn all(&self) -> MutexGuard<'_, Vec<(Workspace<T>, Vec<f64>)>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl<T: Real> Idle for IdleWorkspaces<T> {
+    fn release(&self) {
+        self.all().clear();
+    }
+}
+
+/// Numbers of samples worth running at a time, the fewest first.
+fn batches(program: &Program) -> Vec<usize> {
+    let segments = program.geometries.iter().map(Geometry::segment);
+    let many = match segments.max() {
+        Some(segment) => TARGET_LANES / segment.max(1),
+        None => TARGET_SAMPLES,
+    };
+    let shared = program.steps.iter().any(|step| match step {
+        Step::Mix { mixer, .. } => matches!(program.mixers[*mixer].op, Op::Mix { .. }),
+        Step::Dense {
+            space: Space::Batch,
+            groups,
+        } => groups.iter().any(|g| g.weights.len() > SHARED_WEIGHTS),
+        // outer products of sites: results of many samples lie side by side
+        Step::Reference { operands, .. } => operands.iter().flatten().count() == 2,
+        _ => false,
+    });
+    let mut batches = vec![1, many];
+    if shared {
+        batches.extend(SHARED_SAMPLES);
+    }
+    batches.retain(|&n| n > 0);
+    batches.sort_unstable();
+    batches.dedup();
+    batches
 }
 
 /// Receives the outputs and, for every element of the nodes on sites, its values.
@@ -75,8 +141,9 @@ pub struct Compiled<T: Real> {
     /// Parameters that are values per configuration.
     inputs: Vec<u32>,
     planner: Mutex<(FftPlanner<T>, FftPlanner<f64>)>,
-    /// For one sample, and for many.
+    /// For one sample, and for more of them.
     layouts: Vec<Layout<T>>,
+    budget: Arc<Budget>,
     isa: Isa,
 }
 
@@ -171,6 +238,7 @@ impl<T: Real> Compiled<T> {
             inputs: inputs.to_vec(),
             planner: Mutex::new(planner),
             layouts: Vec::new(),
+            budget: Budget::of_the_process().clone(),
             isa: Isa::detect(),
         };
         network.lay_out()?;
@@ -178,32 +246,65 @@ impl<T: Real> Compiled<T> {
     }
 
     fn lay_out(&mut self) -> Result<(), CompileError> {
-        let segments = self.program.geometries.iter().map(Geometry::segment);
-        let mut many = match segments.max() {
-            Some(segment) => (TARGET_LANES / segment.max(1)).max(1),
-            None => TARGET_SAMPLES,
-        };
-        let bind = |samples| {
-            let bound = Bound::new(&self.program, &self.plan, samples);
-            bound.addressable().then_some(bound)
-        };
-        let mut bounds = vec![bind(1).ok_or(CompileError::TooLarge)?];
-        while many > 1 {
-            if let Some(bound) = bind(many) {
+        let (program, constants) = (&self.program, &self.constants);
+        let bytes = |bound: &Bound| Workspace::bytes(program, bound, constants);
+        let one = Bound::new(program, &self.plan, 1);
+        if !one.addressable() {
+            return Err(CompileError::TooLarge);
+        }
+        let (single, limit) = (bytes(&one), self.budget.limit());
+        if single > limit {
+            return Err(CompileError::Memory {
+                needed: single,
+                limit,
+            });
+        }
+        let mut bounds = vec![one];
+        for many in batches(program).into_iter().skip(1) {
+            let bound = Bound::new(program, &self.plan, many);
+            let bytes = bytes(&bound);
+            let lean = many * self.longest_segment() <= TARGET_LANES
+                || bytes <= (single + SHARED_ARENA).max(2 * single);
+            if bound.addressable() && lean && bytes <= limit / rayon::current_num_threads() {
                 bounds.push(bound);
-                break;
             }
-            many /= 2;
         }
         self.layouts = bounds
             .into_iter()
-            .map(|bound| Layout {
-                statics: bound.static_memory(&self.program, &self.constants),
-                bound,
-                idle: Mutex::new(Vec::new()),
+            .map(|bound| {
+                let idle = Arc::new(IdleWorkspaces(Mutex::default()));
+                let weak: Weak<IdleWorkspaces<T>> = Arc::downgrade(&idle);
+                self.budget.register(weak);
+                Layout {
+                    statics: bound.static_memory(&self.program, &self.constants),
+                    bound,
+                    idle,
+                }
             })
             .collect();
         Ok(())
+    }
+
+    fn longest_segment(&self) -> usize {
+        let segments = self.program.geometries.iter().map(Geometry::segment);
+        segments.max().unwrap_or(0)
+    }
+
+    /// Works in the memory of a budget.
+    ///
+    /// # Errors
+    /// A single configuration does not fit; the old budget then stays in force.
+    pub fn work_within(&mut self, budget: &Arc<Budget>) -> Result<(), CompileError> {
+        if Arc::ptr_eq(&self.budget, budget) {
+            return Ok(());
+        }
+        let old = std::mem::replace(&mut self.budget, budget.clone());
+        self.lay_out().inspect_err(|_| self.budget = old)
+    }
+
+    /// What it works in.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// What new parameters change, for [`Compiled::install`].
@@ -228,7 +329,7 @@ impl<T: Real> Compiled<T> {
         self.theta = prepared.theta;
         for l in &mut self.layouts {
             // workspaces hold scratch memory of the old mixers
-            l.idle.get_mut().unwrap_or_else(|e| e.into_inner()).clear();
+            l.idle.release();
             l.statics = l.bound.static_memory(&self.program, &self.constants);
         }
     }
@@ -253,12 +354,13 @@ impl<T: Real> Compiled<T> {
     pub fn listing(&self) -> Option<&Listing> {
         self.code.listing()
     }
-    /// Bytes of working memory: for a single sample, and per thread in a batch.
-    pub fn memory(&self) -> Vec<(usize, usize)> {
-        self.layouts
-            .iter()
-            .map(|l| (l.bound.samples, l.bound.arena_bytes()))
-            .collect()
+    /// Working memory: for a single sample, and for more of them.
+    pub fn memory(&self) -> Vec<Room> {
+        let room = |l: &Layout<T>| Room {
+            samples: l.bound.samples,
+            bytes: Workspace::bytes(&self.program, &l.bound, &self.constants),
+        };
+        self.layouts.iter().map(room).collect()
     }
 
     /// Number of output elements per configuration.
@@ -271,9 +373,11 @@ impl<T: Real> Compiled<T> {
         self.layouts.last().map_or(1, |l| l.bound.samples)
     }
 
+    /// The smallest layout for so many samples, or the largest there is.
     fn layout(&self, count: usize) -> &Layout<T> {
         let last = self.layouts.len() - 1;
-        &self.layouts[if count > 1 { last } else { 0 }]
+        let fits = self.layouts.iter().position(|l| l.bound.samples >= count);
+        &self.layouts[fits.unwrap_or(last)]
     }
 
     /// Evaluates a batch in parallel and keeps `result(outputs)` of every
@@ -293,7 +397,9 @@ impl<T: Real> Compiled<T> {
             out.len() * sites,
             "one result per configuration"
         );
-        let samples = self.layout(out.len()).bound.samples;
+        // as many for every thread, however many there are
+        let fair = out.len().div_ceil(rayon::current_num_threads()).max(1);
+        let samples = fair.min(self.samples_at_a_time());
         let run = |(spins, out): (&[i8], &mut [R])| {
             self.evaluate_here(spins, &mut |k, values| out[k] = result(values));
         };
@@ -319,6 +425,23 @@ impl<T: Real> Compiled<T> {
                     executable.read_outputs(sample, w, values);
                     each(k * samples + sample, values);
                 }
+            }
+        });
+    }
+
+    /// All outputs of a batch, one sample after the other, on this thread.
+    ///
+    /// # Panics
+    /// If `out` has no room for them.
+    pub fn outputs_here(&self, batch: &[i8], out: &mut [f64]) {
+        let sites = self.program.lattice.sites();
+        let layout = self.layout(batch.len() / sites);
+        let at_once = layout.bound.samples;
+        self.working(layout, |executable, w, _| {
+            let runs = batch.chunks(at_once * sites);
+            for (spins, out) in runs.zip(out.chunks_mut(at_once * self.outputs())) {
+                executable.run(spins, w);
+                executable.read_all_outputs(spins.len() / sites, w, out);
             }
         });
     }
@@ -394,19 +517,23 @@ impl<T: Real> Compiled<T> {
             statics: &layout.statics,
             isa: self.isa,
         };
-        let idle = layout.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let idle = layout.idle.all().pop();
         let (mut w, mut values) = idle.unwrap_or_else(|| {
-            (
-                Workspace::new(&self.program, &layout.bound, &self.constants),
-                vec![0.0; self.outputs()],
-            )
+            let (program, constants) = (&self.program, &self.constants);
+            let w = Workspace::new(program, &layout.bound, constants, &self.budget);
+            (w, vec![0.0; self.outputs()])
         });
         run(&executable, &mut w, &mut values);
-        layout
-            .idle
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .push((w, values));
+        layout.idle.all().push((w, values));
+    }
+}
+
+/// A number of bytes for people.
+pub fn in_units(bytes: usize) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }
 

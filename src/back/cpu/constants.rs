@@ -259,9 +259,9 @@ impl<T: Real> Constants<T> {
         })
     }
 
-    /// Complex numbers of scratch the mixers need.
-    pub fn scratch(&self) -> usize {
-        let mixers = self.mixers.iter().map(Plan::scratch);
+    /// Complex numbers of scratch the mixers need for so many samples.
+    pub fn scratch(&self, samples: usize) -> usize {
+        let mixers = self.mixers.iter().map(|m| m.scratch(samples));
         let correlators = self.correlators.iter().map(Correlator::scratch);
         mixers.chain(correlators).max().unwrap_or(0)
     }

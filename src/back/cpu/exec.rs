@@ -2,7 +2,9 @@
 
 use super::arena::Memory;
 use super::bind::{Bound, BoundStep};
+use super::budget::{Budget, Loan};
 use super::constants::{Constants, param_shape};
+use super::dense::Pairs;
 use super::jit::KernelCode;
 use super::lookup::lookup;
 use super::math::Precision;
@@ -12,9 +14,10 @@ use super::outer::outer;
 use super::simd::{Isa, Real};
 use crate::check::core::Place;
 use crate::interp::{Context, Operand, Tensor, eval_node};
-use crate::ir::{Graph, NodeId, NodeType};
+use crate::ir::{Graph, NodeId, NodeType, Op};
 use crate::kernel::{Cell, Geometry, Program, Space};
 use rustfft::num_complex::Complex;
+use std::sync::Arc;
 
 /// Memory one thread works in.
 pub struct Workspace<T: Real> {
@@ -23,23 +26,37 @@ pub struct Workspace<T: Real> {
     scratch: Vec<Complex<T>>,
     /// A segment for results nobody wants.
     spare: Vec<T>,
+    _loan: Loan,
 }
 
 impl<T: Real> Workspace<T> {
-    /// Memory for a binding.
-    pub fn new(program: &Program, bound: &Bound, constants: &Constants<T>) -> Workspace<T> {
-        let segment = program
-            .geometries
-            .iter()
-            .map(Geometry::segment)
-            .max()
-            .unwrap_or(0);
+    /// Memory for a binding out of a budget.
+    pub fn new(
+        program: &Program,
+        bound: &Bound,
+        constants: &Constants<T>,
+        budget: &Arc<Budget>,
+    ) -> Workspace<T> {
+        let loan = budget.take(Self::bytes(program, bound, constants));
         Workspace {
             arena: Memory::new(bound.arena_bytes()),
-            scratch: vec![Complex::default(); constants.scratch()],
-            spare: vec![T::default(); segment],
+            scratch: vec![Complex::default(); constants.scratch(bound.samples)],
+            spare: vec![T::default(); longest(program)],
+            _loan: loan,
         }
     }
+
+    /// Bytes of memory for a binding.
+    pub fn bytes(program: &Program, bound: &Bound, constants: &Constants<T>) -> usize {
+        let number = T::PRECISION.bytes();
+        bound.arena_bytes() + number * (2 * constants.scratch(bound.samples) + longest(program))
+    }
+}
+
+/// Lanes of the longest segment.
+fn longest(program: &Program) -> usize {
+    let segments = program.geometries.iter().map(Geometry::segment);
+    segments.max().unwrap_or(0)
 }
 
 /// What a run reads and does not change.
@@ -83,27 +100,38 @@ impl<T: Real> Executable<'_, T> {
         }
     }
 
+    /// The program's outputs for all samples, in f64, one sample after the other.
+    pub fn read_all_outputs(&self, samples: usize, w: &Workspace<T>, out: &mut [f64]) {
+        let count = self.program.outputs.len();
+        for (k, (cell, &offset)) in (self.program.outputs.iter())
+            .zip(&self.bound.outputs)
+            .enumerate()
+        {
+            for sample in 0..samples {
+                out[sample * count + k] = self.output(*cell, offset, sample, w);
+            }
+        }
+    }
+
     /// The program's outputs for a sample, in f64.
     pub fn read_outputs(&self, sample: usize, w: &Workspace<T>, out: &mut [f64]) {
-        for ((out, cell), &offset) in out
-            .iter_mut()
-            .zip(&self.program.outputs)
-            .zip(&self.bound.outputs)
-        {
-            *out = match *cell {
-                Cell::Number(x) => x,
-                Cell::Scalar(k) => self.constants.pool64[k as usize],
-                // SAFETY: outputs are rows of f64 with a lane per sample.
-                Cell::Row(_) => unsafe {
-                    w.arena
-                        .as_ptr()
-                        .add(offset)
-                        .cast::<f64>()
-                        .add(sample)
-                        .read()
-                },
-                Cell::Static(_) => f64::NAN,
-            };
+        let cells = self.program.outputs.iter().zip(&self.bound.outputs);
+        for (out, (cell, &offset)) in out.iter_mut().zip(cells) {
+            *out = self.output(*cell, offset, sample, w);
+        }
+    }
+
+    #[inline(always)]
+    fn output(&self, cell: Cell, offset: usize, sample: usize, w: &Workspace<T>) -> f64 {
+        match cell {
+            Cell::Number(x) => x,
+            Cell::Scalar(k) => self.constants.pool64[k as usize],
+            // SAFETY: outputs are rows of f64 with a lane per sample.
+            Cell::Row(_) => unsafe {
+                let row = w.arena.as_ptr().add(offset).cast::<f64>();
+                row.add(sample).read()
+            },
+            Cell::Static(_) => f64::NAN,
         }
     }
 
@@ -339,6 +367,12 @@ impl<T: Real> Executable<'_, T> {
                     }
                     return;
                 }
+                if let Plan::Dense(plan) = plan {
+                    let units = (channels.as_slice(), rows.as_slice());
+                    // SAFETY: as for every step.
+                    unsafe { plan.run(geometry, units, arena, samples, &mut w.scratch) }
+                    return;
+                }
                 for (k, (&channels, &(x, out))) in channels.iter().zip(rows).enumerate() {
                     // units are sorted by input
                     let again = samples == 1 && k > 0 && rows[k - 1].0 == x;
@@ -411,6 +445,21 @@ impl<T: Real> Executable<'_, T> {
                 operands,
                 out,
             } => {
+                if let (&Op::MixGrad { complex }, [Some(a), Some(b)]) =
+                    (self.graph.op(*node), operands.as_slice())
+                    && let Place::Site(token) = self.graph.ty(self.graph.args(*node)[0]).place
+                    && a.len() == b.len()
+                {
+                    let pairs = Pairs {
+                        complex,
+                        factors: [a, b],
+                        out,
+                    };
+                    let geometry = self.program.geometry(Space::Site(token));
+                    // SAFETY: as for every step.
+                    unsafe { pairs.run::<T>(geometry, arena, samples) }
+                    return;
+                }
                 for sample in 0..samples {
                     // SAFETY: as for every step.
                     unsafe { self.reference(*node, operands, out, sample, arena) }
@@ -418,10 +467,11 @@ impl<T: Real> Executable<'_, T> {
             }
             BoundStep::Gather { geometry, rows } => {
                 for (x, out) in rows {
-                    for sample in 0..samples {
-                        let x = segment(*x, sample, geometry);
-                        for (site, &o) in out.iter().enumerate() {
-                            unsafe { *number(o, sample) = x[geometry.lane(site)].widened() }
+                    for (site, &o) in out.iter().enumerate() {
+                        let lane = geometry.lane(site);
+                        for sample in 0..samples {
+                            let lane = sample * geometry.segment() + lane;
+                            unsafe { *number(o, sample) = (*row(*x).add(lane)).widened() }
                         }
                     }
                 }

@@ -91,9 +91,13 @@ impl<T: Real> Flips<T> {
         let kernels = Kernels::new(network.graph(), network.program(), network.params())?;
         let theta = extended(&program.derived, &kernels, network.params());
         let sites = sites(&program);
-        let changes = Compiled::with(program.graph, lattice, &theta, &[], &sites, false)?;
+        let mut changes = Compiled::with(program.graph, lattice, &theta, &[], &sites, false)?;
         let (inputs, theta) = (program.inputs, network.params());
-        let readout = Compiled::with(program.readout, lattice, theta, &inputs, &[], false)?;
+        let mut readout = Compiled::with(program.readout, lattice, theta, &inputs, &[], false)?;
+        for program in [&mut changes, &mut readout] {
+            let fits = program.work_within(network.budget());
+            fits.inspect_err(|e| tracing::warn!("flips are evaluated one by one: {e}"))?;
+        }
         Ok(Flips {
             families: families.to_vec(),
             changes,
@@ -158,7 +162,7 @@ impl<T: Real> Flips<T> {
 
     /// Bytes of working memory of one run.
     pub fn bytes(&self) -> usize {
-        self.changes.memory().first().map_or(0, |m| m.1)
+        self.changes.memory().first().map_or(0, |m| m.bytes)
     }
 
     /// Floating-point operations of one run and all its ratios.
@@ -234,7 +238,7 @@ fn complex(value: &[f64]) -> Complex64 {
 }
 
 /// The network's parameters and those derived from them.
-fn extended(derived: &[Derived], kernels: &Kernels, theta: &[f64]) -> Vec<f64> {
+pub(super) fn extended(derived: &[Derived], kernels: &Kernels, theta: &[f64]) -> Vec<f64> {
     let mut all = theta.to_vec();
     for d in derived {
         all.extend(kernels.derived(d));

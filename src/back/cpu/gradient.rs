@@ -7,15 +7,19 @@
 //! many samples go through at once. Values at the cut (recurrence coefficients,
 //! kernels, weights) are computed once per parameter set.
 
+use super::budget::Budget;
 use super::compiled::{CompileError, Compiled, Prepared};
 use super::constants::{ConstantError, constant_values, tensors};
 use super::simd::Real;
 use super::work::flops;
+use crate::interp::Tensor;
 use crate::ir::{Graph, GraphParam, Lattice, NodeId, Op, ZipFn};
 use crate::kernel::Program;
 use crate::pass::reverse::{ReverseError, gradient, pullback};
-use crate::run::GradientRow;
+use crate::run::{GradientRow, Room};
 use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Compiled derivatives of one network on one lattice.
 pub struct GradientCode<T: Real> {
@@ -26,6 +30,9 @@ pub struct GradientCode<T: Real> {
     above: Compiled<T>,
     /// Derivatives at the cut to derivatives with respect to parameters.
     below: Compiled<T>,
+    /// Where the derivatives are at the cut already: ranges in the order of the
+    /// parameters.
+    direct: Option<Vec<Range<usize>>>,
     /// Outputs of the network: real part, imaginary part.
     outputs: usize,
     /// Numbers at the cut, and parameters.
@@ -50,7 +57,9 @@ impl<T: Real> GradientCode<T> {
         )?;
         let values = values_at(graph, &cut, below.program(), theta)?;
         let above = Compiled::new(above(graph, &cut)?, lattice, &values, false)?;
+        let params = tensors(graph, below.program(), theta, &[]).map_err(ConstantError::from)?;
         Ok(GradientCode {
+            direct: direct(graph, &cut, &params),
             graph: graph.clone(),
             cut,
             above,
@@ -81,14 +90,10 @@ impl<T: Real> GradientCode<T> {
         [self.above.program(), self.below.program()]
     }
 
-    /// Bytes of working memory, and floating-point operations of one gradient.
-    pub fn cost(&self) -> (usize, f64) {
-        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+    /// Floating-point operations of one gradient.
+    pub fn flops(&self) -> f64 {
         let below = flops(self.below.program()) * self.outputs as f64;
-        (
-            bytes(&self.above) + bytes(&self.below),
-            flops(self.above.program()) + below,
-        )
+        flops(self.above.program()) + below
     }
 
     /// Calls `row(sample, re, im)` with the gradient of every configuration, from
@@ -101,40 +106,140 @@ impl<T: Real> GradientCode<T> {
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
         let fair = count.div_ceil(rayon::current_num_threads());
-        let samples = fair.clamp(1, self.below.samples_at_a_time());
+        let samples = fair.clamp(1, self.samples_at_a_time());
         batch
             .par_chunks(samples * sites)
             .enumerate()
             .for_each(|(k, spins)| self.chunk(spins, k * samples, row));
     }
 
+    /// As many as fill both programs, while their derivatives take no more than a
+    /// part of the memory there is.
+    fn samples_at_a_time(&self) -> usize {
+        let above = self.above.samples_at_a_time();
+        let fill = match self.direct {
+            Some(_) => above,
+            None => above.max(self.below.samples_at_a_time()),
+        };
+        let kept = self.kept();
+        let share = self.above.budget().limit() / rayon::current_num_threads() / 8;
+        fill.min(share / kept.max(1)).max(1)
+    }
+
+    /// Bytes of derivatives of one sample.
+    fn kept(&self) -> usize {
+        8 * self.outputs * (self.lengths[0] + self.lengths[1])
+    }
+
+    /// Works in the memory of a budget.
+    ///
+    /// # Errors
+    /// A single configuration does not fit.
+    pub fn work_within(&mut self, budget: &Arc<Budget>) -> Result<(), CompileError> {
+        self.above.work_within(budget)?;
+        self.below.work_within(budget)
+    }
+
+    /// Working memory: samples at a time, and bytes per thread.
+    pub fn memory(&self) -> Room {
+        let samples = self.samples_at_a_time();
+        let room = |c: &Compiled<T>| {
+            let rooms = c.memory();
+            let fits = rooms.iter().find(|r| r.samples >= samples);
+            fits.or(rooms.last()).map_or(0, |r| r.bytes)
+        };
+        let below = self.direct.is_none().then(|| room(&self.below));
+        Room {
+            samples,
+            bytes: room(&self.above) + below.unwrap_or(0) + samples * self.kept(),
+        }
+    }
+
     fn chunk(&self, spins: &[i8], first: usize, row: GradientRow) {
         let count = spins.len() / self.above.lattice().sites();
         let [inner, params] = self.lengths;
-        let mut at_cut = Vec::with_capacity(count * self.outputs * inner);
-        self.above
-            .evaluate_here(spins, &mut |_, values| at_cut.extend_from_slice(values));
+        let mut at_cut = vec![0.0; count * self.outputs * inner];
+        self.above.outputs_here(spins, &mut at_cut);
         let part = |output: usize, sample: usize| {
             let start = (sample * self.outputs + output) * inner;
             &at_cut[start..start + inner]
         };
+        if let Some(ranges) = &self.direct {
+            let mut ordered = [Vec::new(), Vec::new()];
+            for sample in 0..count {
+                let mut parts = [&[][..]; 2];
+                let slots = parts.iter_mut().zip(&mut ordered);
+                for (output, (slot, ordered)) in slots.enumerate().take(self.outputs) {
+                    let values = part(output, sample);
+                    *slot = match ranges.as_slice() {
+                        [range] => &values[range.clone()],
+                        _ => {
+                            ordered.clear();
+                            let pieces = ranges.iter().map(|r| &values[r.clone()]);
+                            pieces.for_each(|piece| ordered.extend_from_slice(piece));
+                            ordered
+                        }
+                    };
+                }
+                row(first + sample, parts[0], parts[1]);
+            }
+            return;
+        }
         let mut im = vec![0.0; if self.outputs > 1 { count * params } else { 0 }];
-        if self.outputs > 1 {
+        // no more than the program below takes at a time
+        let at_once = self.below.samples_at_a_time();
+        let chunks = || {
+            (0..count)
+                .step_by(at_once)
+                .map(|s| s..count.min(s + at_once))
+        };
+        for samples in chunks().filter(|_| self.outputs > 1) {
+            let start = samples.start;
             self.below
-                .map_here(count, &|s| part(1, s), &mut |s, values| {
-                    im[s * params..(s + 1) * params].copy_from_slice(values);
+                .map_here(samples.len(), &|s| part(1, start + s), &mut |s, values| {
+                    im[(start + s) * params..][..params].copy_from_slice(values);
                 });
         }
-        self.below
-            .map_here(count, &|s| part(0, s), &mut |s, values| {
-                let im = if im.is_empty() {
-                    &[]
-                } else {
-                    &im[s * params..(s + 1) * params]
-                };
-                row(first + s, values, im);
-            });
+        for samples in chunks() {
+            let start = samples.start;
+            self.below
+                .map_here(samples.len(), &|s| part(0, start + s), &mut |s, values| {
+                    let s = start + s;
+                    let im = if im.is_empty() {
+                        &[]
+                    } else {
+                        &im[s * params..(s + 1) * params]
+                    };
+                    row(first + s, values, im);
+                });
+        }
     }
+}
+
+/// Where the derivatives with respect to the parameters are among those at the
+/// cut, if every parameter is one node of it.
+fn direct(graph: &Graph, cut: &[NodeId], params: &[Tensor]) -> Option<Vec<Range<usize>>> {
+    let mut starts = vec![None; params.len()];
+    let mut at = 0;
+    for &id in cut {
+        let Op::Param(k) = *graph.op(id) else {
+            return None;
+        };
+        let length = params[k as usize].data.len();
+        if starts[k as usize].replace(at..at + length).is_some() {
+            return None;
+        }
+        at += length;
+    }
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for range in starts {
+        let range = range?;
+        match ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => ranges.push(range),
+        }
+    }
+    Some(ranges)
 }
 
 /// For every node whether it depends on the configuration and on parameters.

@@ -125,7 +125,7 @@ impl Kernel {
             TokenLattice::new(program.lattice, geometry.token).map_err(ConstantError::from)?;
         let count = lattice.displacements(0) * lattice.displacements(1);
         let mut entries = vec![vec![Complex64::ZERO; channels]; count];
-        let mut scratch = vec![Complex::default(); plan.scratch()];
+        let mut scratch = vec![Complex::default(); plan.scratch(1)];
         let segment = geometry.segment();
         let (mut re, mut im) = (vec![0.0; segment], vec![0.0; segment]);
         let zero = vec![0.0; segment];

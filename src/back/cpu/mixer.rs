@@ -4,6 +4,7 @@
 //! All kernels become a symbol on (padded) momenta once per parameter set, in
 //! f64. Real channels travel in pairs as one complex transform.
 
+use super::dense::Dense;
 use super::direct::{Direct, longest};
 use super::lanes::Batched;
 use super::response::{Coefficients, Layout, Response};
@@ -30,6 +31,8 @@ pub enum Plan<T: Real> {
     Direct(Direct<T>),
     /// By its matrix.
     Dense(Dense<T>),
+    /// A matrix for other back ends.
+    Matrix(Matrix<T>),
 }
 
 /// `IFFT(symbol FFT x)` on a padded lattice.
@@ -44,10 +47,9 @@ pub struct Fourier<T: Real> {
     scratch: usize,
 }
 
-/// `y_i = sum_j k(i, j) x_j`.
-pub struct Dense<T: Real> {
+/// The kernel of a dense mixer.
+pub struct Matrix<T: Real> {
     complex: bool,
-    sites: usize,
     /// Per channel, target slowest.
     kernels: Vec<Vec<Complex<T>>>,
 }
@@ -128,15 +130,18 @@ impl<T: Real> Plan<T> {
             let n = g.sites();
             let k = Coefficients::read(values[0], n * n, layout(complex), channels);
             let entry = |i: usize, j: usize| if transposed { j * n + i } else { i * n + j };
+            let complex = complex && !mixer.real;
+            if !applied.is_empty() {
+                let cell = |i: usize, j: usize, c: usize| k.at(entry(i, j), c);
+                let dense = Dense::new(complex, n, width, Isa::detect(), cell);
+                return Ok(Plan::Dense(dense));
+            }
             let kernel = |c: usize| {
                 let cell = |e: usize| narrow::<T>(k.at(entry(e / n, e % n), c));
                 (0..n * n).map(cell).collect()
             };
-            return Ok(Plan::Dense(Dense {
-                complex: complex && !mixer.real,
-                sites: n,
-                kernels: (0..width).map(kernel).collect(),
-            }));
+            let kernels = (0..width).map(kernel).collect();
+            return Ok(Plan::Matrix(Matrix { complex, kernels }));
         }
         let size = if open {
             [nx, ny].map(|n| if n == 1 { 1 } else { smooth(2 * n - 1) })
@@ -282,13 +287,14 @@ impl<T: Real> Plan<T> {
         }))
     }
 
-    /// Complex numbers of scratch memory [`Plan::run`] needs.
-    pub fn scratch(&self) -> usize {
+    /// Complex numbers of scratch memory a run needs for so many samples.
+    pub fn scratch(&self, samples: usize) -> usize {
         match self {
             Plan::Fourier(f) => 3 * f.size[0] * f.size[1] + f.scratch,
             Plan::Batched(b) => b.scratch(),
             Plan::Direct(d) => d.scratch(),
-            Plan::Dense(d) => 2 * d.sites,
+            Plan::Dense(d) => d.scratch(samples),
+            Plan::Matrix(_) => 0,
         }
     }
 
@@ -297,8 +303,8 @@ impl<T: Real> Plan<T> {
     pub(in crate::back) fn kernels(&self) -> &[Vec<Complex<T>>] {
         match self {
             Plan::Fourier(f) => &f.symbols,
-            Plan::Dense(d) => &d.kernels,
-            Plan::Batched(_) | Plan::Direct(_) => {
+            Plan::Matrix(m) => &m.kernels,
+            Plan::Batched(_) | Plan::Direct(_) | Plan::Dense(_) => {
                 unreachable!("a plan made for no channels is neither")
             }
         }
@@ -310,7 +316,8 @@ impl<T: Real> Plan<T> {
             Plan::Fourier(f) => f.complex,
             Plan::Batched(b) => b.complex(),
             Plan::Direct(d) => d.complex(),
-            Plan::Dense(d) => d.complex,
+            Plan::Dense(d) => d.complex(),
+            Plan::Matrix(m) => m.complex,
         }
     }
 
@@ -321,7 +328,8 @@ impl<T: Real> Plan<T> {
     /// transform is then used again.
     ///
     /// # Panics
-    /// If the plan was built for given channels: those are run together.
+    /// If the plan was built for given channels, which are run together, or is a
+    /// mere matrix.
     pub fn run(
         &self,
         g: &Geometry,
@@ -333,13 +341,15 @@ impl<T: Real> Plan<T> {
     ) {
         match self {
             Plan::Fourier(f) => f.run(g, channels, x, out, scratch, again),
-            Plan::Batched(_) => unreachable!("plans for given channels run as a whole"),
+            Plan::Batched(_) | Plan::Dense(_) => {
+                unreachable!("plans for given channels run as a whole")
+            }
+            Plan::Matrix(_) => unreachable!("updates are derived of no dense mixer"),
             Plan::Direct(d) => {
                 let first = g.origin();
                 let x = x.map(|x| &x[first..]);
                 d.run(channels, x, out.map(|y| &mut y[first..]), scratch);
             }
-            Plan::Dense(d) => d.run(g, channels, x, out, scratch),
         }
     }
 }
@@ -502,43 +512,6 @@ impl<T: Real> Fourier<T> {
                     z[q] = mix(q, zq, zr);
                     z[r] = mix(r, zr, zq);
                 }
-            }
-        }
-    }
-}
-
-impl<T: Real> Dense<T> {
-    fn run(
-        &self,
-        g: &Geometry,
-        channels: [usize; 2],
-        x: [&[T]; 2],
-        out: [&mut [T]; 2],
-        memory: &mut [Complex<T>],
-    ) {
-        let n = self.sites;
-        let input = &mut memory[..n];
-        for (site, z) in input.iter_mut().enumerate() {
-            let lane = g.lane(site);
-            *z = Complex::new(x[0][lane], x[1][lane]);
-        }
-        let [re, im] = out;
-        for i in 0..n {
-            let row = |c: usize| &self.kernels[c][i * n..(i + 1) * n];
-            let lane = g.lane(i);
-            if self.complex {
-                let y = row(channels[0])
-                    .iter()
-                    .zip(&*input)
-                    .fold(Complex::default(), |y, (k, z)| y + *k * *z);
-                (re[lane], im[lane]) = (y.re, y.im);
-            } else {
-                let (mut y0, mut y1) = (T::default(), T::default());
-                for ((k0, k1), z) in row(channels[0]).iter().zip(row(channels[1])).zip(&*input) {
-                    y0 = y0 + k0.re * z.re;
-                    y1 = y1 + k1.re * z.im;
-                }
-                (re[lane], im[lane]) = (y0, y1);
             }
         }
     }

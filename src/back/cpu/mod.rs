@@ -4,16 +4,20 @@
 //! [`network`] offers the result as a [`crate::run::WaveFunction`]. On the way: a
 //! [`crate::kernel::Program`] is compiled ([`jit`]), bound to memory for a number
 //! of samples ([`bind`]), given its constants ([`constants`]) and run ([`exec`]).
-//! Local changes run programs of their own ([`flips`]); [`object`] writes the code
-//! of log psi to an object file.
+//! Local changes run programs of their own ([`flips`]); [`object`] writes the same
+//! code to an object file; [`calibrate`] measures what the choices between them are
+//! based on.
 
 pub mod arena;
 mod background;
 pub mod bind;
+pub mod budget;
+pub mod calibrate;
 mod clusters;
 pub mod compiled;
 pub mod constants;
 pub mod correlation;
+pub mod dense;
 pub mod direct;
 pub mod environment;
 pub mod exec;

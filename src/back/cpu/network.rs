@@ -1,6 +1,7 @@
 //! A network on the CPU as a [`WaveFunction`].
 
 use super::background::Updated;
+use super::budget::Budget;
 use super::clusters::Clusters;
 pub use super::compiled::CompileError;
 use super::compiled::Compiled;
@@ -16,7 +17,7 @@ use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::Family;
 use crate::pass::flips::units::HiddenUnits;
-use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
+use crate::run::{Background, Room, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
 
@@ -101,6 +102,18 @@ impl<T: Real> CpuNetwork<T> {
         self.updates = updates;
     }
 
+    /// Works in the memory of a budget; results do not depend on it.
+    ///
+    /// # Errors
+    /// A single configuration does not fit.
+    pub fn work_within(&mut self, budget: &Arc<Budget>) -> Result<(), CompileError> {
+        self.full.work_within(budget)?;
+        self.gradient.work_within(budget)?;
+        // made anew when asked for
+        self.clusters = Clusters::new(&self.full);
+        Ok(())
+    }
+
     /// The compiled program of single flips, or why they are evaluated in full.
     ///
     /// # Errors
@@ -165,6 +178,11 @@ impl<T: Real> CpuNetwork<T> {
         wanted.then(|| self.environments().ok()).flatten()
     }
 
+    /// Whether sequential sweeps go by environments; derives them if they may pay.
+    pub fn sweeps_by_environments(&self) -> bool {
+        self.environments_if_they_pay().is_some()
+    }
+
     /// The loop-level program of `log psi`.
     pub fn program(&self) -> &Program {
         self.full.program()
@@ -179,8 +197,8 @@ impl<T: Real> CpuNetwork<T> {
         Ok(compiled.listing().cloned().unwrap_or_default())
     }
 
-    /// Bytes of working memory per thread: (samples at a time, bytes).
-    pub fn memory(&self) -> Vec<(usize, usize)> {
+    /// Working memory per thread, for one sample and for more of them.
+    pub fn memory(&self) -> Vec<Room> {
         self.full.memory()
     }
 
@@ -243,21 +261,26 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         self.gradient.run(batch, row);
     }
     fn strategy(&self, task: Task) -> Strategy {
-        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.1);
+        let bytes = |c: &Compiled<T>| c.memory().first().map_or(0, |m| m.bytes);
         let tables = |c: &Compiled<T>| c.program().tables.is_some();
         let sites = self.lattice().sites();
         let full = flops(self.full.program());
         let (name, bytes, flops) = match task {
             Task::LogPsi if tables(&self.full) => ("tables", bytes(&self.full), full),
             Task::LogPsi => ("direct", bytes(&self.full), full),
-            Task::Gradient => {
-                let (bytes, flops) = self.gradient.cost();
-                ("reverse", bytes, flops)
-            }
+            Task::Gradient => (
+                "reverse",
+                self.gradient.memory().bytes,
+                self.gradient.flops(),
+            ),
             Task::Flips => match (self.units(), self.choose(&[(Family::single(), sites)])) {
                 (Some(units), _) => ("hidden units", units.bytes(), units.flops()),
                 (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
                 _ => ("full", bytes(&self.full), full * (sites + 1) as f64),
+            },
+            Task::Sweep => match self.environments() {
+                Ok(e) => ("environments", e.bytes(), 2.0 * e.products().total()),
+                Err(_) => ("full", bytes(&self.full), full),
             },
         };
         Strategy {
@@ -266,6 +289,26 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
             flops,
             peak: peak::gflops::<T>(),
         }
+    }
+    fn why_in_full(&self, task: Task) -> Option<String> {
+        match task {
+            Task::LogPsi | Task::Gradient => None,
+            Task::Flips => match self.local_updates() {
+                LocalUpdates::Full(why) => Some(why),
+                _ => None,
+            },
+            Task::Sweep => self.environments().err().map(Refusal::to_string),
+        }
+    }
+    fn room(&self, task: Task) -> Option<Room> {
+        Some(match task {
+            Task::LogPsi => *self.full.memory().last()?,
+            Task::Gradient => self.gradient.memory(),
+            Task::Flips | Task::Sweep => Room {
+                samples: 1,
+                bytes: self.strategy(task).bytes,
+            },
+        })
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
         Box::new(Updated::new(self, spins))
@@ -277,7 +320,17 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         self.environments_if_they_pay()?
-            .sweep(spins, reverse, decide);
+            .sweep(&self.full, spins, reverse, decide);
+        Some(())
+    }
+    fn sweep_by_environments(
+        &self,
+        spins: &mut Spins,
+        reverse: bool,
+        decide: &mut dyn FnMut(usize, Complex64) -> bool,
+    ) -> Option<()> {
+        let environments = self.environments().ok()?;
+        environments.sweep(&self.full, spins, reverse, decide);
         Some(())
     }
 }

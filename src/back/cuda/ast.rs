@@ -196,8 +196,26 @@ pub struct Module {
     pub functions: Vec<Function>,
     /// Phases, called by the body.
     pub phases: Vec<Phase>,
-    /// The kernel: what is computed for one sample.
+    /// What is computed for one sample.
     pub body: Vec<Stmt>,
+    /// How often.
+    pub entry: Entry,
+}
+
+/// What a kernel does with its samples, which are dealt to blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Computes each once.
+    Once,
+    /// Nothing: a part of another kernel, the function `compute`.
+    Part,
+    /// Moves each as a Markov chain, computing it after every proposal.
+    Chains {
+        /// Spins per configuration.
+        sites: usize,
+        /// Results per configuration, Re log psi first.
+        width: usize,
+    },
 }
 
 impl Expr {

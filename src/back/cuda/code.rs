@@ -89,6 +89,11 @@ impl Source {
         })
     }
 
+    /// Parameters that are values per configuration.
+    pub fn inputs(&self) -> &[u32] {
+        &self.inputs
+    }
+
     /// The constants for a parameter set, in f64: [working precision, f64].
     ///
     /// # Errors
@@ -217,6 +222,36 @@ impl Code {
             .clamp(1, samples.max(1))
     }
 
+    /// A launch with the constants and nothing else.
+    pub fn constants(&self) -> Launch {
+        Launch {
+            constants: self.constants[0].span(),
+            constants64: self.constants[1].span(),
+            ..Launch::default()
+        }
+    }
+
+    /// Runs a kernel made from the same program, which has the same constants.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device.
+    pub fn launch(
+        &self,
+        module: &dyn Module,
+        kernel: &Kernel,
+        a: Launch,
+    ) -> Result<(), DeviceError> {
+        let blocks = self.blocks(a.samples);
+        let workspace = Buffer::new(&self.device, 8 * kernel.workspace * blocks)?;
+        let a = Launch {
+            constants: self.constants[0].span(),
+            constants64: self.constants[1].span(),
+            workspace: workspace.span(),
+            ..a
+        };
+        module.launch(kernel, blocks, &a)
+    }
+
     /// Runs the kernel on `samples` configurations: results, and results on sites.
     ///
     /// # Errors
@@ -267,6 +302,15 @@ fn upload(
         Buffer::holding(device, &working)?,
         Buffer::holding(device, &wide(double))?,
     ])
+}
+
+/// Numbers as the device has them.
+pub(super) fn bytes_of(numbers: &[u32]) -> Vec<u8> {
+    let mut all = vec![0; 4 * numbers.len()];
+    for (bytes, x) in all.chunks_exact_mut(4).zip(numbers) {
+        bytes.copy_from_slice(&x.to_ne_bytes());
+    }
+    all
 }
 
 /// A batch of configurations on the device.

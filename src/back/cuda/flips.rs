@@ -1,27 +1,32 @@
-//! All single flips of a batch of configurations.
+//! Local changes of many configurations by flip programs.
 //!
 //! One run of the flip program gives every configuration's pooled features and
-//! their change per flip; a second kernel adds them up to one set of features per
-//! flip, in f64; the readout maps every set to log psi.
+//! their change by every cluster of its families; a second kernel adds them up to
+//! one set of features per change asked for, in f64; the readout maps every set to
+//! log psi; a last kernel adds up ratios.
 
-use super::ast::{Expr, Module as Tree, Phase, Stmt, Type};
-use super::code::{Code, CudaError, Operands, Source};
+use super::code::{Code, CudaError, Operands, Source, bytes_of};
 use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options};
-use super::index::Positions;
-use super::names::Comment;
-use super::print::print;
 use crate::back::cpu::compiled::CompileError;
+use crate::back::cpu::flips::Place;
 use crate::back::cpu::kernels::Kernels;
 use crate::back::cpu::work::work;
+use crate::check::core::Token;
 use crate::interp::TokenLattice;
 use crate::ir::{Graph, Lattice};
 use crate::kernel::Program;
 use crate::pass::flips::{Derived, Family, FlipProgram, NoFlips, common_token};
 use crate::pass::normal_form::NormalForm;
-use crate::run::network::Precision;
 use num_complex::Complex64;
+use std::ops::Range;
 use std::sync::Arc;
+
+/// The kernels written by hand, to follow the device library.
+pub const LIBRARY: &str = include_str!("../../../kernels/flips.cuh");
+
+/// In place of where a change is: none.
+const UNCHANGED: u32 = u32::MAX;
 
 /// Why flips of a network are evaluated in full.
 #[derive(Debug, thiserror::Error)]
@@ -34,38 +39,81 @@ pub enum FlipError {
     Cuda(#[from] CudaError),
 }
 
-/// The flip program's kernels, before there is a device.
+/// A flip program's kernels, before there is a device.
 pub struct FlipSource {
+    families: Vec<Family>,
     changes: Source,
     readout: Source,
-    sets: Kernel,
     derived: Vec<Derived>,
+    tokens: TokenLattice,
+    token: Token,
+    options: Options,
 }
 
-/// The flip program of one network on a device.
+/// The flip program of one network for some families of clusters on a device.
 pub struct Flips {
+    families: Vec<Family>,
     changes: Code,
     readout: Code,
-    sets: Kernel,
+    features: Kernel,
+    sums: Kernel,
     derived: Vec<Derived>,
+    tokens: TokenLattice,
+    token: Token,
     device: Arc<dyn Device>,
     module: Arc<dyn Module>,
-    spins: usize,
+}
+
+/// Changes of some configurations. Of each the first set is the configuration
+/// itself.
+#[derive(Clone, Debug, Default)]
+pub struct Sets {
+    /// The configuration of every set, and where its change begins.
+    sets: Vec<[u32; 2]>,
+    /// Elements of a sum.
+    elements: Vec<Complex64>,
+    /// Where the sets of every configuration begin.
+    starts: Vec<usize>,
+}
+
+impl Sets {
+    /// Begins the next configuration; `element` belongs to no change.
+    pub fn begin(&mut self, element: Complex64) {
+        self.starts.push(self.sets.len());
+        let sample = self.starts.len() as u32 - 1;
+        self.sets.push([sample, UNCHANGED]);
+        self.elements.push(element);
+    }
+
+    /// Adds a change of the last configuration, by [`Flips::first`].
+    pub fn push(&mut self, first: u32, element: Complex64) {
+        let sample = self.starts.len() as u32 - 1;
+        self.sets.push([sample, first]);
+        self.elements.push(element);
+    }
+
+    /// The sets of some configurations.
+    fn range(&self, samples: &Range<usize>) -> Range<usize> {
+        let start = |k: usize| self.starts.get(k).copied().unwrap_or(self.sets.len());
+        start(samples.start)..start(samples.end)
+    }
 }
 
 impl FlipSource {
-    /// Derives the program of all single-spin flips and emits its kernels.
+    /// Derives the program of some families and emits its kernels.
     ///
     /// # Errors
     /// See [`FlipError`].
     pub fn new(
         graph: &Graph,
         lattice: Lattice,
+        families: &[Family],
         options: &Options,
     ) -> Result<FlipSource, FlipError> {
         let form = NormalForm::new(graph).map_err(NoFlips::from)?;
         let token = common_token(graph, &form)?;
-        let program = FlipProgram::new(graph, lattice, &Family::single().shapes(token))?;
+        let shapes: Vec<_> = families.iter().flat_map(|f| f.shapes(token)).collect();
+        let program = FlipProgram::new(graph, lattice, &shapes)?;
         let tokens = TokenLattice::new(lattice, program.token)
             .map_err(|e| CudaError::Compile(CompileError::Lower(e.into())))?;
         let sites: Vec<_> = program.changes.iter().flatten().copied().collect();
@@ -78,113 +126,50 @@ impl FlipSource {
             &[],
             options,
         )?;
-        let width = changes.kernel.outputs;
-        let [tx, ty] = program.token.0;
-        let columns = tokens.extent[1] * ty;
-        // where the change of the first feature is, for every spin
-        let first = |spin: usize| {
-            let (x, y) = (spin / columns, spin % columns);
-            let shape = x % tx * ty + y % ty;
-            let site = tokens.site([x / tx, y / ty]);
-            (shape * width * tokens.count() + site) as i64
-        };
-        let first: Vec<i64> = (0..lattice.sites()).map(first).collect();
-        let rows = changes.kernel.site_outputs;
-        let sets = sets_kernel(&first, width, rows, tokens.count(), options);
         Ok(FlipSource {
+            families: families.to_vec(),
             changes,
             readout,
-            sets,
             derived: program.derived,
+            tokens,
+            token: program.token,
+            options: options.clone(),
         })
     }
 
-    /// The texts of its kernels.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
-        [&self.changes.kernel, &self.sets, &self.readout.kernel]
-            .into_iter()
-            .map(|k| k.text.as_str())
+    /// The texts of its kernels, to follow the device library.
+    pub fn texts(&self) -> [&str; 3] {
+        let emitted = [&self.changes, &self.readout];
+        let [changes, readout] = emitted.map(|s| s.kernel.text.as_str());
+        [changes, readout, LIBRARY]
     }
 
-    /// Estimated work for one configuration, in the units of [`work`].
-    pub fn work(&self, spins: usize) -> f64 {
-        work(&self.changes.program) + work(&self.readout.program) * spins as f64
+    /// The program of changes and the readout.
+    pub(super) fn parts(&self) -> [&Source; 2] {
+        [&self.changes, &self.readout]
+    }
+
+    /// Estimated work for one configuration and so many of its changes, in the
+    /// units of [`work`].
+    pub fn work(&self, changes: f64) -> f64 {
+        work(&self.changes.program) + work(&self.readout.program) * changes
     }
 }
 
-/// Features of the background, then of every flip: `inputs[e] + changes[flip, e]`.
-fn sets_kernel(
-    first: &[i64],
-    width: usize,
-    rows: usize,
-    tokens: usize,
-    options: &Options,
-) -> Kernel {
-    let sets = first.len() + 1;
-    let v = Expr::var;
-    let double = Type::Double;
-    let mut positions = Positions::default();
-    let flip = v("s") - Expr::Int(1);
-    let start = positions.at(first, &flip, &|_| None);
-    let change = v("sample") * Expr::int(rows) + start + v("e") * Expr::int(tokens);
-    // the changes take the place of constants, one set per sample
-    let changes = Expr::load("a.constants", change, Type::Real).cast(double);
-    let background = Expr::load("a.inputs", v("sample") * Expr::int(width) + v("e"), double);
-    let sum = Expr::Var("sum".into(), double);
-    let to = v("sample") * Expr::int(sets * width) + v("k");
-    let body = vec![
-        Stmt::Comment(Comment::new(
-            "features of the background, then of every flip",
-        )),
-        Stmt::Each(
-            "k".into(),
-            Expr::int(sets * width),
-            vec![
-                Stmt::Let("s".into(), v("k") / Expr::int(width)),
-                Stmt::Let("e".into(), v("k") % Expr::int(width)),
-                Stmt::Var("sum".into(), background),
-                Stmt::If(
-                    Expr::Int(0).less(v("s")),
-                    vec![Stmt::Set("sum".into(), sum.clone() + changes)],
-                ),
-                Stmt::Store("a.outputs".into(), to, sum),
-            ],
-        ),
-    ];
-    let threads = (sets * width / 2).next_power_of_two().clamp(32, 256);
-    let title = format!("flip_sets: {width} features for {} flips", first.len());
-    let tree = Tree {
-        title: vec![Comment::new(title)],
-        kernel: "flip_sets".into(),
-        threads,
-        memory: vec![],
-        constants: vec![],
-        tables: positions.tables,
-        functions: vec![],
-        phases: vec![Phase {
-            name: "sets".into(),
-            arguments: vec![],
-            body,
-        }],
-        body: vec![Stmt::Do(Expr::call(
-            "sets",
-            vec![v("a"), v("sample")],
-            Type::Int,
-        ))],
-    };
-    let text = print(&tree, options.precision == Precision::F32);
+/// A kernel written by hand, as the host launches it.
+pub(super) fn by_hand(name: &str) -> Kernel {
     Kernel {
-        name: "flip_sets".to_owned(),
-        text,
-        threads,
+        name: name.to_owned(),
+        text: String::new(),
+        threads: 256,
         shared: 0,
         workspace: 0,
         blocks: vec![],
         constants: 0,
         constants64: 0,
         spins: 0,
-        inputs: width,
-        outputs: sets * width,
+        inputs: 0,
+        outputs: 0,
         site_outputs: 0,
     }
 }
@@ -196,45 +181,84 @@ impl Flips {
     /// See [`CudaError`].
     pub fn new(
         source: FlipSource,
-        precision: Precision,
         device: &Arc<dyn Device>,
-        module: &Arc<dyn Module>,
         (graph, program): (&Graph, &Program),
         theta: &[f64],
     ) -> Result<Flips, CudaError> {
+        let module: Arc<dyn Module> =
+            Arc::from(device.load_kernels(source.options.precision, &source.texts())?);
         let extended = extended(graph, program, theta, &source.derived)?;
+        let precision = source.options.precision;
+        let code = |source, theta: &[f64]| Code::new(source, precision, device, &module, theta);
+        let [features, sums] = ["flip_features", "flip_sums"].map(by_hand);
         Ok(Flips {
-            changes: Code::new(source.changes, precision, device, module, &extended)?,
-            readout: Code::new(source.readout, precision, device, module, theta)?,
-            sets: source.sets,
+            families: source.families,
+            changes: code(source.changes, &extended)?,
+            readout: code(source.readout, theta)?,
+            features,
+            sums,
             derived: source.derived,
+            tokens: source.tokens,
+            token: source.token,
             device: device.clone(),
             module: module.clone(),
-            spins: program.lattice.sites(),
         })
     }
 
-    /// Follows new parameters of the network.
+    /// What new parameters of the network change, for [`Flips::install`].
     ///
     /// # Errors
-    /// See [`CudaError`]; the old parameters then stay in force.
-    pub fn set_params(
-        &mut self,
+    /// See [`CudaError`].
+    pub fn prepare(
+        &self,
         (graph, program): (&Graph, &Program),
         theta: &[f64],
-    ) -> Result<(), CudaError> {
+    ) -> Result<[[Buffer; 2]; 2], CudaError> {
         let extended = extended(graph, program, theta, &self.derived)?;
         let changes = self.changes.prepare(&extended)?;
-        let readout = self.readout.prepare(theta)?;
-        self.changes.install(changes);
-        self.readout.install(readout);
-        Ok(())
+        Ok([changes, self.readout.prepare(theta)?])
     }
 
-    /// Estimated work for one configuration, in the units of [`work`].
-    pub fn work(&self) -> f64 {
-        let per_flip = work(&self.readout.source.program);
-        work(&self.changes.source.program) + per_flip * self.spins as f64
+    /// Puts prepared parameters in force.
+    pub fn install(&mut self, [changes, readout]: [[Buffer; 2]; 2]) {
+        self.changes.install(changes);
+        self.readout.install(readout);
+    }
+
+    /// The families it knows.
+    pub fn families(&self) -> &[Family] {
+        &self.families
+    }
+
+    /// The program of changes and the readout.
+    pub(super) fn parts(&self) -> [&Code; 2] {
+        [&self.changes, &self.readout]
+    }
+
+    /// Tokens of the lattice.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens.count()
+    }
+
+    /// Estimated work for one configuration and so many of its changes, in the
+    /// units of [`work`].
+    pub fn work(&self, changes: f64) -> f64 {
+        let each = work(&self.readout.source.program);
+        work(&self.changes.source.program) + each * changes
+    }
+
+    /// Where the change of a cluster begins, for [`Sets::push`].
+    pub fn first(&self, place: Place) -> u32 {
+        let [nx, ny] = self.token.0;
+        let columns = self.tokens.extent[1] * ny;
+        let [x, y] = [place.corner / columns, place.corner % columns];
+        let shape = place.family * nx * ny + x % nx * ny + y % ny;
+        let site = self.tokens.site([x / nx, y / ny]);
+        (shape * self.changes.outputs() * self.tokens.count() + site) as u32
+    }
+
+    fn spins(&self) -> usize {
+        self.changes.source.program.lattice.sites()
     }
 
     /// `log psi(s') - log psi(s)` for every single-spin flip of every
@@ -244,66 +268,153 @@ impl Flips {
     /// Too little memory, failures of the device.
     ///
     /// # Panics
-    /// If `out` does not have one entry per spin of the batch.
+    /// If `out` does not have one entry per spin of the batch, or single flips are
+    /// not the first family.
     pub fn ratios(&self, batch: &[i8], out: &mut [Complex64]) -> Result<(), DeviceError> {
         assert_eq!(out.len(), batch.len(), "one ratio per spin");
-        let samples = batch.len() / self.spins;
-        let chunk = self.at_once(samples) * self.spins;
-        for (spins, out) in batch.chunks(chunk).zip(out.chunks_mut(chunk)) {
-            self.ratios_at_once(spins, out)?;
+        assert_eq!(self.families[0], Family::single(), "single flips");
+        let family = 0;
+        let places = (0..self.spins()).map(|corner| Place { family, corner });
+        let firsts: Vec<u32> = places.map(|p| self.first(p)).collect();
+        let samples = batch.len() / self.spins();
+        let mut sets = Sets::default();
+        for _ in 0..samples {
+            sets.begin(Complex64::ZERO);
+            firsts.iter().for_each(|&f| sets.push(f, Complex64::ZERO));
+        }
+        let width = self.readout.outputs();
+        let mut out = out.chunks_exact_mut(self.spins());
+        self.in_parts(batch, &sets, |samples, log_psi| {
+            let count = sets.range(&samples).len();
+            let values = log_psi.numbers(count * width)?;
+            let value = |v: &[f64]| Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
+            let each = values.chunks_exact((self.spins() + 1) * width);
+            for (values, out) in each.zip(&mut out) {
+                let mut values = values.chunks_exact(width).map(value);
+                let old = values.next().unwrap_or_default();
+                out.iter_mut().zip(values).for_each(|(o, z)| *o = z - old);
+            }
+            Ok(())
+        })
+    }
+
+    /// For every configuration the sum over its sets of `element psi(s') / psi(s)`.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device.
+    ///
+    /// # Panics
+    /// If `batch`, `sets` and `out` are of different numbers of configurations.
+    pub fn sums(
+        &self,
+        batch: &[i8],
+        sets: &Sets,
+        out: &mut [Complex64],
+    ) -> Result<(), DeviceError> {
+        assert_eq!(out.len(), sets.starts.len(), "one sum per configuration");
+        self.in_parts(batch, sets, |samples, log_psi| {
+            let part = sets.range(&samples);
+            let start = |k: usize| (sets.range(&(k..k)).start - part.start) as u32;
+            let mut list = vec![self.readout.outputs() as u32];
+            list.extend((samples.start..=samples.end).map(start));
+            let list = Buffer::holding(&self.device, &bytes_of(&list))?;
+            let mut elements = vec![0; 16 * part.len()];
+            for (bytes, z) in elements.chunks_exact_mut(16).zip(&sets.elements[part]) {
+                bytes[..8].copy_from_slice(&z.re.to_ne_bytes());
+                bytes[8..].copy_from_slice(&z.im.to_ne_bytes());
+            }
+            let elements = Buffer::holding(&self.device, &elements)?;
+            let sums = Buffer::new(&self.device, 16 * samples.len())?;
+            let launch = Launch {
+                samples: samples.len(),
+                spins: list.span(),
+                inputs: log_psi.span(),
+                constants64: elements.span(),
+                outputs: sums.span(),
+                ..Launch::default()
+            };
+            // eight configurations per block
+            let blocks = samples.len().div_ceil(8).min(self.device.blocks());
+            self.module.launch(&self.sums, blocks, &launch)?;
+            let sums = sums.numbers(2 * samples.len())?;
+            for (out, z) in out[samples].iter_mut().zip(sums.chunks_exact(2)) {
+                *out = Complex64::new(z[0], z[1]);
+            }
+            Ok(())
+        })
+    }
+
+    /// log psi of all sets, in parts that fit the device: `each(configurations, log
+    /// psi of their sets)`.
+    fn in_parts(
+        &self,
+        batch: &[i8],
+        sets: &Sets,
+        mut each: impl FnMut(Range<usize>, Buffer) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let samples = sets.starts.len();
+        assert_eq!(batch.len(), samples * self.spins(), "whole configurations");
+        let (width, outputs) = (self.changes.outputs(), self.readout.outputs());
+        // features and log psi twice: as results of one kernel, operands of the next
+        let per_set = 8 * (width + outputs) + 8 + 16;
+        let (per_sample, fixed) = self.changes.memory(samples);
+        let fixed = fixed + self.readout.memory(sets.sets.len()).1;
+        let budget = self.device.budget().saturating_sub(fixed);
+        let results = self.changes.source.kernel.site_outputs;
+        let longest = i32::MAX as usize;
+        let mut from = 0;
+        while from < samples {
+            let fits = |to: usize| {
+                let (configurations, sets) = (to - from, sets.range(&(from..to)).len());
+                configurations * per_sample + sets * per_set <= budget
+                    && configurations * results <= longest
+                    && sets * width.max(2) <= longest
+            };
+            let mut to = from + 1;
+            while to < samples && fits(to + 1) {
+                to += 1;
+            }
+            let spins = &batch[from * self.spins()..to * self.spins()];
+            let log_psi = self.log_psi(spins, &sets.sets[sets.range(&(from..to))])?;
+            each(from..to, log_psi)?;
+            from = to;
         }
         Ok(())
     }
 
-    fn at_once(&self, samples: usize) -> usize {
-        let sets = self.spins + 1;
-        let (changes, a) = self.changes.memory(samples);
-        let (readout, b) = self.readout.memory(samples * sets);
-        let each = changes + readout * sets;
-        let fit = self.device.budget().saturating_sub(a + b) / each;
-        let longest = self
-            .sets
-            .outputs
-            .max(self.changes.source.kernel.site_outputs);
-        fit.min(i32::MAX as usize / longest)
-            .clamp(1, samples.max(1))
-    }
-
-    fn ratios_at_once(&self, batch: &[i8], out: &mut [Complex64]) -> Result<(), DeviceError> {
-        let samples = batch.len() / self.spins;
-        let sets = self.spins + 1;
+    /// log psi of sets, whose configurations are numbered from the first one's on.
+    fn log_psi(&self, batch: &[i8], sets: &[[u32; 2]]) -> Result<Buffer, DeviceError> {
+        let samples = batch.len() / self.spins();
         let spins = super::code::spins(&self.device, batch)?;
         let operands = Operands {
             spins: spins.span(),
             ..Operands::default()
         };
         let [background, changes] = self.changes.run(samples, operands)?;
-        let features = Buffer::new(&self.device, 8 * self.sets.outputs * samples)?;
+        let width = self.changes.outputs();
+        let rows = self.changes.source.kernel.site_outputs;
+        let sample = |set: &[u32; 2]| set[0] - sets[0][0];
+        let mut list = vec![width as u32, rows as u32, self.tokens.count() as u32, 0];
+        list.extend(sets.iter().flat_map(|s| [sample(s), s[1]]));
+        let list = Buffer::holding(&self.device, &bytes_of(&list))?;
+        let features = Buffer::new(&self.device, 8 * width * sets.len())?;
         let launch = Launch {
-            samples,
+            samples: sets.len(),
+            spins: list.span(),
             inputs: background.span(),
             constants: changes.span(),
             outputs: features.span(),
             ..Launch::default()
         };
-        let blocks = self.device.blocks().min(samples);
-        self.module.launch(&self.sets, blocks, &launch)?;
+        let blocks = (sets.len() * width).div_ceil(self.features.threads);
+        let blocks = blocks.min(self.device.blocks());
+        self.module.launch(&self.features, blocks, &launch)?;
         let operands = Operands {
             inputs: features.span(),
             ..Operands::default()
         };
-        let [log_psi, _] = self.readout.run(samples * sets, operands)?;
-        let width = self.readout.outputs();
-        let values = log_psi.numbers(samples * sets * width)?;
-        let value = |set: usize| {
-            let v = &values[set * width..(set + 1) * width];
-            Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0))
-        };
-        for (k, out) in out.iter_mut().enumerate() {
-            let (sample, spin) = (k / self.spins, k % self.spins);
-            *out = value(sample * sets + spin + 1) - value(sample * sets);
-        }
-        Ok(())
+        let [log_psi, _] = self.readout.run(sets.len(), operands)?;
+        Ok(log_psi)
     }
 }
 

@@ -8,6 +8,8 @@
 
 pub mod ast;
 pub mod cache;
+pub mod chains;
+mod clusters;
 pub mod code;
 pub mod constants;
 pub mod device;
@@ -21,6 +23,8 @@ pub mod network;
 pub mod nvrtc;
 pub mod print;
 pub mod sizes;
+mod sums;
+pub mod typewriter;
 
 use crate::run::network::Precision;
 

@@ -1,18 +1,28 @@
 //! A network on a device as a [`WaveFunction`].
 
+use super::chains::Chains;
+use super::clusters::{Clusters, Network};
 use super::code::{Code, CudaError, Operands, Source, spins};
 use super::device::{Buffer, Device, DeviceError, Module};
 use super::emit::Options;
-use super::flips::{FlipError, FlipSource, Flips};
+use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
 use super::translation_unit;
+use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
+use crate::pass::flips::Family;
 use crate::run::rows::CentredRows;
+use crate::run::terms::Terms;
+use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
+
+/// Terms of local sums given at once: enough to fill any device, few enough for the
+/// host's memory.
+const TERMS: usize = 1 << 22;
 
 /// Kernels of log psi and its derivatives, before there is a device.
 pub struct NetworkSource {
@@ -66,9 +76,12 @@ pub struct CudaNetwork {
     cut: Vec<NodeId>,
     theta: Vec<f64>,
     /// Compiled when local changes are first asked for.
-    flips: OnceLock<Result<Flips, FlipError>>,
     /// Compiled when an optimiser first asks for it.
     linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
+    clusters: Clusters,
+    /// Compiled when chains are first moved.
+    chains: OnceLock<Result<Chains, CudaError>>,
+    typewriter: OnceLock<Result<Typewriter, DeviceError>>,
 }
 
 impl CudaNetwork {
@@ -97,8 +110,10 @@ impl CudaNetwork {
             options: options.clone(),
             device: device.clone(),
             theta: theta.to_vec(),
-            flips: OnceLock::new(),
             linear: OnceLock::new(),
+            clusters: Clusters::default(),
+            chains: OnceLock::new(),
+            typewriter: OnceLock::new(),
         })
     }
 
@@ -121,10 +136,8 @@ impl CudaNetwork {
         let full = self.full.prepare(theta)?;
         let values = values_at(self.graph(), &self.cut, &self.below.source.program, theta)?;
         let (above, below) = (self.above.prepare(&values)?, self.below.prepare(theta)?);
-        if let Some(Ok(flips)) = self.flips.get_mut() {
-            let network = (&self.full.source.graph, &self.full.source.program);
-            flips.set_params(network, theta)?;
-        }
+        let clusters = self.clusters.prepare(self.network(theta))?;
+        self.clusters.install(clusters);
         self.full.install(full);
         self.above.install(above);
         self.below.install(below);
@@ -132,33 +145,46 @@ impl CudaNetwork {
         Ok(())
     }
 
-    /// The flip program, or why flips are evaluated in full.
-    pub fn flips(&self) -> Result<&Flips, &FlipError> {
-        let make = || {
-            let source = FlipSource::new(self.graph(), self.lattice(), &self.options)?;
-            let texts: Vec<&str> = source.texts().collect();
-            let module = self.device.load_kernels(self.options.precision, &texts);
-            let module = module.map_err(CudaError::from)?;
-            let module: Arc<dyn Module> = Arc::from(module);
-            let network = (self.graph(), &self.full.source.program);
-            let precision = self.options.precision;
-            Ok(Flips::new(
-                source,
-                precision,
-                &self.device,
-                &module,
-                network,
-                &self.theta,
-            )?)
-        };
-        self.flips.get_or_init(make).as_ref()
+    fn network<'a>(&'a self, theta: &'a [f64]) -> Network<'a> {
+        Network {
+            device: &self.device,
+            graph: self.graph(),
+            program: &self.full.source.program,
+            theta,
+            options: &self.options,
+        }
     }
 
-    /// The flip program if all single flips are better evaluated by it than one
-    /// by one.
-    fn flips_for(&self, count: usize) -> Option<&Flips> {
+    /// The program of single flips, or why they are evaluated in full.
+    pub fn flips(&self) -> Result<&Arc<Flips>, &FlipError> {
+        self.clusters.singles(self.network(&self.theta))
+    }
+
+    /// The flip program if all single flips are better evaluated by it than so many
+    /// one by one.
+    fn flips_for(&self, count: usize) -> Option<&Arc<Flips>> {
         let full = work(&self.full.source.program) * count as f64;
-        self.flips().ok().filter(|f| f.work() < full)
+        let all = self.lattice().sites() as f64;
+        self.flips().ok().filter(|f| f.work(all) < full)
+    }
+
+    /// The program for families of which so many clusters of `samples`
+    /// configurations are asked for, if it is less work than full evaluation.
+    pub fn flips_of(&self, samples: usize, asked: &[(Family, usize)]) -> Option<Arc<Flips>> {
+        let network = self.network(&self.theta);
+        self.clusters.choose(network, samples, asked)
+    }
+
+    /// As [`WaveFunction::walk`].
+    ///
+    /// # Errors
+    /// No kernel, failures of the device; the chains are then as they were.
+    pub fn try_walk(&self, chains: &mut Spins, walk: &Walk) -> Result<Tally, DeviceError> {
+        let make = || Chains::new(&self.device, &self.full.source, &self.options);
+        match self.chains.get_or_init(make) {
+            Ok(kernel) => kernel.walk(&self.full, chains, walk),
+            Err(e) => Err(DeviceError::new(e.to_string())),
+        }
     }
 
     /// As [`WaveFunction::log_psi`].
@@ -339,6 +365,43 @@ impl WaveFunction for CudaNetwork {
         _decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) -> Option<()> {
         None
+    }
+    fn terms_at_once(&self) -> Option<usize> {
+        Some(TERMS)
+    }
+    fn local_sums(&self, batch: &Spins, terms: &[Terms], out: &mut [Complex64]) -> Option<()> {
+        (self.try_local_sums(batch, terms, out))
+            .inspect_err(report)
+            .ok()
+    }
+    fn moves_chains(&self) -> bool {
+        true
+    }
+    fn typewriter(
+        &self,
+        chains: &mut Spins,
+        walk: &Walk,
+        errors: &mut [f64],
+    ) -> Option<(Tally, Screened)> {
+        // without a flip program every ratio is two full evaluations
+        let flips = self.flips().ok()?;
+        let make = || {
+            let source = self.network(&self.theta).source(&[Family::single()]);
+            let source = source.map_err(|e| DeviceError::new(e.to_string()))?;
+            let made = Typewriter::new(&self.device, &source, &self.options);
+            made.map_err(|e| DeviceError::new(e.to_string()))
+        };
+        let done = match self.typewriter.get_or_init(make) {
+            Ok(kernel) => kernel.walk(flips, chains, walk, errors),
+            Err(e) => Err(e.clone()),
+        };
+        done.inspect_err(report).ok()
+    }
+    fn walk(&self, chains: &mut Spins, walk: &Walk) -> Option<Tally> {
+        if matches!(walk.proposals, Proposals::Typewriter { .. }) {
+            return None;
+        }
+        self.try_walk(chains, walk).inspect_err(report).ok()
     }
 }
 

@@ -38,6 +38,10 @@ pub(super) struct Eigenpairs<T> {
     pub converged: bool,
 }
 
+/// Where a projection leaves less of a vector than this, rounding errors along the
+/// basis have grown by the inverse, and it is projected once more.
+const CANCELLED: f64 = 0.1;
+
 /// Rows of the Krylov basis handled together.
 const ROWS: usize = 4096;
 
@@ -293,22 +297,22 @@ impl Lanczos {
             basis.push(&v);
             apply(&v, &mut w);
             steps += 1;
+            let before = norm(&w);
             locked.project_out(&mut w);
-            let first = basis.project_out(&mut w);
-            // twice is enough
-            locked.project_out(&mut w);
-            let second = basis.project_out(&mut w);
-            let column: Vec<f64> = first
-                .iter()
-                .zip(&second)
-                .map(|(a, b)| a.re() + b.re())
-                .collect();
+            let mut column: Vec<f64> = basis.project_out(&mut w).iter().map(|a| a.re()).collect();
+            let mut beta = norm(&w);
+            if beta < CANCELLED * before {
+                // twice is enough
+                locked.project_out(&mut w);
+                let rest = basis.project_out(&mut w);
+                column.iter_mut().zip(&rest).for_each(|(a, b)| *a += b.re());
+                beta = norm(&w);
+            }
             let m = basis.used;
             for (row, value) in projected.iter_mut().zip(&column) {
                 row.push(*value);
             }
             projected.push(column);
-            let beta = norm(&w);
             let full = m == capacity;
             let Some((values, vectors)) = small_eigen(&projected) else {
                 return Search::give_up(&basis, projected[0][0], steps);

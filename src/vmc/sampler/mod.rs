@@ -11,13 +11,16 @@
 //! where the network has them ([`WaveFunction::sweep`]), and the typewriter from
 //! the background of each chain.
 
+mod bound;
 mod full_sum;
 mod lockstep;
 mod moves;
 mod options;
+mod remote;
 mod report;
 mod typewriter;
 
+pub use bound::{NoBound, Rigorous, Unbounded};
 pub use full_sum::{MAX_FULL_SUM_SITES, full_sum};
 pub use moves::{Acceptance, Move};
 pub use options::{Method, SamplerError, SamplerOptions};
@@ -212,9 +215,17 @@ impl Sampler {
         target: Target,
         rounds: usize,
         sweeps: usize,
-        out: Option<&mut [i8]>,
+        mut out: Option<&mut [i8]>,
     ) -> Report {
         let (options, sites, start) = (&self.options, self.sites, self.state.step);
+        let (much, spins) = ((rounds, sweeps), &mut self.state.spins);
+        let recorded = out.as_deref_mut();
+        let buffer = &mut self.state.buffer;
+        if let Some(report) = remote::walk(options, target, much, start, (spins, buffer), recorded)
+        {
+            self.state.step += (rounds * sweeps) as u64;
+            return report;
+        }
         let buffer = &self.state.buffer;
         // the typewriter keeps a background per chain, all else moves in step
         let (together, rule) = match options.method {

@@ -82,13 +82,11 @@ pub(super) struct Coefficients<T: Real> {
 }
 
 impl<T: Real> Coefficients<T> {
-    /// Compiles the graph for a chain or ring with these parameters. `orders` are
-    /// the components of every mixer in the order wanted.
+    /// Compiles the graph for a chain or ring with these parameters.
     pub fn new(
         vertices: Vertices,
         lattice: Lattice,
         theta: &[f64],
-        orders: &[Vec<usize>],
         features: &Features,
     ) -> Result<Coefficients<T>, CompileError> {
         let token = vertices.token.0[0];
@@ -96,7 +94,7 @@ impl<T: Real> Coefficients<T> {
         let window = vertices.window();
         let ring = lattice.boundary == Boundary::Periodic;
         let mut place = Placing::default();
-        place.all(&vertices, orders, features.count);
+        place.all(&vertices, features.count);
         let Placing {
             layout,
             placed,
@@ -381,26 +379,23 @@ struct Placing {
 }
 
 impl Placing {
-    fn all(&mut self, vertices: &Vertices, orders: &[Vec<usize>], features: usize) {
+    fn all(&mut self, vertices: &Vertices, features: usize) {
         self.layout.features = features;
         self.layout.padded = features.next_multiple_of(PAD);
         for value in &vertices.mixers {
-            let m = self.layout.source.len();
             let padded = value.width.next_multiple_of(PAD);
-            let row = |r: usize| orders[m][r];
             let start = self.start(padded);
             self.layout.source.push(start);
-            self.matrix(&value.source, value.width, (start, padded), &row, &|_| 0);
+            self.matrix(&value.source, value.width, (start, padded));
             let mut all = Vec::new();
             for (k, piece) in &value.vertices {
                 let start = self.start(padded * vertices.outputs[*k]);
                 all.push((*k, start));
-                let column = |c: usize| orders[*k][c];
-                self.matrix(piece, value.width, (start, padded), &row, &column);
+                self.matrix(piece, value.width, (start, padded));
             }
             self.layout.vertices.push(all);
         }
-        self.pools(&vertices.pools, vertices, orders);
+        self.pools(&vertices.pools, vertices);
     }
 
     fn start(&mut self, len: usize) -> usize {
@@ -422,23 +417,14 @@ impl Placing {
         }
     }
 
-    /// A coefficient whose rows and columns are reordered.
-    fn matrix(
-        &mut self,
-        piece: &Piece,
-        width: usize,
-        (start, padded): (usize, usize),
-        row: &dyn Fn(usize) -> usize,
-        column: &dyn Fn(usize) -> usize,
-    ) {
+    /// A coefficient, by columns.
+    fn matrix(&mut self, piece: &Piece, width: usize, (start, padded): (usize, usize)) {
         let mut entries = Vec::new();
-        for c in 0..piece.columns.len() {
-            let Some(part) = piece.columns[column(c)] else {
-                continue;
-            };
+        for (c, column) in piece.columns.iter().enumerate() {
+            let Some(part) = *column else { continue };
             for r in 0..width {
                 entries.push(Entry {
-                    element: self.element(part, row(r), width),
+                    element: self.element(part, r, width),
                     to: start + c * padded + r,
                     pooled: None,
                 });
@@ -453,7 +439,7 @@ impl Placing {
     }
 
     /// q and `R_k` of all pools together.
-    fn pools(&mut self, pools: &[AffineValue], vertices: &Vertices, orders: &[Vec<usize>]) {
+    fn pools(&mut self, pools: &[AffineValue], vertices: &Vertices) {
         let padded = self.layout.padded;
         let hull = |a: Option<[i64; 2]>, b: Option<[i64; 2]>| match (a, b) {
             (Some(a), Some(b)) => Some([a[0].min(b[0]), a[1].max(b[1])]),
@@ -490,12 +476,8 @@ impl Placing {
                     continue;
                 };
                 placed.window = hull(placed.window, piece.window);
-                let order = key.map(|k: usize| &orders[k]);
-                for c in 0..piece.columns.len() {
-                    let own = order.map_or(0, |order| order[c]);
-                    let Some(part) = piece.columns[own] else {
-                        continue;
-                    };
+                for (c, column) in piece.columns.iter().enumerate() {
+                    let Some(part) = *column else { continue };
                     for r in 0..pool.width {
                         placed.entries.push(Entry {
                             element: self.element(part, r, pool.width),

@@ -1,6 +1,6 @@
 //! Tables of one mixer: what passing a stretch of sites does to states and signals.
 
-use super::recurrence::{Channel, Matrix, channels};
+use super::recurrence::{Channel, Matrix, channels, power_of};
 use crate::back::cpu::simd::Real;
 use crate::interp::Tensor;
 use crate::ir::Scan;
@@ -20,15 +20,25 @@ pub(super) struct Direction<T> {
     pub powers: Vec<Vec<T>>,
     /// Their transposes.
     pub transposed: Vec<Vec<T>>,
-    /// `L^j B`: `[channel][j][part][state]`.
+    /// `L^j B`: `[channel][j][part][state]`, j = 0..=reach.
     pub inject: Vec<T>,
-    /// `C L^(j+1)`: `[channel][state][part][j]`.
+    /// The same with j counted backwards, from reach down to 0.
+    pub inject_back: Vec<T>,
+    /// `C L^(j+1)`: `[channel][j][part][state]`.
+    pub read: Vec<T>,
+    /// The same as `[channel][state][j][part]`.
     pub readout: Vec<T>,
+    /// What a site sends out of a stretch, on a ring with all its windings,
+    /// `(1 - L^sites)^-1 L^j B`: `[channel][state][j][part]`.
+    pub sent: Vec<T>,
+    /// The same with j counted backwards, from reach down to 0.
+    pub sent_back: Vec<T>,
     /// Transposed `(1 - L^sites)^-1` of a ring; empty on an open chain.
     pub closure: Vec<T>,
 }
 
-/// One mixer. Components are ordered channel by channel: real, then imaginary part.
+/// One mixer. Components are those of the network: the real parts of all channels,
+/// then the imaginary ones.
 pub(super) struct MixerTables<T> {
     /// Channels.
     pub channels: usize,
@@ -44,13 +54,12 @@ pub(super) struct MixerTables<T> {
     pub right: Direction<T>,
     /// The left-moving state.
     pub left: Direction<T>,
-    /// `G(r)`: `[channel][part of the result][part of the input][r + reach]`.
+    /// `G(r)` of an open chain: `[channel][part of the result][part of the input][r + reach]`.
     pub toeplitz: Vec<T>,
-    /// `G(r)` as two vectors over components, `[r + reach][2]`: what multiplies a
-    /// signal, and what multiplies it with real and imaginary parts exchanged.
+    /// `G(r)`, on a ring with all windings, as two vectors over components,
+    /// `[r + reach][2]`: what multiplies a signal, and what multiplies it with real
+    /// and imaginary parts exchanged.
     pub lanes: Vec<T>,
-    /// Number of the network's own component for each component here.
-    pub order: Vec<usize>,
 }
 
 impl<T: Real> MixerTables<T> {
@@ -79,18 +88,43 @@ impl<T: Real> MixerTables<T> {
         let mut toeplitz = vec![T::default(); count * parts * parts * line];
         let mut lanes = vec![T::default(); line * 2 * padded];
         for (c, channel) in all.iter().enumerate() {
-            for (r, g) in channel.kernel(reach + 1).into_iter().enumerate() {
+            let open = channel.kernel(reach + 1);
+            for (r, g) in open.iter().enumerate() {
                 let sides = [(right, reach + r), (left, reach - r)];
                 for at in sides.into_iter().filter(|s| s.0).map(|s| s.1) {
                     for to in 0..parts {
                         for from in 0..parts {
-                            let g = T::rounded(g.at(to, from));
                             let k = ((c * parts + to) * parts + from) * line + at;
-                            toeplitz[k] = toeplitz[k] + g;
-                            let k = (at * 2 + usize::from(to != from)) * padded + c * parts + to;
-                            lanes[k] = lanes[k] + g;
+                            toeplitz[k] = toeplitz[k] + T::rounded(g.at(to, from));
                         }
                     }
+                }
+            }
+            let around = match ring {
+                Some(sites) => Some(channel.wound(sites, reach)?),
+                None => None,
+            };
+            for at in 0..line {
+                let displacement = at as i64 - reach as i64;
+                let mut put = |forward: i64| {
+                    let g = match &around {
+                        Some(around) => around.at(forward),
+                        None if forward >= 0 => &open[forward as usize],
+                        None => return,
+                    };
+                    for to in 0..parts {
+                        for from in 0..parts {
+                            let component = to * count + c;
+                            let k = (at * 2 + usize::from(to != from)) * padded + component;
+                            lanes[k] = lanes[k] + T::rounded(g.at(to, from));
+                        }
+                    }
+                };
+                if right {
+                    put(displacement);
+                }
+                if left {
+                    put(-displacement);
                 }
             }
         }
@@ -104,7 +138,6 @@ impl<T: Real> MixerTables<T> {
             left: direction(left)?,
             toeplitz,
             lanes,
-            order: (0..inputs).map(|k| k % parts * count + k / parts).collect(),
         })
     }
 
@@ -140,12 +173,16 @@ impl<T: Real> Direction<T> {
             powers: vec![Vec::new(); reach + 1],
             transposed: vec![Vec::new(); reach + 1],
             inject: Vec::new(),
+            inject_back: Vec::new(),
+            read: Vec::new(),
             readout: Vec::new(),
+            sent: Vec::new(),
+            sent_back: Vec::new(),
             closure: Vec::new(),
         };
         for channel in channels {
             let mut power = Matrix::identity(p);
-            let mut readout = vec![T::default(); p * parts * (reach + 1)];
+            let first = direction.inject.len();
             for j in 0..=reach {
                 direction.powers[j].extend(rounded(&power));
                 direction.transposed[j].extend(rounded(&power.transposed()));
@@ -153,35 +190,41 @@ impl<T: Real> Direction<T> {
                 direction.inject.extend(rounded(&inject));
                 power = channel.transition.times(&power);
                 let read = channel.output.times(&power);
-                for part in 0..parts {
-                    for q in 0..p {
-                        readout[(q * parts + part) * (reach + 1) + j] =
-                            T::rounded(read.at(part, q));
-                    }
-                }
+                direction.read.extend(rounded(&read));
             }
-            direction.readout.extend(readout);
+            let row = parts * p;
+            for j in (0..=reach).rev() {
+                let at = first + j * row;
+                let again = direction.inject[at..at + row].to_vec();
+                direction.inject_back.extend(again);
+            }
+            let mut closure = Matrix::identity(p);
             if let Some(sites) = ring {
-                let around = power_of(&channel.transition, sites);
-                let closure = around.resolvent()?.transposed();
-                direction.closure.extend(rounded(&closure));
+                closure = power_of(&channel.transition, sites).resolvent()?;
+                direction.closure.extend(rounded(&closure.transposed()));
+            }
+            let (line, mut power) = (parts * (reach + 1), closure);
+            let start = direction.sent.len();
+            for table in [
+                &mut direction.readout,
+                &mut direction.sent,
+                &mut direction.sent_back,
+            ] {
+                table.resize(start + p * line, T::default());
+            }
+            for j in 0..=reach {
+                let sent = power.times(&channel.input);
+                power = channel.transition.times(&power);
+                for (state, part) in (0..p).flat_map(|s| (0..parts).map(move |k| (s, k))) {
+                    let row = start + state * line;
+                    let read = direction.read[first + j * parts * p + part * p + state];
+                    direction.readout[row + j * parts + part] = read;
+                    let x = T::rounded(sent.at(state, part));
+                    direction.sent[row + j * parts + part] = x;
+                    direction.sent_back[row + (reach - j) * parts + part] = x;
+                }
             }
         }
         Some(direction)
     }
-}
-
-/// `m^n` by repeated squaring.
-pub(super) fn power_of(m: &Matrix, mut n: usize) -> Matrix {
-    let (mut result, mut square) = (Matrix::identity(m.rows), m.clone());
-    while n > 0 {
-        if n & 1 == 1 {
-            result = result.times(&square);
-        }
-        n >>= 1;
-        if n > 0 {
-            square = square.times(&square);
-        }
-    }
-    result
 }

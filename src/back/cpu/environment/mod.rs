@@ -17,7 +17,10 @@
 //! Work per proposal is `O(M^2 S^2)` for S states of a mixer, independent of N.
 
 mod coefficients;
+mod count;
 mod features;
+mod grow;
+mod links;
 mod mixer;
 mod product;
 mod recurrence;
@@ -35,6 +38,7 @@ use crate::ir::{Boundary, Graph, NodeId, Op};
 use crate::pass::normal_form::{NoNormalForm, NormalForm};
 use crate::pass::vertices::{NoVertices, Vertices};
 use coefficients::Coefficients;
+pub use count::Products;
 use features::{Features, Readout};
 use mixer::MixerTables;
 use recurrence::Channel;
@@ -109,9 +113,8 @@ impl<T: Real> Environments<T> {
         let window = vertices.window();
         let reach = [window[1] as usize, -window[0] as usize];
         let mixers = tables(network, &form, &vertices.outputs, most(reach))?;
-        let orders: Vec<Vec<usize>> = mixers.iter().map(|m| m.order.clone()).collect();
         let theta = network.params();
-        let coefficients = Coefficients::new(vertices, lattice, theta, &orders, &features)?;
+        let coefficients = Coefficients::new(vertices, lattice, theta, &features)?;
         Ok(Environments {
             form,
             mixers,
@@ -156,29 +159,14 @@ impl<T: Real> Environments<T> {
         format!("states {}; coefficients {how}", mixers.join(", "))
     }
 
-    /// Multiply-adds per proposal, in a long sweep.
+    /// Work per proposal, in the units of [`super::work::work`].
     pub fn work(&self) -> f64 {
-        let mut work = 0.0;
-        for m in 1..=self.mixers.len() {
-            let columns = |k: &MixerTables<T>| (k.right.port + k.left.port) as f64;
-            let seen: f64 = self.mixers[..m].iter().map(columns).sum();
-            let rows = match self.mixers.get(m) {
-                Some(mixer) => mixer,
-                None => continue,
-            };
-            let states = (rows.right.states + rows.left.states) as f64;
-            let p = rows.right.p.max(rows.left.p) as f64;
-            let ring = if self.ring { 2.0 } else { 0.5 };
-            // one solution per proposal, and two or three segments passing each token
-            let passing = (2.0 * p / STEP as f64 + 6.0) / self.token as f64;
-            work += ring * seen * states * (1.0 + passing);
-        }
         let direct = if self.coefficients.tabulated() {
             0.0
         } else {
             1e6
         };
-        2e4 + work + direct
+        2e4 + self.products().total() + direct
     }
 
     fn line(&self) -> Line<'_, T> {

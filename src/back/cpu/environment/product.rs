@@ -75,27 +75,29 @@ struct Operands<T> {
     add: bool,
 }
 
+/// `R` rows, `W` vectors at the columns `at`, which may overlap: all old values are
+/// read before anything is written.
 #[inline(always)]
 unsafe fn tile<V: Vector, const R: usize, const W: usize>(
     o: Operands<V::Element>,
-    at: usize,
+    at: [usize; W],
     zero: V,
 ) {
     unsafe {
         let mut acc = [[zero; W]; R];
         if o.add {
             for (r, acc) in acc.iter_mut().enumerate() {
-                for (j, x) in acc.iter_mut().enumerate() {
-                    *x = V::load(o.c.add(r * o.ldc + at + j * V::LANES));
+                for (x, at) in acc.iter_mut().zip(at) {
+                    *x = V::load(o.c.add(r * o.ldc + at));
                 }
             }
         }
         let mut a = o.a;
-        let mut b = o.b.add(at);
+        let mut b = o.b;
         for _ in 0..o.k {
             let mut v = [zero; W];
-            for (j, v) in v.iter_mut().enumerate() {
-                *v = V::load(b.add(j * V::LANES));
+            for (v, at) in v.iter_mut().zip(at) {
+                *v = V::load(b.add(at));
             }
             for (r, acc) in acc.iter_mut().enumerate() {
                 let s = V::splat(*a.offset(r as isize * o.row));
@@ -107,10 +109,41 @@ unsafe fn tile<V: Vector, const R: usize, const W: usize>(
             b = b.wrapping_add(o.ldb);
         }
         for (r, acc) in acc.iter().enumerate() {
-            for (j, x) in acc.iter().enumerate() {
-                x.store(o.c.add(r * o.ldc + at + j * V::LANES));
+            for (x, at) in acc.iter().zip(at) {
+                x.store(o.c.add(r * o.ldc + at));
             }
         }
+    }
+}
+
+/// Columns from `at` on with one kind of vector: pairs while whole ones are left, the
+/// last two overlapping where the number is not a multiple. Returns where it
+/// stopped: columns that are left are fewer than a vector, and none was done.
+#[inline(always)]
+unsafe fn sweep_columns<V: Vector, const R: usize>(
+    o: Operands<V::Element>,
+    n: usize,
+    zero: V,
+) -> usize {
+    unsafe {
+        let (lanes, mut at) = (V::LANES, 0);
+        if n < lanes {
+            return 0;
+        }
+        while at < n {
+            let left = n - at;
+            if left >= 3 * lanes || left == 2 * lanes {
+                tile::<V, R, 2>(o, [at, at + lanes], zero);
+                at += 2 * lanes;
+            } else if left > lanes && left < 2 * lanes {
+                tile::<V, R, 2>(o, [at, n - lanes], zero);
+                at = n;
+            } else {
+                tile::<V, R, 1>(o, [at], zero);
+                at += lanes;
+            }
+        }
+        n
     }
 }
 
@@ -123,18 +156,9 @@ unsafe fn band<V: Vector, P: Vector<Element = V::Element>, const R: usize>(
     V::Element: std::ops::Add<Output = V::Element> + std::ops::Mul<Output = V::Element>,
 {
     unsafe {
-        let mut at = 0;
-        while at + 2 * V::LANES <= n {
-            tile::<V, R, 2>(o, at, zeros.0);
-            at += 2 * V::LANES;
-        }
-        while at + V::LANES <= n {
-            tile::<V, R, 1>(o, at, zeros.0);
-            at += V::LANES;
-        }
-        while at + P::LANES <= n {
-            tile::<P, R, 1>(o, at, zeros.1);
-            at += P::LANES;
+        let mut at = sweep_columns::<V, R>(o, n, zeros.0);
+        if at == 0 {
+            at = sweep_columns::<P, R>(o, n, zeros.1);
         }
         for j in at..n {
             for r in 0..R {
@@ -284,12 +308,12 @@ unsafe fn convolution<V: Vector>(o: Convolution<V::Element>) {
 }
 
 macro_rules! instance {
-    ($product:ident, $apply:ident, $convolve:ident, $width:ident $(, $feature:literal)?) => {
+    ($product:ident, $apply:ident, $convolve:ident, $width:ident, $narrow:ident $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
         unsafe fn $product<T: Real>(o: Operands<T>, m: usize, n: usize) {
             unsafe {
-                let zeros = (T::$width::splat(T::default()), T::Portable::splat(T::default()));
-                product::<T::$width, T::Portable>(o, m, n, zeros)
+                let zeros = (T::$width::splat(T::default()), T::$narrow::splat(T::default()));
+                product::<T::$width, T::$narrow>(o, m, n, zeros)
             }
         }
         $(#[target_feature(enable = $feature)])?
@@ -309,14 +333,23 @@ instance!(
     apply_512,
     convolve_512,
     Wide512,
+    Wide256,
     "avx512f,avx512vl,fma"
 );
 #[cfg(target_arch = "x86_64")]
-instance!(product_256, apply_256, convolve_256, Wide256, "avx2,fma");
+instance!(
+    product_256,
+    apply_256,
+    convolve_256,
+    Wide256,
+    Portable,
+    "avx2,fma"
+);
 instance!(
     product_portable,
     apply_portable,
     convolve_portable,
+    Portable,
     Portable
 );
 

@@ -117,6 +117,61 @@ impl Channel {
     }
 }
 
+/// The kernel on a ring, all windings summed, near displacement 0.
+pub(super) struct Wound {
+    sites: i64,
+    /// Displacements from 0 up.
+    low: Vec<Matrix>,
+    /// Displacements from `sites - high.len()` up.
+    high: Vec<Matrix>,
+}
+
+impl Wound {
+    /// `sum_k G(r + k sites)` over all windings k >= 0 of a displacement within reach.
+    pub fn at(&self, r: i64) -> &Matrix {
+        let r = r.rem_euclid(self.sites);
+        let first = self.sites - self.high.len() as i64;
+        if (r as usize) < self.low.len() {
+            &self.low[r as usize]
+        } else {
+            &self.high[(r - first) as usize]
+        }
+    }
+}
+
+impl Channel {
+    /// The kernel on a ring of so many sites, for displacements up to `reach` either
+    /// way; `None` if there is no periodic solution.
+    pub fn wound(&self, sites: usize, reach: usize) -> Option<Wound> {
+        let closure = power_of(&self.transition, sites).resolvent()?;
+        let mut one = self.clone();
+        one.input = closure.times(&self.input);
+        let low = one.kernel(reach + 1);
+        let count = reach.min(sites);
+        one.input = power_of(&self.transition, sites - count).times(&one.input);
+        Some(Wound {
+            sites: sites as i64,
+            low,
+            high: one.kernel(count),
+        })
+    }
+}
+
+/// `m^n` by repeated squaring.
+pub(super) fn power_of(m: &Matrix, mut n: usize) -> Matrix {
+    let (mut result, mut square) = (Matrix::identity(m.rows), m.clone());
+    while n > 0 {
+        if n & 1 == 1 {
+            result = result.times(&square);
+        }
+        n >>= 1;
+        if n > 0 {
+            square = square.times(&square);
+        }
+    }
+    result
+}
+
 /// The channels of a scan from its coefficient tensors, for `inputs` real
 /// components.
 pub(super) fn channels(scan: Scan, coefficients: &[&Tensor], inputs: usize) -> Vec<Channel> {

@@ -8,8 +8,7 @@
 //! singular values keep their digits. What decides is the kernel: every
 //! displacement is compared with the exact one.
 
-use super::mixer::power_of;
-use super::recurrence::{Channel, Matrix};
+use super::recurrence::{Channel, Matrix, power_of};
 use faer::Mat;
 
 /// The channels with as few states as keep, for every channel,

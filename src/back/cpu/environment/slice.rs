@@ -12,9 +12,10 @@
 //! The states on both bonds follow from the segments, on a ring closed by
 //! `(1 - L^N)^-1`, everything at a cost that does not depend on N.
 
+use super::links::{Links, Outside};
 use super::mixer::{Direction, MixerTables, PAD};
 use super::product::{Left, Rows, RowsMut, apply_to, convolve, multiply};
-use super::segment::{Line, Ports, Segment};
+use super::segment::{Line, Ports};
 use crate::back::cpu::simd::{Isa, Real};
 use std::ops::Range;
 
@@ -61,18 +62,40 @@ pub(super) struct Slice<T> {
     into_behind: Vec<T>,
     into_ahead: Vec<T>,
     states: States<T>,
+    pub links: Links<T>,
     exchanged: Vec<T>,
     sum: Vec<T>,
     read: Vec<T>,
 }
 
-/// States of one mixer at the ends of the slice.
+/// States of one mixer at the ends of the slice: along the way, against it.
 struct States<T> {
+    /// What the segments add, see [`Received`].
+    received: Vec<T>,
     entering: [Vec<T>; 2],
     emitted: [Vec<T>; 2],
-    far: [Vec<T>; 2],
     leaving: [Vec<T>; 2],
-    turned: Vec<T>,
+}
+
+/// Where the states of one mixer that come from the segments are, along and against:
+/// entering the slice, and on a ring the segments' far ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    pub entering: [usize; 2],
+    pub far: [usize; 2],
+    pub size: usize,
+}
+
+impl Received {
+    /// Of a mixer as seen by somebody who walks right, or left.
+    pub fn of<T: Real>(mixer: &MixerTables<T>, rightward: bool, ring: bool) -> Received {
+        let [a, b] = mixer.seen(rightward).map(|d| d.port);
+        Received {
+            entering: [0, a],
+            far: [a + b, a + b + a],
+            size: if ring { 2 * (a + b) } else { a + b },
+        }
+    }
 }
 
 /// The coefficients of a proposal: `blocks` for the sites in `sites`.
@@ -110,12 +133,12 @@ impl<T: Real> Slice<T> {
             into_behind: zeros(frame.behind.widths[all]),
             into_ahead: zeros(frame.ahead.widths[all]),
             states: States {
+                received: zeros(4 * states),
                 entering: pair(),
                 emitted: pair(),
-                far: pair(),
                 leaving: pair(),
-                turned: zeros(states),
             },
+            links: Links::new(line, most),
             exchanged: zeros(most * width),
             sum: zeros(width.max(line.layout.padded)),
             read: zeros(lines),
@@ -124,18 +147,14 @@ impl<T: Real> Slice<T> {
 }
 
 /// A slice between its segments.
-pub(super) struct Between<'a, T> {
-    pub line: &'a Line<'a, T>,
-    pub frame: &'a Frame,
-    pub behind: &'a Segment<T>,
-    pub ahead: &'a Segment<T>,
-}
+pub(super) struct Between<'a, T>(pub Outside<'a, T>);
 
 impl<T: Real> Between<'_, T> {
-    /// Computes all signals of the current configuration; returns Omega without
-    /// its constant in `slice.change`.
+    /// Computes the links and all signals of the current configuration; returns Omega
+    /// without its constant in `slice.change`.
     pub fn settle(&self, slice: &mut Slice<T>) {
         let n = slice.n;
+        slice.links.build(&self.0, n);
         for signals in &mut slice.signals {
             signals.v.fill(T::default());
             signals.y.fill(T::default());
@@ -148,11 +167,11 @@ impl<T: Real> Between<'_, T> {
             blocks: &blocks,
             sites: 0..n,
         };
-        self.solve(slice, &changed);
+        self.solve(slice, &changed, 0);
         self.accept(slice);
         slice.blocks = blocks;
         (slice.into_behind[0], slice.into_ahead[0]) = (T::default(), T::default());
-        for segment in [self.behind, self.ahead] {
+        for segment in [self.0.behind, self.0.ahead] {
             for (sum, total) in slice.change.iter_mut().zip(&segment.total) {
                 *sum += total;
             }
@@ -161,13 +180,13 @@ impl<T: Real> Between<'_, T> {
 
     /// The change of the features when coefficients change, in `slice.change`.
     pub fn propose(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
-        self.solve(slice, changed);
+        self.solve(slice, changed, 1);
     }
 
     /// Makes the last proposal current, except for `slice.blocks`.
     fn accept(&self, slice: &mut Slice<T>) {
         let add = |x: &mut [T], dx: &[T]| x.iter_mut().zip(dx).for_each(|(x, d)| *x = *x + *d);
-        for (mixer, s) in self.line.mixers.iter().zip(&mut slice.signals) {
+        for (mixer, s) in self.0.line.mixers.iter().zip(&mut slice.signals) {
             let (active, all) = (s.active.clone(), slice.n * mixer.padded);
             let active = active.start * mixer.padded..active.end * mixer.padded;
             add(&mut s.v[active.clone()], &s.dv[active]);
@@ -179,24 +198,29 @@ impl<T: Real> Between<'_, T> {
     /// Makes the last proposal current.
     pub fn commit(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
         self.accept(slice);
-        let size = self.line.layout.size;
+        let size = self.0.line.layout.size;
         let first = changed.sites.start * size;
         let len = changed.sites.len() * size;
         slice.blocks[first..first + len].copy_from_slice(&changed.blocks[..len]);
     }
 
-    fn solve(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
-        let line = self.line;
-        for m in 0..line.mixers.len() {
+    /// `first` is the first mixer whose states are followed: those before it act
+    /// through links.
+    fn solve(&self, slice: &mut Slice<T>, changed: &Changed<T>, first: usize) {
+        for m in 0..self.0.line.mixers.len() {
             self.receive(m, slice, changed);
-            self.propagate(m, slice);
+            self.mix(m, slice);
+            if m >= first {
+                self.come_back(m, slice, first);
+                self.leave(m, slice);
+            }
         }
-        self.pool(slice, changed);
+        self.pool(slice, changed, first);
     }
 
     /// `Dv_m`.
     fn receive(&self, m: usize, slice: &mut Slice<T>, changed: &Changed<T>) {
-        let (line, layout) = (self.line, self.line.layout);
+        let (line, layout) = (self.0.line, self.0.line.layout);
         let mixer = &line.mixers[m];
         let w = mixer.padded;
         let vertices = &layout.vertices[m];
@@ -238,184 +262,175 @@ impl<T: Real> Between<'_, T> {
                     .for_each(|(d, v)| *d = *d - *v);
             }
         }
+        if vertices.is_empty() {
+            let silent = |j: usize| {
+                own.dv[j * w..(j + 1) * w]
+                    .iter()
+                    .all(|x| *x == T::default())
+            };
+            let active = &mut own.active;
+            while active.start < active.end && silent(active.start) {
+                active.start += 1;
+            }
+            while active.start < active.end && silent(active.end - 1) {
+                active.end -= 1;
+            }
+        }
     }
 
-    /// `Dy_m` on the slice and the states that leave it.
-    fn propagate(&self, m: usize, slice: &mut Slice<T>) {
-        let (line, n) = (self.line, slice.n);
-        let mixer = &line.mixers[m];
-        let isa = line.isa;
-        let [along, against] = mixer.seen(self.frame.rightward);
-        let Slice {
-            signals,
-            into_behind,
-            into_ahead,
-            states,
-            exchanged,
-            read,
-            ..
-        } = slice;
-        let s = &mut signals[m];
+    /// What `Dv_m` does to `Dy_m` directly.
+    fn mix(&self, m: usize, slice: &mut Slice<T>) {
+        let mixer = &self.0.line.mixers[m];
+        let (s, exchanged) = (&mut slice.signals[m], &mut slice.exchanged);
         let w = mixer.padded;
-        let (xb, xa) = (into_behind, into_ahead);
-        let widths = (self.frame.behind.widths[m], self.frame.ahead.widths[m]);
-        let sizes = [along.states, against.states];
-        // what the segments send in by themselves
-        for (entering, size) in states.entering.iter_mut().zip(sizes) {
-            entering[..size].fill(T::default());
-        }
-        let [from_behind, from_ahead] = &mut states.entering;
-        if self.behind.len > 0 {
-            let x = &xb[..widths.0];
-            apply_to(
-                isa,
-                &self.behind.out[m],
-                widths.0,
-                x,
-                &mut from_behind[..sizes[0]],
-            );
-        }
-        if self.ahead.len > 0 {
-            let x = &xa[..widths.1];
-            apply_to(
-                isa,
-                &self.ahead.out[m],
-                widths.1,
-                x,
-                &mut from_ahead[..sizes[1]],
-            );
-        }
-        // what the slice emits
-        emit(
-            isa,
-            mixer,
-            along,
-            &s.dv,
-            s.active.clone(),
-            Some(n),
-            &mut states.emitted[0],
-        );
-        emit(
-            isa,
-            mixer,
-            against,
-            &s.dv,
-            s.active.clone(),
-            None,
-            &mut states.emitted[1],
-        );
-        let channels = mixer.channels;
-        if line.ring {
-            states.far.iter_mut().for_each(|x| x.fill(T::default()));
-            if self.ahead.len > 0 {
-                let x = &xa[..widths.1];
-                apply_to(
-                    isa,
-                    &self.ahead.far[m],
-                    widths.1,
-                    x,
-                    &mut states.far[0][..sizes[0]],
-                );
-            }
-            if self.behind.len > 0 {
-                let x = &xb[..widths.0];
-                apply_to(
-                    isa,
-                    &self.behind.far[m],
-                    widths.0,
-                    x,
-                    &mut states.far[1][..sizes[1]],
-                );
-            }
-            let (behind, ahead) = (&self.behind.through[m], &self.ahead.through[m]);
-            // through the segment before the slice and the one after it, transposed
-            let loops = [
-                (along, &behind[1], &ahead[3]),
-                (against, &ahead[1], &behind[3]),
-            ];
-            for (d, (direction, before, after)) in loops.into_iter().enumerate() {
-                let p = direction.p;
-                let size = sizes[d];
-                let turned = &mut states.turned[..size];
-                let (entering, far) = (&mut states.entering[d][..size], &mut states.far[d][..size]);
-                let leaving = &mut states.leaving[d][..size];
-                // leaving = K ( emitted + L^n ( entering + before far ) )
-                turned.copy_from_slice(entering);
-                blocks(isa, channels, p, before, far, turned);
-                let emitted = &mut states.emitted[d][..size];
-                blocks(isa, channels, p, &direction.transposed[n], turned, emitted);
-                leaving.fill(T::default());
-                blocks(isa, channels, p, &direction.closure, emitted, leaving);
-                // far = far + after leaving; entering = entering + before far
-                blocks(isa, channels, p, after, leaving, far);
-                blocks(isa, channels, p, before, far, entering);
-            }
-        } else {
-            for (d, direction) in [along, against].into_iter().enumerate() {
-                let (p, size) = (direction.p, sizes[d]);
-                let leaving = &mut states.leaving[d][..size];
-                leaving.copy_from_slice(&states.emitted[d][..size]);
-                let entering = &states.entering[d][..size];
-                blocks(
-                    isa,
-                    channels,
-                    p,
-                    &direction.transposed[n],
-                    entering,
-                    leaving,
-                );
-            }
-        }
-        let ports = (&self.frame.behind, &self.frame.ahead);
-        xb[ports.0.near[m]..][..sizes[1]].copy_from_slice(&states.leaving[1][..sizes[1]]);
-        xa[ports.1.near[m]..][..sizes[0]].copy_from_slice(&states.leaving[0][..sizes[0]]);
-        if line.ring {
-            xb[ports.0.far[m]..][..sizes[0]].copy_from_slice(&states.far[0][..sizes[0]]);
-            xa[ports.1.far[m]..][..sizes[1]].copy_from_slice(&states.far[1][..sizes[1]]);
-        }
-        // signals
-        let dy = &mut s.dy[..n * w];
+        let dy = &mut s.dy[..slice.n * w];
         dy.fill(T::default());
         let exchanged = if mixer.parts == 2 {
-            let used = s.active.start * w..s.active.end * w;
-            for (to, from) in exchanged[used.clone()]
-                .chunks_exact_mut(2)
-                .zip(s.dv[used].chunks_exact(2))
-            {
-                (to[0], to[1]) = (from[1], from[0]);
+            for j in s.active.clone() {
+                let (re, im) = s.dv[j * w..][..mixer.width].split_at(mixer.channels);
+                let (to_re, to_im) = exchanged[j * w..][..mixer.width].split_at_mut(mixer.channels);
+                to_re.copy_from_slice(im);
+                to_im.copy_from_slice(re);
             }
             &exchanged[..]
         } else {
             &s.dv[..]
         };
-        let kernel = (&mixer.lanes[..], mixer.reach, !self.frame.rightward);
-        convolve(isa, kernel, [&s.dv, exchanged], s.active.clone(), dy, w);
-        for (d, direction) in [along, against].into_iter().enumerate() {
-            let (p, parts, row) = (direction.p, mixer.parts, mixer.reach + 1);
+        let kernel = (&mixer.lanes[..], mixer.reach, !self.0.frame.rightward);
+        convolve(
+            self.0.line.isa,
+            kernel,
+            [&s.dv, exchanged],
+            s.active.clone(),
+            dy,
+            w,
+        );
+    }
+
+    /// States that come back from the segments, and what they do to `Dy_m`.
+    fn come_back(&self, m: usize, slice: &mut Slice<T>, first: usize) {
+        let Outside {
+            line,
+            frame,
+            behind,
+            ahead,
+        } = self.0;
+        let (isa, n, mixer) = (line.isa, slice.n, &line.mixers[m]);
+        let directions = mixer.seen(frame.rightward);
+        let at = Received::of(mixer, frame.rightward, line.ring);
+        let states = &mut slice.states;
+        let received = &mut states.received[..at.size];
+        received.fill(T::default());
+        if first > 0 {
+            let (source, s) = (&line.mixers[0], &slice.signals[0]);
+            let (start, end) = (s.active.start * source.padded, s.active.end * source.padded);
+            let links = Rows::new(&slice.links.states[m], start * at.size, at.size);
+            let inputs = Left::rows(&s.dv, start, end - start);
+            let out = RowsMut::new(received, 0, at.size);
+            multiply(isa, [1, at.size, end - start], inputs, links, out, true);
+        }
+        let sizes = directions.map(|d| d.states);
+        let mut add = |matrix: &[T], ports: &Ports, x: &[T], at: usize, rows: usize| {
+            let start = if first > 0 { ports.widths[first] } else { 0 };
+            let (start, end) = (start.min(ports.widths[m]), ports.widths[m]);
+            if start < end && rows > 0 {
+                let out = &mut received[at..at + rows];
+                apply_to(isa, &matrix[start..], end, &x[start..end], out);
+            }
+        };
+        let (xb, xa) = (&slice.into_behind, &slice.into_ahead);
+        add(&behind.out[m], &frame.behind, xb, at.entering[0], sizes[0]);
+        add(&ahead.out[m], &frame.ahead, xa, at.entering[1], sizes[1]);
+        if line.ring {
+            add(&ahead.far[m], &frame.ahead, xa, at.far[0], sizes[0]);
+            add(&behind.far[m], &frame.behind, xb, at.far[1], sizes[1]);
+        }
+        let dy = &mut slice.signals[m].dy[..n * mixer.padded];
+        for (d, direction) in directions.into_iter().enumerate() {
+            let (p, channels) = (direction.p, mixer.channels);
+            let entering = &mut states.entering[d][..sizes[d]];
+            let from = &received[at.entering[d]..][..sizes[d]];
+            if line.ring {
+                entering.fill(T::default());
+                blocks(isa, channels, p, &direction.closure, from, entering);
+                let far = &received[at.far[d]..][..sizes[d]];
+                blocks(isa, channels, p, &slice.links.carried[m][d], far, entering);
+            } else {
+                entering.copy_from_slice(from);
+            }
+            let (parts, row) = (mixer.parts, mixer.parts * (mixer.reach + 1));
             if p == 0 {
                 continue;
             }
             for c in 0..channels {
-                let rows = Rows::new(&direction.readout, c * p * parts * row, parts * row);
-                let out = RowsMut::new(read, 0, parts * row);
-                let x = Left::rows(&states.entering[d], c * p, p);
-                multiply(isa, [1, parts * row, p], x, rows, out, false);
-                for part in 0..parts {
-                    let line = &read[part * row..][..n];
-                    let own = dy[c * parts + part..].iter_mut().step_by(w);
-                    if d == 0 {
-                        own.zip(line).for_each(|(y, r)| *y = *y + *r);
-                    } else {
-                        own.zip(line.iter().rev()).for_each(|(y, r)| *y = *y + *r);
-                    }
+                let table = Rows::new(&direction.readout, c * p * row, row);
+                let line = &mut slice.read[..parts * n];
+                let x = Left::rows(entering, c * p, p);
+                multiply(
+                    isa,
+                    [1, parts * n, p],
+                    x,
+                    table,
+                    RowsMut::new(line, 0, row),
+                    false,
+                );
+                for (j, read) in line.chunks_exact(parts).enumerate() {
+                    let j = if d == 0 { j } else { n - 1 - j };
+                    let y = dy[j * mixer.padded + c..].iter_mut().step_by(channels);
+                    y.zip(read).for_each(|(y, r)| *y = *y + *r);
                 }
             }
         }
     }
 
+    /// States that leave the slice, into both segments.
+    fn leave(&self, m: usize, slice: &mut Slice<T>) {
+        let Outside {
+            line,
+            frame,
+            behind,
+            ahead,
+        } = self.0;
+        let (isa, n, mixer) = (line.isa, slice.n, &line.mixers[m]);
+        let directions = mixer.seen(frame.rightward);
+        let at = Received::of(mixer, frame.rightward, line.ring);
+        let (states, s) = (&mut slice.states, &slice.signals[m]);
+        let (xb, xa) = (&mut slice.into_behind, &mut slice.into_ahead);
+        for (d, direction) in directions.into_iter().enumerate() {
+            let (p, size) = (direction.p, direction.states);
+            let end = (d == 0).then_some(n);
+            let emitted = &mut states.emitted[d];
+            emit(isa, mixer, direction, &s.dv, s.active.clone(), end, emitted);
+            let leaving = &mut states.leaving[d][..size];
+            if line.ring {
+                leaving.fill(T::default());
+                blocks(isa, mixer.channels, p, &direction.closure, emitted, leaving);
+            } else {
+                leaving.copy_from_slice(&emitted[..size]);
+            }
+            let power = &direction.transposed[n];
+            blocks(isa, mixer.channels, p, power, &states.entering[d], leaving);
+            let (near, far) = if d == 0 {
+                (&mut xa[frame.ahead.near[m]..], frame.behind.far[m])
+            } else {
+                (&mut xb[frame.behind.near[m]..], frame.ahead.far[m])
+            };
+            near[..size].copy_from_slice(leaving);
+            if line.ring {
+                let (far, after) = if d == 0 {
+                    (&mut xb[far..far + size], &ahead.through[m][3])
+                } else {
+                    (&mut xa[far..far + size], &behind.through[m][3])
+                };
+                far.copy_from_slice(&states.received[at.far[d]..][..size]);
+                blocks(isa, mixer.channels, p, after, leaving, far);
+            }
+        }
+    }
+
     /// Features of the slice and of both segments.
-    fn pool(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
-        let (line, layout) = (self.line, self.line.layout);
+    fn pool(&self, slice: &mut Slice<T>, changed: &Changed<T>, first: usize) {
+        let (line, layout) = (self.0.line, self.0.line.layout);
         let (h, w, all) = (layout.features, layout.padded, line.mixers.len());
         slice.change.fill(0.0);
         for j in 0..slice.n {
@@ -451,21 +466,36 @@ impl<T: Real> Between<'_, T> {
                 *sum += d.widened();
             }
         }
+        let frame = self.0.frame;
+        let sum = &mut slice.sum[..w];
+        sum.fill(T::default());
+        if first > 0 {
+            let (source, s) = (&line.mixers[0], &slice.signals[0]);
+            let (start, end) = (s.active.start * source.padded, s.active.end * source.padded);
+            let links = Rows::new(&slice.links.features, start * w, w);
+            let inputs = Left::rows(&s.dv, start, end - start);
+            let out = RowsMut::new(sum, 0, w);
+            multiply(line.isa, [1, w, end - start], inputs, links, out, true);
+        }
         for (segment, x, ports) in [
-            (self.behind, &slice.into_behind, &self.frame.behind),
-            (self.ahead, &slice.into_ahead, &self.frame.ahead),
+            (self.0.behind, &slice.into_behind, &frame.behind),
+            (self.0.ahead, &slice.into_ahead, &frame.ahead),
         ] {
-            if segment.len == 0 {
-                continue;
-            }
-            let sum = &mut slice.sum[..h];
-            sum.fill(T::default());
-            let columns = ports.widths[all];
+            let start = if first > 0 { ports.widths[first] } else { 0 };
             // the constant column is kept in the segment's total
-            apply_to(line.isa, &segment.features, columns, &x[..columns], sum);
-            for (change, x) in slice.change.iter_mut().zip(sum) {
-                *change += x.widened();
+            let (x, columns) = (&x[start..ports.widths[all]], ports.widths[all]);
+            if !x.is_empty() {
+                apply_to(
+                    line.isa,
+                    &segment.features[start..],
+                    columns,
+                    x,
+                    &mut sum[..h],
+                );
             }
+        }
+        for (change, x) in slice.change.iter_mut().zip(sum) {
+            *change += x.widened();
         }
     }
 }
@@ -530,7 +560,7 @@ fn emit<T: Real>(
         for part in 0..parts {
             let x = Left {
                 data: v,
-                origin: first * w + c * parts + part,
+                origin: first * w + part * mixer.channels + c,
                 row: 0,
                 column: step,
             };

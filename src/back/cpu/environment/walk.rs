@@ -6,20 +6,25 @@
 //! behind ends where the first proposal is seen, the one ahead starts behind the
 //! last; segments ahead are built from the far end and kept for every block, or,
 //! where memory matters, for every c-th one and rebuilt in between. On a ring the
-//! cut lies where no slice crosses it, the last few tokens are visited with the cut
-//! elsewhere, and rings too small for that are one slice.
+//! cut lies where no slice crosses it. The slices of the last few tokens do: a sweep
+//! evaluates their few proposals in full, which costs less than segments for another
+//! cut; changes of one configuration are visited with the cut elsewhere. Rings too
+//! small for a cut are one slice.
 
 use super::Environments;
-use super::segment::{Line, Scratch, Segment, Step};
+use super::grow::{Scratch, Step};
+use super::links::Outside;
+use super::segment::{Line, Segment};
 use super::slice::{Between, Changed, Frame, Slice};
 use super::{STEP, most};
+use crate::back::cpu::compiled::Compiled;
 use crate::back::cpu::simd::Real;
 use crate::run::Spins;
 use num_complex::Complex64;
 use std::ops::Range;
 
 /// Numbers kept in segments ahead, at most.
-const STORED: usize = 1 << 23;
+pub(super) const STORED: usize = 1 << 23;
 
 /// Memory of one sweep.
 pub(super) struct Workspace<T> {
@@ -67,6 +72,8 @@ struct Phase {
     range: Range<usize>,
     /// The slice is the whole ring.
     whole: bool,
+    /// The few tokens whose slices the first cut crosses.
+    last: bool,
 }
 
 /// Called with a proposal (a site, or the number of a cluster) and its exact log
@@ -75,8 +82,8 @@ type Decide<'d> = &'d mut dyn FnMut(usize, Complex64) -> bool;
 
 /// What is proposed at a token.
 enum Proposals<'p> {
-    /// Every spin, in walking order.
-    Spins,
+    /// Every spin, in walking order; what is left is evaluated by this.
+    Spins(&'p dyn Fn(&Spins) -> Complex64),
     /// Clusters that start there: per token their numbers.
     Clusters {
         at: Vec<Vec<usize>>,
@@ -86,17 +93,26 @@ enum Proposals<'p> {
 }
 
 impl<T: Real> Environments<T> {
-    /// One exact sequential sweep, see [`crate::run::WaveFunction::sweep`].
+    /// One exact sequential sweep, see [`crate::run::WaveFunction::sweep`]; `full`
+    /// evaluates whole configurations of the same network.
     ///
     /// # Panics
     /// If `spins` is not one configuration.
     pub fn sweep(
         &self,
+        full: &Compiled<T>,
         spins: &mut Spins,
         reverse: bool,
         decide: &mut dyn FnMut(usize, Complex64) -> bool,
     ) {
-        self.walk(spins, reverse, 0, &Proposals::Spins, decide);
+        let log_psi = |spins: &Spins| {
+            let mut out = [Complex64::ZERO];
+            full.evaluate(spins, &mut out, &|value| {
+                Complex64::new(value[0], value.get(1).copied().unwrap_or(0.0))
+            });
+            out[0]
+        };
+        self.walk(spins, reverse, 0, &Proposals::Spins(&log_psi), decide);
     }
 
     /// `log psi(s') - log psi(s)` for clusters of flips, as in
@@ -185,7 +201,12 @@ impl<T: Real> Environments<T> {
             log_psi: Complex64::ZERO,
         };
         for phase in walk.phases() {
-            walk.phase(&phase, spins, &mut w, decide);
+            match proposals {
+                Proposals::Spins(log_psi) if phase.last => {
+                    walk.in_full(&phase, spins, log_psi, decide)
+                }
+                _ => walk.phase(&phase, spins, &mut w, decide),
+            }
         }
         idle.lock().unwrap_or_else(|e| e.into_inner()).push(w);
     }
@@ -217,21 +238,50 @@ impl<T: Real> Walk<'_, T> {
                 origin: 0,
                 range,
                 whole,
+                last: false,
             }];
         }
         let mut phases = vec![Phase {
             origin: tokens - back,
             range: back..tokens - ahead,
             whole,
+            last: false,
         }];
         if seen > 0 {
             phases.push(Phase {
                 origin: (2 * tokens - ahead - 2 * back) % tokens,
                 range: back..back + seen,
                 whole,
+                last: true,
             });
         }
         phases
+    }
+
+    /// Proposes the spins of a phase by evaluating everything.
+    fn in_full(
+        &self,
+        phase: &Phase,
+        spins: &mut Spins,
+        log_psi: &dyn Fn(&Spins) -> Complex64,
+        decide: Decide,
+    ) {
+        let token = self.all.token;
+        let mut known = log_psi(spins);
+        for x in phase.range.clone() {
+            let here = self.token(phase, x);
+            for part in 0..token {
+                let part = if self.reverse { token - 1 - part } else { part };
+                let site = here * token + part;
+                spins[site] = -spins[site];
+                let new = log_psi(spins);
+                if decide(site, new - known) {
+                    known = new;
+                } else {
+                    spins[site] = -spins[site];
+                }
+            }
+        }
     }
 
     fn token(&self, phase: &Phase, x: usize) -> usize {
@@ -380,12 +430,12 @@ impl<T: Real> Walk<'_, T> {
             patch,
             ..
         } = w;
-        let between = Between {
+        let between = Between(Outside {
             line: &self.line,
             frame,
             behind: &behind[0],
             ahead: &group[ahead],
-        };
+        });
         slice.n = bonds.len();
         let every = (bonds.start, slice.n, true);
         self.fetch(phase, spins, every, patch, &mut slice.blocks);
@@ -435,7 +485,7 @@ impl<T: Real> Walk<'_, T> {
                 lo.max(bonds.start) - bonds.start..hi.min(bonds.end) - bonds.start
             };
             match this.proposals {
-                Proposals::Spins => {
+                Proposals::Spins(_) => {
                     for part in 0..token {
                         let part = if this.reverse { token - 1 - part } else { part };
                         let site = here * token + part;

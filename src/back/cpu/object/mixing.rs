@@ -1,56 +1,158 @@
-//! Kernels of mixers as data of an object file.
+//! Mixers, and derivatives with respect to their kernels, inside an object file.
+//!
+//! On few sites, and for kernels that are no translations, a mixer is its sums;
+//! elsewhere as many channels as a vector has lanes are transformed together.
 
-use super::super::compiled::{CompileError, Compiled};
+use super::super::compiled::CompileError;
 use super::super::constants::{ConstantError, Constants, tensors};
 use super::super::kernels::Kernels;
+use super::super::math::Precision;
 use super::super::response::{Coefficients, Layout};
 use super::super::simd::Real;
+use super::fourier::{Around, LEAST, Transform, padded, places};
 use super::routines::MixShape;
-use super::{Argument, Data};
+use super::section::Section;
+use super::{Argument, Writer};
 use crate::interp::{Tensor, evaluate_node};
-use crate::ir::{NodeId, Op};
-use crate::kernel::Program;
+use crate::ir::{Boundary, Graph, NodeId, Op};
+use crate::kernel::{CorrelationKind, Geometry, MixChannel, Program, Row, Step};
 use num_complex::Complex64;
+use rustfft::FftPlanner;
 
-/// Where a mixer's kernel lies in the data: per channel real part, imaginary part,
-/// and minus the imaginary part.
+/// A mixer's kernel among the parameters.
 pub(super) struct MixKernel {
     /// On channels of (real part, imaginary part).
-    pub(super) complex: bool,
-    pub(super) channels: Vec<[Argument; 3]>,
-    /// Its [`MixShape`].
-    pub(super) shape: Argument,
-    /// Bytes from the start of a row to its first site.
-    pub(super) origin: usize,
+    complex: bool,
+    how: How,
 }
 
-/// Kernels of all mixers as data.
+enum How {
+    /// Per channel real part, imaginary part, and minus the imaginary part; the
+    /// [`MixShape`]; bytes from the start of a row to its first site.
+    Sums(Vec<[Argument; 3]>, Argument, usize),
+    /// Per channel the symbol, divided by the number of momenta.
+    Symbols(Vec<Vec<Complex64>>),
+}
+
+/// Memory of transforms behind the rows of a section.
+pub(super) struct Scratch {
+    /// Zeros where there is no row, and a place for what nobody wants.
+    none: usize,
+    dump: usize,
+    planes: usize,
+    /// Bytes of a plane.
+    plane: usize,
+    /// Where in a plane a vector stays zero.
+    zero: usize,
+    results: usize,
+    end: usize,
+}
+
+/// Lines and sites of a line, as transforms see them.
+fn extent(g: &Geometry) -> [usize; 2] {
+    let [nx, ny] = g.extent;
+    if ny == 1 && g.stride() == 1 {
+        [1, nx]
+    } else {
+        [nx, ny]
+    }
+}
+
+fn transformed(g: &Geometry) -> bool {
+    g.sites() >= LEAST
+}
+
+impl Scratch {
+    pub(super) fn new(program: &Program, precision: Precision, arena: usize) -> Scratch {
+        let (mut vectors, mut row, mut results) = (0, 0, 0);
+        let mut room = |g: &Geometry, rows: usize| {
+            vectors = padded(extent(g), g.boundary)
+                .iter()
+                .product::<usize>()
+                .max(vectors);
+            row = row.max(g.segment() * precision.bytes());
+            results = results.max(rows);
+        };
+        for step in &program.steps {
+            match step {
+                Step::Mix { mixer, .. } => {
+                    let m = &program.mixers[*mixer];
+                    let g = program.geometry(m.space);
+                    if !matches!(m.op, Op::Mix { .. }) && transformed(g) {
+                        room(g, 0);
+                    }
+                }
+                Step::Correlate {
+                    correlation, out, ..
+                } => {
+                    let g = program.geometry(program.correlations[*correlation].space);
+                    room(g, out.iter().map(Vec::len).sum());
+                }
+                _ => {}
+            }
+        }
+        let mut end = arena.next_multiple_of(64);
+        let mut take = |bytes: usize| {
+            let at = end;
+            end += bytes.next_multiple_of(64);
+            at
+        };
+        let plane = (16 * (vectors + 1)).next_multiple_of(64);
+        Scratch {
+            none: take(row),
+            dump: take(row),
+            planes: take(if vectors > 0 { 8 * plane } else { 0 }),
+            plane,
+            zero: 16 * vectors,
+            results: take(32 * results),
+            end,
+        }
+    }
+
+    /// Bytes of the section's memory.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Real and imaginary plane `k` of four.
+    fn pair(&self, k: usize) -> [i64; 2] {
+        [0, 1].map(|part| (self.planes + (2 * k + part) * self.plane) as i64)
+    }
+}
+
+/// Kernels of all mixers.
 ///
 /// # Errors
 /// Coefficients that cannot be evaluated.
 pub(super) fn kernels<T: Real>(
-    network: &Compiled<T>,
+    graph: &Graph,
     program: &Program,
+    theta: &[f64],
     constants: &Constants<T>,
-    data: &mut Data,
+    out: &mut Writer,
 ) -> Result<Vec<MixKernel>, CompileError> {
-    let invariant = program
-        .mixers
-        .iter()
-        .any(|m| !matches!(m.op, Op::Mix { .. }));
-    let kernels = match invariant {
-        true => Some(Kernels::new(network.graph(), program, network.params())?),
+    let invariant = |m: &crate::kernel::Mixer| !matches!(m.op, Op::Mix { .. });
+    let kernels = match program.mixers.iter().any(invariant) {
+        true => Some(Kernels::new(graph, program, theta)?),
         false => None,
     };
     let mut found = Vec::new();
     for (number, m) in program.mixers.iter().enumerate() {
         let g = program.geometry(m.space);
-        // the sites of a chain follow each other
+        let [nx, ny] = extent(g);
         let chain = g.extent[1] == 1 && g.stride() == 1;
-        let [nx, ny] = if chain { [1, g.extent[0]] } else { g.extent };
-        let line = (g.stride() * T::PRECISION.bytes()) as i64;
         let (n, width) = (g.sites(), m.channels.iter().product::<usize>());
         let signed = [nx, ny].map(|n| n as i64);
+        let complex = constants.mixers[number].complex();
+        let shape = |first, target, source| MixShape {
+            extent: signed,
+            line: (g.stride() * T::PRECISION.bytes()) as i64,
+            first,
+            target,
+            source,
+        };
+        // what counts of a kernel whose imaginary part is dropped
+        let part = |z: Complex64| if complex { z } else { z.re.into() };
         let (entries, shape): (Vec<Vec<Complex64>>, MixShape) = match (&m.op, &kernels) {
             (
                 Op::Mix {
@@ -59,7 +161,7 @@ pub(super) fn kernels<T: Real>(
                 },
                 _,
             ) => {
-                let value = value(network, m.kernel[0])?;
+                let value = value(graph, program, theta, m.kernel[0])?;
                 let layout = if *complex {
                     Layout::Inner
                 } else {
@@ -69,30 +171,25 @@ pub(super) fn kernels<T: Real>(
                 let entry = |i: usize, j: usize| if *transposed { j * n + i } else { i * n + j };
                 let matrix = |c: usize| (0..n * n).map(|e| k.at(entry(e / n, e % n), c)).collect();
                 let step = signed[0] * signed[1];
-                let shape = MixShape {
-                    extent: signed,
-                    line,
-                    first: 0,
-                    target: [signed[1] * step, step],
-                    source: signed[1],
-                };
+                let shape = shape(0, [signed[1] * step, step], signed[1]);
                 ((0..width).map(matrix).collect(), shape)
             }
             (_, Some(kernels)) => {
+                let at = |d: [i64; 2]| kernels.at(number, if chain { [d[1], 0] } else { d });
+                if transformed(g) {
+                    let symbols = symbols([nx, ny], g.boundary, width, &|d| at(d), &part);
+                    found.push(MixKernel {
+                        complex,
+                        how: How::Symbols(symbols),
+                    });
+                    continue;
+                }
                 // element (a, b) holds the displacement (nx - 1 - a, ny - 1 - b)
                 let [lx, ly] = signed.map(|n| 2 * n - 1);
-                let at = |e: i64| {
-                    let d = [signed[0] - 1 - e / ly, signed[1] - 1 - e % ly];
-                    kernels.at(number, if chain { [d[1], 0] } else { d })
-                };
-                let all: Vec<Vec<Complex64>> = (0..lx * ly).map(at).collect();
-                let shape = MixShape {
-                    extent: signed,
-                    line,
-                    first: (signed[0] - 1) * ly + signed[1] - 1,
-                    target: [-ly, -1],
-                    source: ly,
-                };
+                let all: Vec<Vec<Complex64>> = (0..lx * ly)
+                    .map(|e| at([signed[0] - 1 - e / ly, signed[1] - 1 - e % ly]))
+                    .collect();
+                let shape = shape((signed[0] - 1) * ly + signed[1] - 1, [-ly, -1], ly);
                 let channel = |c: usize| all.iter().map(|k| k[c]).collect();
                 ((0..width).map(channel).collect(), shape)
             }
@@ -100,26 +197,417 @@ pub(super) fn kernels<T: Real>(
         };
         let planes = |k: &Vec<Complex64>| {
             let signs: [fn(&Complex64) -> f64; 3] = [|z| z.re, |z| z.im, |z| -z.im];
-            signs.map(|f| data.numbers(T::PRECISION, k.iter().map(f)))
+            signs.map(|f| out.params.numbers(T::PRECISION, k.iter().map(f)))
         };
         let channels = entries.iter().map(planes).collect();
-        let shape = shape.entries().map(i64::to_le_bytes).concat();
+        let shape: Vec<u8> = shape.entries().map(i64::to_le_bytes).concat();
+        let origin = g.origin() * T::PRECISION.bytes();
         found.push(MixKernel {
-            complex: constants.mixers[number].complex(),
-            channels,
-            shape: data.bytes(&shape),
-            origin: g.origin() * T::PRECISION.bytes(),
+            complex,
+            how: How::Sums(channels, out.tables.bytes(&shape), origin),
         });
     }
     Ok(found)
 }
 
+/// The transformed kernels of a mixer, per channel.
+fn symbols(
+    extent: [usize; 2],
+    boundary: Boundary,
+    width: usize,
+    at: &dyn Fn([i64; 2]) -> Vec<Complex64>,
+    part: &dyn Fn(Complex64) -> Complex64,
+) -> Vec<Vec<Complex64>> {
+    let size = padded(extent, boundary);
+    let total = size[0] * size[1];
+    let mut kernels = vec![vec![Complex64::ZERO; total]; width];
+    // a padded lattice holds every displacement, an unpadded ring each class once
+    let range = |a: usize| {
+        let n = extent[a] as i64;
+        if size[a] == extent[a] { 0..n } else { 1 - n..n }
+    };
+    for x in range(0) {
+        for y in range(1) {
+            let [px, py] = [0, 1].map(|a| [x, y][a].rem_euclid(size[a] as i64) as usize);
+            for (kernel, z) in kernels.iter_mut().zip(at([x, y])) {
+                kernel[px * size[1] + py] = part(z) / total as f64;
+            }
+        }
+    }
+    let mut planner = FftPlanner::new();
+    let plans = size.map(|n| planner.plan_fft_forward(n));
+    let transform = |k| super::super::mixer::transform2(&plans, size, k);
+    kernels.into_iter().map(transform).collect()
+}
+
 /// The value of a node that depends on parameters only.
-fn value<T: Real>(network: &Compiled<T>, node: NodeId) -> Result<Tensor, CompileError> {
-    let params = tensors(network.graph(), network.program(), network.params(), &[]);
-    let params = params.map_err(ConstantError::from)?;
-    let spins = vec![1; network.lattice().sites()];
-    let (graph, lattice) = (network.graph(), network.lattice());
-    let value = evaluate_node(graph, lattice, &params, &spins, node);
+fn value(
+    graph: &Graph,
+    program: &Program,
+    theta: &[f64],
+    node: NodeId,
+) -> Result<Tensor, CompileError> {
+    let params = tensors(graph, program, theta, &[]).map_err(ConstantError::from)?;
+    let spins = vec![1; program.lattice.sites()];
+    let value = evaluate_node(graph, program.lattice, &params, &spins, node);
     Ok(value.map_err(ConstantError::from)?)
+}
+
+impl<T: Real> Section<'_, '_, T> {
+    pub(super) fn mix(
+        &mut self,
+        mixer: usize,
+        channels: &[MixChannel],
+    ) -> Result<(), CompileError> {
+        let mixers = std::mem::take(&mut self.mixers);
+        let made = match &mixers[mixer].how {
+            How::Sums(kernels, shape, origin) => {
+                for c in channels {
+                    let complex = mixers[mixer].complex;
+                    self.sums(complex, c, kernels[c.channel], (*shape, *origin));
+                }
+                Ok(())
+            }
+            How::Symbols(symbols) => self.convolutions(mixer, channels, symbols),
+        };
+        self.mixers = mixers;
+        made
+    }
+
+    fn sums(
+        &mut self,
+        complex: bool,
+        c: &MixChannel,
+        [re, im, minus]: [Argument; 3],
+        (shape, origin): (Argument, usize),
+    ) {
+        let [set, add] = self.out.routines.mix;
+        let row = |r: &Row| Argument::Arena((self.offset(r) + origin) as i64);
+        let [x, y]: [Vec<Argument>; 2] = [&c.x, &c.out].map(|r| r.iter().map(row).collect());
+        let mut calls = vec![(set, x[0], y[0], re)];
+        if complex {
+            calls.push((add, x[1], y[0], minus));
+            calls.push((set, x[0], y[1], im));
+            calls.push((add, x[1], y[1], re));
+        }
+        for (routine, x, y, kernel) in calls {
+            self.call(routine, vec![x, y, kernel, shape]);
+        }
+    }
+
+    fn convolutions(
+        &mut self,
+        mixer: usize,
+        channels: &[MixChannel],
+        symbols: &[Vec<Complex64>],
+    ) -> Result<(), CompileError> {
+        let lanes = T::PRECISION.lanes();
+        let geometry = *self.program.geometry(self.program.mixers[mixer].space);
+        let transform = self.transform(&geometry)?;
+        for group in channels.chunks(lanes) {
+            let mut numbers = Vec::new();
+            for k in 0..symbols[0].len() {
+                let lane = |l: usize| {
+                    let c = group.get(l);
+                    c.map_or(Complex64::ZERO, |c| symbols[c.channel][k])
+                };
+                numbers.extend((0..lanes).map(|l| lane(l).re));
+                numbers.extend((0..lanes).map(|l| lane(l).im));
+            }
+            let symbol = self.out.params.numbers(T::PRECISION, numbers);
+            let x = group.iter().map(|c| c.x.clone()).collect();
+            let y = group.iter().map(|c| c.out.clone()).collect();
+            self.convolve(&geometry, &transform, &[x, y], symbol);
+        }
+        Ok(())
+    }
+
+    fn transform(&mut self, g: &Geometry) -> Result<Transform, CompileError> {
+        if self.out.around.is_none() {
+            self.out.around = Some(Around::new(&mut self.out.module, T::PRECISION)?);
+        }
+        let size = padded(extent(g), g.boundary);
+        Ok(Transform::new(size, T::PRECISION, &mut self.out.tables))
+    }
+
+    fn around(&self) -> Around {
+        self.out.around.expect("made with the first transform")
+    }
+
+    /// Rows of one sample to or from lanes; a row that is missing is zero, or
+    /// nobody's.
+    fn lanes(&mut self, g: &Geometry, t: &Transform, rows: &[Vec<Row>], at: [i64; 2], save: bool) {
+        let lanes = T::PRECISION.lanes();
+        let none = if save {
+            self.scratch.dump
+        } else {
+            self.scratch.none
+        };
+        let mut table = Vec::new();
+        for part in 0..2 {
+            for lane in 0..lanes {
+                let row = rows.get(lane).and_then(|r| r.get(part));
+                table.push(row.map_or(none, |r| self.lines(r).0));
+            }
+        }
+        let [nx, ny] = extent(g);
+        let shape = [nx, ny, g.stride() * T::PRECISION.bytes(), t.size[1]];
+        let (table, shape) = (
+            self.out.tables.offsets(&table),
+            self.out.tables.words(&shape),
+        );
+        let around = self.around();
+        let [re, im] = at.map(Argument::Arena);
+        if !save && t.size != extent(g) {
+            let all = Argument::Number((t.size[0] * t.size[1]) as i64);
+            self.call(around.clear, vec![re, im, all]);
+        }
+        let routine = if save { around.save } else { around.load };
+        self.call(routine, vec![Argument::Arena(0), table, re, im, shape]);
+    }
+
+    fn passes(&mut self, t: &Transform, x: [i64; 2], other: [i64; 2]) -> [i64; 2] {
+        let passes = self.around().passes;
+        t.run(&passes, x, other, &mut |routine, arguments| {
+            self.call(routine, arguments);
+        })
+    }
+
+    fn convolve(
+        &mut self,
+        g: &Geometry,
+        t: &Transform,
+        [x, y]: &[Vec<Vec<Row>>; 2],
+        symbol: Argument,
+    ) {
+        let [a, b] = [0, 1].map(|k| self.scratch.pair(k));
+        self.lanes(g, t, x, a, false);
+        let z = self.passes(t, a, b);
+        let multiply = self.around().multiply;
+        let planes = z.into_iter().chain(z).map(Argument::Arena);
+        let count = Argument::Number((t.size[0] * t.size[1]) as i64);
+        self.call(multiply, planes.chain([symbol, count]).collect());
+        let other = if z == a { b } else { a };
+        let swapped = |[re, im]: [i64; 2]| [im, re];
+        let z = swapped(self.passes(t, swapped(z), swapped(other)));
+        self.lanes(g, t, y, z, true);
+    }
+
+    /// Derivatives with respect to a kernel: the correlation of adjoint and input at
+    /// all displacements, and what they are reduced to.
+    pub(super) fn correlate(
+        &mut self,
+        correlation: usize,
+        channels: &[[Vec<Row>; 2]],
+        out: &[Vec<Row>],
+    ) -> Result<(), CompileError> {
+        let c = self.program.correlations[correlation].clone();
+        let g = *self.program.geometry(c.space);
+        let t = self.transform(&g)?;
+        let total = t.size[0] * t.size[1];
+        let (lanes, size, width) = (T::PRECISION.lanes(), T::PRECISION.bytes(), channels.len());
+        let around = self.around();
+        let scale = self.out.tables.numbers(T::PRECISION, [1.0 / total as f64]);
+        let taps = taps(&c.kind, &g, t.size);
+        let (none, length) = (self.scratch.zero, taps.len());
+        let sources = taps
+            .iter()
+            .flat_map(|four| four.map(|at| at.map_or(none, |at| 16 * at)));
+        let sources: Vec<usize> = sources.collect();
+        let sources = self.out.tables.offsets(&sources);
+        let matrices = self.matrices(correlation, &g);
+        for (k, group) in channels.chunks(lanes).enumerate() {
+            let [a, b, spare] = [0, 1, 2].map(|k| self.scratch.pair(k));
+            let rows = |part: usize| -> Vec<Vec<Row>> {
+                group
+                    .iter()
+                    .map(|c: &[Vec<Row>; 2]| c[part].clone())
+                    .collect()
+            };
+            self.lanes(&g, &t, &rows(0), a, false);
+            let left = self.passes(&t, a, spare);
+            let free = if left == a { spare } else { a };
+            self.lanes(&g, &t, &rows(1), b, false);
+            let right = self.passes(&t, b, free);
+            let free = if right == b { free } else { b };
+            let count = Argument::Number(total as i64);
+            let planes = left.into_iter().chain(right).map(Argument::Arena);
+            self.call(around.conjugate, planes.chain([count, scale]).collect());
+            let swapped = |[re, im]: [i64; 2]| [im, re];
+            let z = swapped(self.passes(&t, swapped(left), swapped(free)));
+            // `right` holds nothing any more
+            let folded = self.scratch.pair(3);
+            let planes = z.into_iter().chain(folded).map(Argument::Arena);
+            let count = Argument::Number(length as i64);
+            self.call(around.fold, planes.chain([sources, count]).collect());
+            let first = k * lanes;
+            let mut table = Vec::new();
+            let Some(matrices) = &matrices else {
+                // one result per displacement
+                let parts = if c.complex { 2 } else { 1 };
+                for e in 0..length {
+                    for (part, plane) in folded.iter().enumerate().take(parts) {
+                        for lane in 0..group.len() {
+                            let row = (parts * e + part) * width + first + lane;
+                            let from = *plane as usize + 16 * e + lane * size;
+                            table.push((from, self.offset(&out[0][row])));
+                        }
+                    }
+                }
+                let widen = self.out.routines.widen;
+                self.copies(widen, table.into_iter());
+                continue;
+            };
+            let height = matrices.first().map_or(0, Vec::len);
+            let mut numbers = Vec::new();
+            for row in 0..height {
+                for tap in 0..length {
+                    let lane = |l: usize| {
+                        let m = matrices.get(first + l);
+                        m.map_or(Complex64::ZERO, |m| m[row][tap])
+                    };
+                    numbers.extend((0..lanes).map(|l| lane(l).re));
+                    numbers.extend((0..lanes).map(|l| lane(l).im));
+                }
+            }
+            let matrix = self.out.params.numbers(T::PRECISION, numbers);
+            let results = self.scratch.results;
+            let [rows, taps] = [height, length].map(|n| Argument::Number(n as i64));
+            let planes = folded.map(Argument::Arena).into_iter();
+            let results_at = Argument::Arena(results as i64);
+            let arguments = planes.chain([matrix, rows, taps, results_at]);
+            self.call(around.reduce, arguments.collect());
+            let mut row = 0;
+            for out in out {
+                // per part of the result the entries
+                let parts = match &c.kind {
+                    CorrelationKind::Scan { scan, .. } => 1 + usize::from(scan.complex),
+                    _ => 2,
+                };
+                let entries = out.len() / width / parts;
+                for e in 0..entries {
+                    for part in 0..parts {
+                        let index = match c.kind {
+                            CorrelationKind::Scan { .. } => part * entries + e,
+                            _ => 2 * e + part,
+                        };
+                        for lane in 0..group.len() {
+                            let from = results + (2 * row + part) * 16 + lane * size;
+                            let to = &out[index * width + first + lane];
+                            table.push((from, self.offset(to)));
+                        }
+                    }
+                    row += 1;
+                }
+            }
+            let widen = self.out.routines.widen;
+            self.copies(widen, table.into_iter());
+        }
+        Ok(())
+    }
+
+    /// Per channel and result row the coefficients of the folded correlation; `None`
+    /// where the correlation is the result.
+    fn matrices(&self, correlation: usize, g: &Geometry) -> Option<Vec<Vec<Vec<Complex64>>>> {
+        let c = &self.program.correlations[correlation];
+        let n = g.sites();
+        match &c.kind {
+            CorrelationKind::Displacement => None,
+            CorrelationKind::Momentum => {
+                let [nx, ny] = g.extent;
+                let entry = |q: usize, e: usize| {
+                    let turn = (q / ny * (e / ny)) as f64 / nx as f64
+                        + (q % ny * (e % ny)) as f64 / ny as f64;
+                    Complex64::cis(std::f64::consts::TAU * turn) / n as f64
+                };
+                let all: Vec<Vec<Complex64>> = (0..n)
+                    .map(|q| (0..n).map(|e| entry(q, e)).collect())
+                    .collect();
+                let width = match self.channels(correlation) {
+                    0 => 1,
+                    width => width,
+                };
+                Some(vec![all; width])
+            }
+            CorrelationKind::Scan { .. } => {
+                let mut planner = FftPlanner::new();
+                let inverse = planner.plan_fft_inverse(n);
+                let all = self.constants.correlators[correlation].matrices();
+                let row = |numbers: &[T]| {
+                    let (re, im) = numbers.split_at(n);
+                    let mut row: Vec<Complex64> = (re.iter().zip(im))
+                        .map(|(re, im)| Complex64::new(re.widened(), im.widened()))
+                        .collect();
+                    if g.boundary == Boundary::Periodic {
+                        // from momenta to displacements
+                        inverse.process(&mut row);
+                        row.iter_mut().for_each(|z| *z /= n as f64);
+                    }
+                    row
+                };
+                let rows = |m: &Vec<T>| m.chunks_exact(2 * n).map(row).collect();
+                Some(all.iter().map(rows).collect())
+            }
+        }
+    }
+
+    fn channels(&self, correlation: usize) -> usize {
+        let count = |s: &Step| match s {
+            Step::Correlate {
+                correlation: k,
+                channels,
+                ..
+            } if *k == correlation => Some(channels.len()),
+            _ => None,
+        };
+        self.program.steps.iter().find_map(count).unwrap_or(0)
+    }
+}
+
+/// Where the padded correlation has what belongs to each (folded) displacement.
+fn taps(kind: &CorrelationKind, g: &Geometry, size: [usize; 2]) -> Vec<[Option<usize>; 4]> {
+    let (own, open) = (extent(g), g.boundary == Boundary::Open);
+    let at = |d: [i64; 2]| -> Vec<usize> {
+        let [xs, ys] = [0, 1].map(|a| places(d[a], own[a], size[a], g.boundary));
+        xs.iter()
+            .flat_map(|x| ys.iter().map(move |y| x * size[1] + y))
+            .collect()
+    };
+    let four = |all: Vec<usize>| std::array::from_fn(|k| all.get(k).copied());
+    let signed = own.map(|n| n as i64);
+    match kind {
+        CorrelationKind::Scan { scan, .. } => {
+            let fold = |k: i64| {
+                let (forward, back) = (
+                    at([0, k]),
+                    at([
+                        0,
+                        if open {
+                            -k
+                        } else {
+                            (signed[1] - k) % signed[1]
+                        },
+                    ]),
+                );
+                four(match (scan.mirror, scan.leftward) {
+                    (true, _) => [forward, back].concat(),
+                    (false, false) => forward,
+                    (false, true) => back,
+                })
+            };
+            (0..signed[1]).map(fold).collect()
+        }
+        CorrelationKind::Displacement if open => {
+            let axis = |a: usize| 1 - signed[a]..signed[a];
+            // an axis of one site has one displacement
+            axis(0)
+                .flat_map(|x| axis(1).map(move |y| [x, y]))
+                .map(|d| four(at(d)))
+                .collect()
+        }
+        _ => (0..signed[0])
+            .flat_map(|x| (0..signed[1]).map(move |y| [x, y]))
+            .map(|d| four(at(d)))
+            .collect(),
+    }
 }

@@ -1,39 +1,64 @@
-//! Ahead-of-time code: an object file and its C header.
+//! Ahead-of-time code: an object file, its C header and a block of parameters.
 //!
-//! The object evaluates log psi of one network on one lattice with one set of
-//! parameters: what follows from parameters (packed weights, static rows, kernels
-//! of mixers) is computed here and stored as data. Its code is the same loop-level
-//! program that runs in this process, with the steps between the fused loops as
-//! small routines and mixers by direct sums, so that it needs nothing but the C
-//! mathematics library.
+//! The object does for one network on one lattice what this process does: log psi,
+//! its gradient, and ratios of local changes of a background by the flip program.
+//! What follows from parameters (weights, static rows, symbols of mixers) is
+//! computed here and stored as a *block*: the object contains that of the
+//! parameters it was made with, and takes others of the same network as data.
+//!
+//! The code is the same loop-level programs that run in this process, one
+//! [`section`] each: the fused loops as they are, the steps between them as small
+//! routines over tables of offsets ([`routines`]), mixers by Fourier transforms
+//! ([`fourier`]) or, on short lattices, by their sums. It needs nothing but the C
+//! mathematics library. [`entry`] holds the functions a C program calls.
 
 mod entry;
+mod fourier;
 mod header;
 mod mixing;
+mod reference;
 mod routines;
+mod section;
 
-use super::bind::{Bound, BoundStep, KernelPlan};
-use super::compiled::{CompileError, Compiled};
-use super::constants::{ConstantError, Constants, tensors};
-use super::jit::{Compiler, JitError, define_kernel, host_isa, library_calls};
+use super::compiled::CompileError;
+use super::constants::param_shape;
+use super::flips::extended;
+use super::gradient;
+use super::jit::{JitError, define_kernel, host_isa, library_calls};
+use super::kernels::Kernels;
 use super::math::{LibFn, Precision};
 use super::simd::Real;
-use crate::ir::Graph;
+use super::work::work;
+use crate::interp::TokenLattice;
+use crate::ir::text::text;
+use crate::ir::{Graph, Lattice};
 use crate::kernel::lower::lower_without_tables;
-use crate::kernel::{Cell, Geometry, LowerError, Program, Row, Space, Step};
+use crate::kernel::{Expr, LowerError, Program};
+use crate::pass::flips::{Family, FlipProgram, common_token};
+use crate::pass::normal_form::NormalForm;
 use cranelift_module::{DataDescription, FuncId, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
+use entry::{Entry, Flips};
 use routines::Routines;
-use rustfft::FftPlanner;
+use section::{Finished, Section, Source};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 
-/// An object file for this machine and the header to use it with.
+/// Version of the functions of an object and of its blocks.
+pub const ABI: u32 = 2;
+
+/// Bytes of a block before its numbers: the fingerprint.
+const BLOCK_HEAD: usize = 64;
+
+/// An object file for this machine and what it is used with.
 #[derive(Clone, Debug)]
 pub struct Object {
     /// Contents of the `.o` file.
     pub bytes: Vec<u8>,
     /// Contents of the `.h` file.
     pub header: String,
+    /// The block of the parameters: what the object contains, as a file of its own.
+    pub block: Vec<u8>,
 }
 
 /// What the driver does, step by step: a routine and its arguments.
@@ -45,64 +70,77 @@ struct Call {
 #[derive(Clone, Copy)]
 enum Argument {
     Number(i64),
-    /// Offset into the workspace.
+    /// Offset into the memory of a section.
     Arena(i64),
-    /// Offset into the data of the object.
+    /// Offset into the tables of the object.
     Data(usize),
-    /// The configuration.
-    Spins,
+    /// Offset into the block of parameters.
+    Params(usize),
+    /// The configuration, or the inputs of a section without one.
+    Given,
+    /// Where outputs go.
+    Out,
 }
 
 /// Read-only data under construction.
-#[derive(Default)]
-struct Data(Vec<u8>);
+struct Data {
+    bytes: Vec<u8>,
+    argument: fn(usize) -> Argument,
+}
 
 impl Data {
-    fn align(&mut self) -> usize {
-        self.0.resize(self.0.len().next_multiple_of(64), 0);
-        self.0.len()
+    fn new(argument: fn(usize) -> Argument) -> Data {
+        Data {
+            bytes: Vec::new(),
+            argument,
+        }
     }
-    fn table(&mut self, entries: &[usize]) -> Argument {
-        let at = self.align();
-        (self.0).extend(entries.iter().flat_map(|&x| (x as i32).to_le_bytes()));
-        Argument::Data(at)
-    }
+    /// Appends bytes, aligned to cache lines.
     fn bytes(&mut self, bytes: &[u8]) -> Argument {
-        let at = self.align();
-        self.0.extend_from_slice(bytes);
-        Argument::Data(at)
+        let at = self.bytes.len().next_multiple_of(64);
+        self.bytes.resize(at, 0);
+        self.bytes.extend_from_slice(bytes);
+        (self.argument)(at)
+    }
+    /// A table of 32-bit offsets.
+    fn offsets(&mut self, entries: &[usize]) -> Argument {
+        let entries = entries.iter().flat_map(|&x| (x as i32).to_le_bytes());
+        let bytes: Vec<u8> = entries.collect();
+        self.bytes(&bytes)
+    }
+    /// 64-bit numbers.
+    fn words(&mut self, entries: &[usize]) -> Argument {
+        let entries = entries.iter().flat_map(|&x| (x as i64).to_le_bytes());
+        let bytes: Vec<u8> = entries.collect();
+        self.bytes(&bytes)
     }
     fn numbers(&mut self, precision: Precision, values: impl IntoIterator<Item = f64>) -> Argument {
-        let at = self.align();
+        let mut bytes = Vec::new();
         for x in values {
             match precision {
-                Precision::F32 => self.0.extend((x as f32).to_le_bytes()),
-                Precision::F64 => self.0.extend(x.to_le_bytes()),
+                Precision::F32 => bytes.extend((x as f32).to_le_bytes()),
+                Precision::F64 => bytes.extend(x.to_le_bytes()),
             }
         }
-        Argument::Data(at)
+        self.bytes(&bytes)
     }
 }
 
-/// Compiles `network` at its present parameters for use from C, under names that
-/// start with `dnet_` and `name`.
-///
-/// # Errors
-/// Steps that only this process can run (nodes evaluated by the interpreter), and
-/// failures of code generation.
-pub fn object<T: Real>(network: &Compiled<T>, name: &str) -> Result<Object, CompileError> {
-    let name = format!("dnet_{}", identifier(name));
-    let program = lower_without_tables(network.graph(), network.lattice(), &[], &[])?;
-    let mut writer = Writer::<T>::new(network, &program, &name)?;
-    for (k, step) in program.steps.iter().enumerate() {
-        writer.step(k, step)?;
-    }
-    let workspace = writer.bound.arena_bytes();
-    let bytes = writer.finish(&name)?;
-    Ok(Object {
-        bytes,
-        header: header::header(network, &program, &name, workspace),
-    })
+/// An object under construction.
+struct Writer {
+    module: ObjectModule,
+    precision: Precision,
+    routines: Routines,
+    /// Those of transforms, once there is one.
+    around: Option<fourier::Around>,
+    /// Those of sums over entries, once there is one.
+    entries: Option<reference::Entries>,
+    kernels: HashMap<(Expr, Precision), FuncId>,
+    libraries: BTreeMap<(LibFn, bool), FuncId>,
+    /// What follows from the network alone.
+    tables: Data,
+    /// What follows from its parameters.
+    params: Data,
 }
 
 fn unsupported(what: &str) -> CompileError {
@@ -116,330 +154,204 @@ fn identifier(name: &str) -> String {
         .collect()
 }
 
-struct Writer<'a, T: Real> {
-    graph: &'a Graph,
-    program: &'a Program,
-    module: ObjectModule,
-    bound: Bound,
-    constants: Constants<T>,
-    mixers: Vec<mixing::MixKernel>,
-    routines: Routines,
-    kernels: HashMap<(crate::kernel::Expr, Precision), FuncId>,
-    libraries: BTreeMap<(LibFn, bool), FuncId>,
-    data: Data,
-    calls: Vec<Call>,
-    statics: Argument,
-    pools: [Argument; 2],
+/// Compiles a network, whose outputs are `[Re log psi]` or `[Re, Im]`, for use from
+/// C, under names that start with `dnet_` and `name`; `theta` are the parameters it
+/// contains. Without the parts that have no code (a gradient through an operation
+/// that the interpreter evaluates) the header says so.
+///
+/// # Errors
+/// Networks whose log psi takes steps that only this process can run (nodes
+/// evaluated by the interpreter), and failures of code generation.
+pub fn object<T: Real>(
+    graph: &Graph,
+    lattice: Lattice,
+    theta: &[f64],
+    name: &str,
+) -> Result<Object, CompileError> {
+    let name = format!("dnet_{}", identifier(name));
+    let mut out = Writer::new::<T>(&name)?;
+    out.params.bytes(&[0; BLOCK_HEAD]);
+    let program = lower_without_tables(graph, lattice, &[], &[])?;
+    let params = count(graph, &program)?;
+    if params != theta.len() {
+        return Err(CompileError::ParamCount {
+            expected: params,
+            found: theta.len(),
+        });
+    }
+    let flips = flips::<T>(&mut out, graph, &program, theta)?;
+    let gradient = gradient_sections::<T>(&mut out, graph, &program, theta);
+    let (gradient, without) = match gradient {
+        Ok(sections) => (Some(sections), None),
+        Err(CompileError::Lower(e)) => (None, Some(e.to_string())),
+        Err(CompileError::Reverse(e)) => (None, Some(e.to_string())),
+        Err(e) => return Err(e),
+    };
+    let source = Source {
+        graph,
+        program: program.clone(),
+        theta,
+        inputs: &[],
+    };
+    let log_psi = Section::<T>::write(&mut out, source)?;
+    let fingerprint = fingerprint(graph, &program, T::PRECISION);
+    out.params.bytes[..8].copy_from_slice(&fingerprint.to_le_bytes());
+    let block = out.params.bytes.clone();
+    let entry = Entry {
+        name: &name,
+        sites: lattice.sites(),
+        params,
+        fingerprint,
+        log_psi,
+        gradient,
+        flips,
+    };
+    let sizes = entry.sizes(block.len());
+    let header = header::header(&entry, &sizes, lattice, T::PRECISION, without.as_deref());
+    let bytes = out.finish(entry, &sizes)?;
+    Ok(Object {
+        bytes,
+        header,
+        block,
+    })
 }
 
-impl<'a, T: Real> Writer<'a, T> {
-    fn new(
-        network: &'a Compiled<T>,
-        program: &'a Program,
-        name: &str,
-    ) -> Result<Writer<'a, T>, CompileError> {
-        let params = tensors(network.graph(), program, network.params(), &[]);
-        let params = params.map_err(ConstantError::from)?;
-        let mut planner = (FftPlanner::new(), FftPlanner::new());
-        let constants = Constants::<T>::portable(network.graph(), program, &params, &mut planner)?;
-        let plan = KernelPlan::new(program, T::PRECISION, &mut Compiler::new(false)?)?;
-        let bound = Bound::new(program, &plan, 1);
-        if !bound.addressable() {
-            return Err(CompileError::TooLarge);
-        }
+fn count(graph: &Graph, program: &Program) -> Result<usize, CompileError> {
+    let mut total = 0;
+    for p in &graph.params {
+        let shape = param_shape(program, &p.ty).map_err(super::constants::ConstantError::from)?;
+        total += shape.iter().product::<usize>();
+    }
+    Ok(total)
+}
+
+/// What blocks of parameters must belong to: the network, its lattice, the
+/// precision and the layout of blocks.
+fn fingerprint(graph: &Graph, program: &Program, precision: Precision) -> u64 {
+    let mut hash = Sha256::new();
+    let machine = (std::env::consts::ARCH, env!("CARGO_PKG_VERSION"));
+    hash.update(format!(
+        "{ABI} {machine:?} {:?} {precision:?}\n",
+        program.lattice
+    ));
+    hash.update(text(graph));
+    let bytes = hash.finalize();
+    u64::from_le_bytes(std::array::from_fn(|k| bytes[k]))
+}
+
+/// The flip program of single flips, where there is one and it pays for all sites
+/// of a background.
+fn flips<T: Real>(
+    out: &mut Writer,
+    graph: &Graph,
+    full: &Program,
+    theta: &[f64],
+) -> Result<Result<Flips, String>, CompileError> {
+    let lattice = full.lattice;
+    let derive = || {
+        let form = NormalForm::new(graph)?;
+        let shapes = Family::single().shapes(common_token(graph, &form)?);
+        FlipProgram::new(graph, lattice, &shapes)
+    };
+    let program = match derive() {
+        Ok(program) => program,
+        Err(e) => return Ok(Err(e.to_string())),
+    };
+    let nodes: Vec<_> = program.changes.iter().flatten().copied().collect();
+    let changes = lower_without_tables(&program.graph, lattice, &[], &nodes);
+    let readout = lower_without_tables(&program.readout, lattice, &program.inputs, &[]);
+    let (changes, readout) = match (changes, readout) {
+        (Ok(changes), Ok(readout)) => (changes, readout),
+        (Err(e), _) | (_, Err(e)) => return Ok(Err(e.to_string())),
+    };
+    let each = lattice.sites() as f64;
+    if work(&changes) + each * work(&readout) > each * work(full) {
+        return Ok(Err("so small a lattice".to_owned()));
+    }
+    let kernels = Kernels::new(graph, full, theta)?;
+    let all = extended(&program.derived, &kernels, theta);
+    let source = Source {
+        graph: &program.graph,
+        program: changes,
+        theta: &all,
+        inputs: &[],
+    };
+    let changes = Section::<T>::write(out, source)?;
+    let source = Source {
+        graph: &program.readout,
+        program: readout,
+        theta,
+        inputs: &program.inputs,
+    };
+    let readout = Section::<T>::write(out, source)?;
+    let tokens = TokenLattice::new(lattice, program.token).map_err(LowerError::from)?;
+    // per spin the shape that flips it and its token
+    let ([nx, ny], columns) = (program.token.0, lattice.extent[1]);
+    let rows = (0..lattice.sites()).flat_map(|site| {
+        let [x, y] = [site / columns, site % columns];
+        let (shape, token) = (x % nx * ny + y % ny, tokens.site([x / nx, y / ny]));
+        let first = shape * changes.width;
+        (0..changes.width).map(move |k| (first + k, token))
+    });
+    let table: Vec<usize> = rows.map(|(row, token)| changes.sites[row][token]).collect();
+    Ok(Ok(Flips {
+        table: out.tables.offsets(&table),
+        changes,
+        readout,
+    }))
+}
+
+/// The derivative above and below the cut, and the numbers at it.
+fn gradient_sections<T: Real>(
+    out: &mut Writer,
+    graph: &Graph,
+    full: &Program,
+    theta: &[f64],
+) -> Result<[Finished; 2], CompileError> {
+    let lattice = full.lattice;
+    let cut = gradient::cut(graph);
+    let [above, below] = [gradient::above(graph, &cut)?, gradient::below(graph, &cut)?];
+    let first = graph.params.len();
+    let inputs: Vec<u32> = (first..first + cut.len()).map(|k| k as u32).collect();
+    let program = lower_without_tables(&above, lattice, &[], &[])?;
+    let second = lower_without_tables(&below, lattice, &inputs, &[])?;
+    let values = gradient::values_at(graph, &cut, &second, theta)?;
+    let source = Source {
+        graph: &above,
+        program,
+        theta: &values,
+        inputs: &[],
+    };
+    let above = Section::<T>::write(out, source)?;
+    let source = Source {
+        graph: &below,
+        program: second,
+        theta,
+        inputs: &inputs,
+    };
+    let below = Section::<T>::write(out, source)?;
+    Ok([above, below])
+}
+
+impl Writer {
+    fn new<T: Real>(name: &str) -> Result<Writer, CompileError> {
         let builder = ObjectBuilder::new(host_isa(true)?, name, default_libcall_names());
         let mut module = ObjectModule::new(builder.map_err(JitError::new)?);
-        let routines = Routines::new(&mut module, T::PRECISION)?;
-        let mut data = Data::default();
-        let memory = bound.static_memory(program, &constants);
-        // SAFETY: the memory is that long.
-        let rows = unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) };
-        let statics = data.bytes(rows);
-        let pools = [
-            data.numbers(T::PRECISION, constants.pool64.iter().copied()),
-            data.numbers(Precision::F64, constants.pool64.iter().copied()),
-        ];
-        let mixers = mixing::kernels(network, program, &constants, &mut data)?;
         Ok(Writer {
-            graph: network.graph(),
-            program,
+            routines: Routines::new(&mut module, T::PRECISION)?,
+            precision: T::PRECISION,
             module,
-            bound,
-            constants,
-            mixers,
-            routines,
+            around: None,
+            entries: None,
             kernels: HashMap::new(),
             libraries: BTreeMap::new(),
-            data,
-            calls: Vec::new(),
-            statics,
-            pools,
+            tables: Data::new(Argument::Data),
+            params: Data::new(Argument::Params),
         })
     }
 
-    fn offset(&self, row: &Row) -> usize {
-        self.bound.offset(self.program, *row)
-    }
-
-    fn geometry(&self, row: &Row) -> Geometry {
-        *(self.program).geometry(self.program.buffers[row.buffer.0 as usize].space)
-    }
-
-    /// Offsets of the sites of a row.
-    fn sites(&self, row: &Row) -> Vec<usize> {
-        let (g, at) = (self.geometry(row), self.offset(row));
-        (0..g.sites())
-            .map(|site| at + g.lane(site) * T::PRECISION.bytes())
-            .collect()
-    }
-
-    fn call(&mut self, routine: FuncId, arguments: Vec<Argument>) {
-        self.calls.push(Call { routine, arguments });
-    }
-
-    /// A call of a routine `(arena, table, n, ..)`.
-    fn listed(&mut self, routine: FuncId, table: &[usize], n: usize, more: &[Argument]) {
-        let table = self.data.table(table);
-        let mut arguments = vec![Argument::Arena(0), table, Argument::Number(n as i64)];
-        arguments.extend_from_slice(more);
-        self.call(routine, arguments);
-    }
-
-    /// Copies site by site.
-    fn copies(&mut self, routine: FuncId, pairs: impl Iterator<Item = (usize, usize)>) {
-        let table: Vec<usize> = pairs.flat_map(|(from, to)| [from, to]).collect();
-        self.listed(routine, &table, table.len() / 2, &[]);
-    }
-
-    /// Bytes of the rows a step works on.
-    fn bytes(&self, step: usize) -> Argument {
-        let bytes = match self.bound.steps[step] {
-            BoundStep::Map { bytes, .. } => bytes,
-            BoundStep::Dense { batch, lanes, .. } | BoundStep::Dot { batch, lanes, .. } => {
-                let precision = if batch { Precision::F64 } else { T::PRECISION };
-                (lanes * precision.bytes()) as i64
-            }
-            _ => 0,
-        };
-        Argument::Number(bytes)
-    }
-
-    fn precision(&self, space: Space) -> Precision {
-        match space {
-            Space::Batch => Precision::F64,
-            Space::Site(_) => T::PRECISION,
-        }
-    }
-
-    fn step(&mut self, number: usize, step: &Step) -> Result<(), CompileError> {
-        match step {
-            Step::Spins { out } => {
-                let (sites, g) = (self.sites(out), self.geometry(out));
-                let table: Vec<usize> = (sites.iter().enumerate())
-                    .flat_map(|(site, &at)| [at, site])
-                    .collect();
-                let routine = self.routines.spins;
-                self.listed(routine, &table, g.sites(), &[Argument::Spins]);
-                self.halo(out);
-            }
-            Step::Halo { buffer } => {
-                for row in 0..self.program.buffers[buffer.0 as usize].rows {
-                    self.halo(&Row {
-                        buffer: *buffer,
-                        row,
-                        shift: 0,
-                    });
-                }
-            }
-            Step::Map { space, expr, rows } => {
-                let precision = self.precision(*space);
-                let routine = self.kernel(expr, precision)?;
-                let BoundStep::Map { table, .. } = &self.bound.steps[number] else {
-                    unreachable!("bound steps are in order")
-                };
-                let table: Vec<usize> = table.iter().map(|&x| x as usize).collect();
-                let table = self.data.table(&table);
-                let pool = self.pools[usize::from(*space == Space::Batch)];
-                let bytes = self.bytes(number);
-                let count = Argument::Number(rows.len() as i64);
-                let (arena, statics) = (Argument::Arena(0), self.statics);
-                self.call(routine, vec![arena, statics, pool, table, count, bytes]);
-            }
-            Step::Dense { space, groups } => {
-                let which = usize::from(*space == Space::Batch);
-                for g in groups {
-                    let rows = g.x.iter().chain(&g.out);
-                    let table: Vec<usize> = rows.map(|r| self.offset(r)).collect();
-                    let pool = &self.constants.pool64;
-                    let weights = g.weights.iter().map(|w| match *w {
-                        Cell::Scalar(k) => pool[k as usize],
-                        Cell::Number(x) => x,
-                        Cell::Row(_) | Cell::Static(_) => f64::NAN,
-                    });
-                    let weights = self.data.numbers(self.precision(*space), weights);
-                    let table = self.data.table(&table);
-                    let [k, m] = [g.x.len(), g.out.len()].map(|n| Argument::Number(n as i64));
-                    let bytes = self.bytes(number);
-                    let routine = self.routines.dense[which];
-                    self.call(
-                        routine,
-                        vec![Argument::Arena(0), table, weights, k, m, bytes],
-                    );
-                }
-            }
-            Step::Dot { space, rows } => {
-                let routine = self.routines.dot[usize::from(*space == Space::Batch)];
-                let bytes = self.bytes(number);
-                for (out, factors) in rows {
-                    let pairs = factors.iter().flat_map(|(a, b)| [a, b]);
-                    let table: Vec<usize> = [out]
-                        .into_iter()
-                        .chain(pairs)
-                        .map(|r| self.offset(r))
-                        .collect();
-                    self.listed(routine, &table, factors.len(), &[bytes]);
-                }
-            }
-            Step::Mix { mixer, channels } => {
-                for c in channels {
-                    self.mix(*mixer, c);
-                }
-            }
-            Step::Pool { rows } => {
-                for (x, out) in rows {
-                    let sites = self.sites(x);
-                    let table: Vec<usize> = [self.offset(out)].into_iter().chain(sites).collect();
-                    let routine = self.routines.pool;
-                    self.listed(routine, &table, table.len() - 1, &[]);
-                }
-            }
-            Step::PoolProduct { groups, .. } => {
-                for g in groups {
-                    let pairs = g.a.iter().flat_map(|a| g.b.iter().map(move |b| (a, b)));
-                    for ((a, b), out) in pairs.zip(&g.out) {
-                        let sites = self.sites(a).into_iter().zip(self.sites(b));
-                        let factors = sites.flat_map(|(a, b)| [a, b]);
-                        let table: Vec<usize> =
-                            [self.offset(out)].into_iter().chain(factors).collect();
-                        let routine = self.routines.pool_product;
-                        self.listed(routine, &table, table.len() / 2, &[]);
-                    }
-                }
-            }
-            Step::Spread { rows } => {
-                for (x, out) in rows {
-                    let (from, to) = (self.offset(x), self.sites(out));
-                    let routine = self.routines.narrow;
-                    self.copies(routine, to.into_iter().map(|to| (from, to)));
-                    self.halo(out);
-                }
-            }
-            Step::Gather { rows } => {
-                for (x, out) in rows {
-                    let to: Vec<usize> = out.iter().map(|r| self.offset(r)).collect();
-                    let (routine, from) = (self.routines.widen, self.sites(x));
-                    self.copies(routine, from.into_iter().zip(to));
-                }
-            }
-            Step::Patch { ratio, rows } => {
-                for (fine, part, coarse) in rows {
-                    let (fine, coarse) = self.parts(fine, *ratio, *part, coarse);
-                    let routine = self.routines.copy;
-                    self.copies(routine, fine.into_iter().zip(coarse));
-                }
-            }
-            Step::Unpatch { ratio, rows } => {
-                for (coarse, part, fine) in rows {
-                    let (fine, coarse) = self.parts(fine, *ratio, *part, coarse);
-                    let routine = self.routines.copy;
-                    self.copies(routine, coarse.into_iter().zip(fine));
-                }
-            }
-            Step::Reference { node, .. } => {
-                let op = format!("{:?}", self.graph.op(*node));
-                let op: String = op.chars().take_while(|c| c.is_alphanumeric()).collect();
-                return Err(unsupported(&format!(
-                    "the operation {op}, which the interpreter evaluates,"
-                )));
-            }
-            _ => return Err(unsupported("a derivative")),
-        }
-        Ok(())
-    }
-
-    /// One part of every coarse token, and the token.
-    fn parts(
-        &self,
-        fine: &Row,
-        ratio: [usize; 2],
-        part: [usize; 2],
-        coarse: &Row,
-    ) -> (Vec<usize>, Vec<usize>) {
-        let (all, tokens) = (self.sites(fine), self.sites(coarse));
-        let (f, c) = (self.geometry(fine), self.geometry(coarse));
-        let site = |token: usize| {
-            let at = [token / c.extent[1], token % c.extent[1]];
-            let at = [0, 1].map(|a| at[a] * ratio[a] + part[a]);
-            at[0] * f.extent[1] + at[1]
-        };
-        ((0..tokens.len()).map(|t| all[site(t)]).collect(), tokens)
-    }
-
-    /// Fills the halo of a row.
-    fn halo(&mut self, row: &Row) {
-        let (g, at) = (self.geometry(row), self.offset(row));
-        if g.halo == [0, 0] {
-            return;
-        }
-        // what a halo holds is seen by filling one with numbers of sites
-        let mut numbers = vec![0usize; g.segment()];
-        g.scatter(|site| site + 1, &mut numbers);
-        let own: Vec<usize> = (0..g.sites()).map(|site| g.lane(site)).collect();
-        let size = T::PRECISION.bytes();
-        let (mut pairs, mut zeros) = (Vec::new(), Vec::new());
-        for (lane, &n) in numbers.iter().enumerate() {
-            match n {
-                0 => zeros.push(at + lane * size),
-                n if own[n - 1] != lane => pairs.push((at + own[n - 1] * size, at + lane * size)),
-                _ => {}
-            }
-        }
-        let [copy, clear] = [self.routines.copy, self.routines.clear];
-        if !pairs.is_empty() {
-            self.copies(copy, pairs.into_iter());
-        }
-        if !zeros.is_empty() {
-            self.listed(clear, &zeros, zeros.len(), &[]);
-        }
-    }
-
-    fn mix(&mut self, mixer: usize, c: &crate::kernel::MixChannel) {
-        let m = &self.mixers[mixer];
-        let (shape, origin, [re, im, minus]) = (m.shape, m.origin, m.channels[c.channel]);
-        let row = |r: &Row| Argument::Arena((self.offset(r) + origin) as i64);
-        let x: Vec<Argument> = c.x.iter().map(row).collect();
-        let y: Vec<Argument> = c.out.iter().map(row).collect();
-        let [set, add] = self.routines.mix;
-        let calls = if m.complex {
-            vec![
-                (set, x[0], y[0], re),
-                (add, x[1], y[0], minus),
-                (set, x[0], y[1], im),
-                (add, x[1], y[1], re),
-            ]
-        } else {
-            vec![(set, x[0], y[0], re)]
-        };
-        for (routine, x, y, kernel) in calls {
-            self.call(routine, vec![x, y, kernel, shape]);
-        }
-    }
-
-    fn kernel(
-        &mut self,
-        expr: &crate::kernel::Expr,
-        precision: Precision,
-    ) -> Result<FuncId, JitError> {
+    /// The loop of an expression.
+    fn kernel(&mut self, expr: &Expr, precision: Precision) -> Result<FuncId, JitError> {
         let key = (expr.clone(), precision);
         if let Some(&known) = self.kernels.get(&key) {
             return Ok(known);
@@ -461,33 +373,21 @@ impl<'a, T: Real> Writer<'a, T> {
     }
 
     /// Defines the entry points and writes everything.
-    fn finish(mut self, name: &str) -> Result<Vec<u8>, CompileError> {
-        let data = self.module.declare_anonymous_data(false, false);
-        let data = data.map_err(JitError::new)?;
-        let mut description = DataDescription::new();
-        description.set_align(64);
-        description.define(std::mem::take(&mut self.data.0).into_boxed_slice());
-        let defined = self.module.define_data(data, &description);
-        defined.map_err(JitError::new)?;
-        let bytes = self.bound.arena_bytes() as i64;
-        let (outputs, places) = (&self.program.outputs, &self.bound.outputs);
-        let results: Vec<Result<usize, f64>> = (outputs.iter().zip(places))
-            .map(|(cell, &at)| match *cell {
-                Cell::Row(_) => Ok(at),
-                Cell::Scalar(k) => Err(self.constants.pool64[k as usize]),
-                Cell::Number(x) => Err(x),
-                Cell::Static(_) => Err(f64::NAN),
-            })
-            .collect();
-        let sites = self.program.lattice.sites() as i64;
-        entry::points(
-            &mut self.module,
-            name,
-            &self.calls,
-            data,
-            (&results, sites, bytes),
-        )?;
-        let product = self.module.finish();
-        Ok(product.emit().map_err(JitError::new)?)
+    fn finish(mut self, entry: Entry, sizes: &entry::Sizes) -> Result<Vec<u8>, CompileError> {
+        let mut data = Vec::new();
+        for bytes in [&mut self.tables.bytes, &mut self.params.bytes] {
+            let id = self.module.declare_anonymous_data(false, false);
+            let id = id.map_err(JitError::new)?;
+            let mut description = DataDescription::new();
+            description.set_align(64);
+            // a symbol of its own for no bytes is refused by some linkers
+            bytes.resize(bytes.len().max(1), 0);
+            description.define(std::mem::take(bytes).into_boxed_slice());
+            let defined = self.module.define_data(id, &description);
+            defined.map_err(JitError::new)?;
+            data.push(id);
+        }
+        entry.define(&mut self.module, [data[0], data[1]], self.precision, sizes)?;
+        Ok(self.module.finish().emit().map_err(JitError::new)?)
     }
 }

@@ -13,6 +13,9 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::{FuncId, Linkage, Module};
 use cranelift_object::ObjectModule;
 
+/// Vectors of working precision that are added up before they are widened.
+const BLOCK: i64 = 16;
+
 /// A function under construction.
 pub(super) struct Code<'a, 'f> {
     pub(super) b: &'a mut FunctionBuilder<'f>,
@@ -77,6 +80,16 @@ impl Code<'_, '_> {
         self.b.switch_to_block(done);
     }
 
+    /// Returns a number from a function with a 32-bit result, if `wrong`.
+    pub(super) fn leave_if(&mut self, wrong: Value, code: i64) {
+        let [leave, stay] = [(); 2].map(|()| self.b.create_block());
+        self.b.ins().brif(wrong, leave, &[], stay, &[]);
+        self.b.switch_to_block(leave);
+        let code = self.b.ins().iconst(types::I32, code);
+        self.b.ins().return_(&[code]);
+        self.b.switch_to_block(stay);
+    }
+
     /// `base + index * size`
     pub(super) fn at(&mut self, base: Value, index: Value, size: i64) -> Value {
         let bytes = self.b.ins().imul_imm_s(index, size);
@@ -87,8 +100,14 @@ impl Code<'_, '_> {
         self.b.ins().iadd(a, b)
     }
 
+    /// A 64-bit number of a table.
+    pub(super) fn word(&mut self, table: Value, k: i64) -> Value {
+        let at = self.b.ins().iadd_imm_s(table, 8 * k);
+        self.load(types::I64, at)
+    }
+
     /// `base +` entry `k` (plus `fixed`) of a table of 32-bit offsets.
-    fn entry(&mut self, base: Value, table: Value, k: Value, fixed: i32) -> Value {
+    pub(super) fn entry(&mut self, base: Value, table: Value, k: Value, fixed: i32) -> Value {
         let p = self.at(table, k, 4);
         let offset = self.b.ins().sload32(flags(), p, 4 * fixed);
         self.add(base, offset)
@@ -102,7 +121,7 @@ impl Code<'_, '_> {
         self.b.ins().store(flags(), x, p, 0);
     }
 
-    fn convert(&mut self, x: Value, from: Type, to: Type) -> Value {
+    pub(super) fn convert(&mut self, x: Value, from: Type, to: Type) -> Value {
         match (from, to) {
             (types::F32, types::F64) => self.b.ins().fpromote(to, x),
             (types::F64, types::F32) => self.b.ins().fdemote(to, x),
@@ -110,7 +129,7 @@ impl Code<'_, '_> {
         }
     }
 
-    fn zero(&mut self, ty: Type) -> Value {
+    pub(super) fn zero(&mut self, ty: Type) -> Value {
         match ty {
             types::F32 => self.b.ins().f32const(0.0),
             types::F64 => self.b.ins().f64const(0.0),
@@ -121,28 +140,98 @@ impl Code<'_, '_> {
         }
     }
 
-    fn sum(&mut self, ty: Type) -> Variable {
+    pub(super) fn sum(&mut self, ty: Type) -> Variable {
         let sum = self.b.declare_var(ty);
         let zero = self.zero(ty);
         self.b.def_var(sum, zero);
         sum
     }
 
-    fn add_product(&mut self, sum: Variable, a: Value, b: Value) {
+    /// Sums what `add` makes of the sites of some rows: vectors of the working
+    /// precision, at most [`BLOCK`] of them before they are added up in f64. The shape:
+    /// lines, sites of a line, bytes from line to line.
+    fn over_sites(
+        &mut self,
+        p: Precision,
+        shape: Value,
+        rows: &[Value],
+        add: impl Fn(&mut Self, Variable, &[Value]),
+    ) -> Value {
+        let [lines, length, line] = [0, 1, 2].map(|k| self.word(shape, k));
+        let (size, lanes) = (p.bytes() as i64, p.lanes() as i64);
+        let vectors = self
+            .b
+            .ins()
+            .ushr_imm_u(length, i64::from(lanes.trailing_zeros()));
+        let covered = self.b.ins().imul_imm_s(vectors, lanes);
+        let rest = self.b.ins().isub(length, covered);
+        let more = self.b.ins().iadd_imm_s(vectors, BLOCK - 1);
+        let blocks = self
+            .b
+            .ins()
+            .ushr_imm_u(more, i64::from(BLOCK.trailing_zeros()));
+        let total = self.sum(types::F64);
+        let widen = |c: &mut Self, x: Value| {
+            let x = c.convert(x, scalar(p), types::F64);
+            let old = c.b.use_var(total);
+            let new = c.b.ins().fadd(old, x);
+            c.b.def_var(total, new);
+        };
+        self.for_each(lines, |c, l| {
+            let skip = c.b.ins().imul(l, line);
+            let rows: Vec<Value> = rows.iter().map(|&row| c.add(row, skip)).collect();
+            c.for_each(blocks, |c, block| {
+                let first = c.b.ins().imul_imm_s(block, BLOCK);
+                let left = c.b.ins().isub(vectors, first);
+                let most = c.number(BLOCK);
+                let count = c.b.ins().smin(left, most);
+                let sum = c.sum(vector(p));
+                c.for_each(count, |c, v| {
+                    let v = c.add(first, v);
+                    let mut x = Vec::new();
+                    for &row in &rows {
+                        let at = c.at(row, v, 16);
+                        x.push(c.load(vector(p), at));
+                    }
+                    add(c, sum, &x);
+                });
+                let parts = c.b.use_var(sum);
+                for lane in 0..lanes as u8 {
+                    let part = c.b.ins().extractlane(parts, lane);
+                    widen(c, part);
+                }
+            });
+            c.for_each(rest, |c, r| {
+                let at = c.add(covered, r);
+                let mut x = Vec::new();
+                for &row in &rows {
+                    let at = c.at(row, at, size);
+                    x.push(c.load(scalar(p), at));
+                }
+                let sum = c.sum(scalar(p));
+                add(c, sum, &x);
+                let part = c.b.use_var(sum);
+                widen(c, part);
+            });
+        });
+        self.b.use_var(total)
+    }
+
+    pub(super) fn add_product(&mut self, sum: Variable, a: Value, b: Value) {
         let old = self.b.use_var(sum);
         let new = self.b.ins().fma(a, b, old);
         self.b.def_var(sum, new);
     }
 }
 
-fn scalar(p: Precision) -> Type {
+pub(super) fn scalar(p: Precision) -> Type {
     match p {
         Precision::F32 => types::F32,
         Precision::F64 => types::F64,
     }
 }
 
-fn vector(p: Precision) -> Type {
+pub(super) fn vector(p: Precision) -> Type {
     match p {
         Precision::F32 => types::F32X4,
         Precision::F64 => types::F64X2,
@@ -153,18 +242,21 @@ fn vector(p: Precision) -> Type {
 pub(super) struct Routines {
     /// `(arena, table, n, spins)`: table of (offset, site).
     pub(super) spins: FuncId,
-    /// `(arena, table, n)`: table of (from, to) in working precision.
+    /// `(source, target, table, n)`: table of (from, to) in working precision.
     pub(super) copy: FuncId,
+    /// The same in f64.
+    pub(super) copy64: FuncId,
     /// The same, from working precision to f64.
     pub(super) widen: FuncId,
     /// The same, from f64 to working precision.
     pub(super) narrow: FuncId,
     /// `(arena, table, n)`: table of what becomes zero.
     pub(super) clear: FuncId,
-    /// `(arena, table, n)`: the sum over table[1..] in f64 at table[0].
+    /// `(arena, table, n, shape)`: for pairs (row, result) the sum over sites in f64.
     pub(super) pool: FuncId,
-    /// `(arena, table, n)`: the sum of products of pairs table[1..] in f64 at table[0].
-    pub(super) pool_product: FuncId,
+    /// `(arena, table, left, right, shape)`: sums over sites of products of every left
+    /// row with every right one; then the places of the results, right factor fastest.
+    pub(super) outer: FuncId,
     /// `(arena, table, weights, operands, results, bytes)`: operands, then results.
     pub(super) dense: [FuncId; 2],
     /// `(arena, table, n, bytes)`: result, then pairs of factors.
@@ -186,11 +278,12 @@ impl Routines {
         Ok(Routines {
             spins: spins(module, p)?,
             copy: moves(module, "copy", work, work)?,
+            copy64: moves(module, "copy64", types::F64, types::F64)?,
             widen: moves(module, "widen", work, types::F64)?,
             narrow: moves(module, "narrow", types::F64, work)?,
             clear: clear(module, p)?,
             pool: pool(module, p)?,
-            pool_product: pool_product(module, p)?,
+            outer: outer(module, p)?,
             dense: [dense0?, dense1?],
             dot: [dot0?, dot1?],
             mix: [mix0?, mix1?],
@@ -198,9 +291,10 @@ impl Routines {
     }
 }
 
-type Defined = Result<FuncId, JitError>;
+pub(super) type Defined = Result<FuncId, JitError>;
 
-fn local(name: &str) -> (&str, Linkage) {
+/// A name no linker sees.
+pub(super) fn local(name: &str) -> (&str, Linkage) {
     (name, Linkage::Local)
 }
 
@@ -222,17 +316,17 @@ fn spins(module: &mut ObjectModule, p: Precision) -> Defined {
 }
 
 fn moves(module: &mut ObjectModule, name: &str, from: Type, to: Type) -> Defined {
-    define(module, local(name), (3, None), |_, c, given| {
-        let &[arena, table, n] = given else {
-            unreachable!("three arguments")
+    define(module, local(name), (4, None), |_, c, given| {
+        let &[source, target, table, n] = given else {
+            unreachable!("four arguments")
         };
         c.for_each(n, |c, k| {
             let two = c.b.ins().imul_imm_s(k, 2);
-            let source = c.entry(arena, table, two, 0);
-            let x = c.load(from, source);
+            let at = c.entry(source, table, two, 0);
+            let x = c.load(from, at);
             let x = c.convert(x, from, to);
-            let target = c.entry(arena, table, two, 1);
-            c.store(x, target);
+            let at = c.entry(target, table, two, 1);
+            c.store(x, at);
         });
         None
     })
@@ -253,46 +347,46 @@ fn clear(module: &mut ObjectModule, p: Precision) -> Defined {
 }
 
 fn pool(module: &mut ObjectModule, p: Precision) -> Defined {
-    define(module, local("pool"), (3, None), |_, c, given| {
-        let &[arena, table, n] = given else {
-            unreachable!("three arguments")
+    define(module, local("pool"), (4, None), |_, c, given| {
+        let &[arena, table, n, shape] = given else {
+            unreachable!("four arguments")
         };
-        let sum = c.sum(types::F64);
         c.for_each(n, |c, k| {
-            let from = c.entry(arena, table, k, 1);
-            let x = c.load(scalar(p), from);
-            let x = c.convert(x, scalar(p), types::F64);
-            let old = c.b.use_var(sum);
-            let new = c.b.ins().fadd(old, x);
-            c.b.def_var(sum, new);
+            let two = c.b.ins().imul_imm_s(k, 2);
+            let row = c.entry(arena, table, two, 0);
+            let total = c.over_sites(p, shape, &[row], |c, sum, x| {
+                let old = c.b.use_var(sum);
+                let new = c.b.ins().fadd(old, x[0]);
+                c.b.def_var(sum, new);
+            });
+            let to = c.entry(arena, table, two, 1);
+            c.store(total, to);
         });
-        let zero = c.number(0);
-        let to = c.entry(arena, table, zero, 0);
-        let total = c.b.use_var(sum);
-        c.store(total, to);
         None
     })
 }
 
-fn pool_product(module: &mut ObjectModule, p: Precision) -> Defined {
-    define(module, local("pool_product"), (3, None), |_, c, given| {
-        let &[arena, table, n] = given else {
-            unreachable!("three arguments")
+fn outer(module: &mut ObjectModule, p: Precision) -> Defined {
+    define(module, local("outer"), (5, None), |_, c, given| {
+        let &[arena, table, left, right, shape] = given else {
+            unreachable!("five arguments")
         };
-        let sum = c.sum(types::F64);
-        c.for_each(n, |c, k| {
-            let two = c.b.ins().imul_imm_s(k, 2);
-            let [a, b] = [1, 2].map(|fixed| {
-                let from = c.entry(arena, table, two, fixed);
-                let x = c.load(scalar(p), from);
-                c.convert(x, scalar(p), types::F64)
+        let both = c.add(left, right);
+        c.for_each(left, |c, i| {
+            let a = c.entry(arena, table, i, 0);
+            let first = c.b.ins().imul(i, right);
+            let first = c.add(both, first);
+            c.for_each(right, |c, j| {
+                let at = c.add(left, j);
+                let b = c.entry(arena, table, at, 0);
+                let total = c.over_sites(p, shape, &[a, b], |c, sum, x| {
+                    c.add_product(sum, x[0], x[1]);
+                });
+                let at = c.add(first, j);
+                let to = c.entry(arena, table, at, 0);
+                c.store(total, to);
             });
-            c.add_product(sum, a, b);
         });
-        let zero = c.number(0);
-        let to = c.entry(arena, table, zero, 0);
-        let total = c.b.use_var(sum);
-        c.store(total, to);
         None
     })
 }

@@ -15,7 +15,7 @@ mod pointwise;
 mod products;
 mod reference;
 
-use super::ast::{Constant, Expr, Function, Module, Place, Stmt, Type, View};
+use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, Type, View};
 use super::constants::{Block, Data};
 use super::index::Positions;
 use super::names::{Comment, Name};
@@ -103,7 +103,47 @@ pub fn emit(
 ) -> Result<Kernel, EmitError> {
     let mut emitter = Emitter::new(graph, program, inputs, options)?;
     emitter.program()?;
-    emitter.finish(name, title)
+    emitter.finish(name, title, Entry::Once)
+}
+
+/// As [`emit`], as a part of another kernel with blocks of this many threads; only
+/// the text is other.
+///
+/// # Errors
+/// See [`EmitError`].
+pub fn emit_part(
+    name: Name,
+    graph: &Graph,
+    program: &Program,
+    inputs: &[u32],
+    options: &Options,
+    threads: usize,
+) -> Result<Kernel, EmitError> {
+    let mut emitter = Emitter::new(graph, program, inputs, options)?;
+    emitter.program()?;
+    emitter.widest = 2 * threads;
+    emitter.finish(name, &[], Entry::Part)
+}
+
+/// Makes the kernel that moves Markov chains by the program of log psi; its
+/// constants are those of [`emit`]'s kernel. It needs [`super::chains::LIBRARY`].
+///
+/// # Errors
+/// See [`EmitError`].
+pub fn emit_chains(
+    name: Name,
+    title: &[String],
+    graph: &Graph,
+    program: &Program,
+    options: &Options,
+) -> Result<Kernel, EmitError> {
+    let mut emitter = Emitter::new(graph, program, &[], options)?;
+    emitter.program()?;
+    let entry = Entry::Chains {
+        sites: program.lattice.sites(),
+        width: program.outputs.len(),
+    };
+    emitter.finish(name, title, entry)
 }
 
 /// Lanes of a space, as code sees them.
@@ -493,7 +533,7 @@ impl<'p> Emitter<'p> {
         Ok(())
     }
 
-    fn finish(mut self, name: Name, title: &[String]) -> Result<Kernel, EmitError> {
+    fn finish(mut self, name: Name, title: &[String], entry: Entry) -> Result<Kernel, EmitError> {
         let double = self.options.precision == Precision::F64;
         let real = if double { 8 } else { 4 };
         let (mut constants, mut constants64) = (0, 0);
@@ -580,6 +620,7 @@ impl<'p> Emitter<'p> {
             functions: std::mem::take(&mut self.functions),
             phases,
             body,
+            entry,
         };
         let site_space = self.program.site_outputs.first().map(|r| self.space(r));
         Ok(Kernel {

@@ -1,0 +1,208 @@
+//! Measures the constants of the cost model.
+//!
+//! Some networks, each dominated by another kind of step, are run one configuration
+//! at a time; the costs are what explains their times best, in the sense of least
+//! relative squares, none of them negative.
+
+use super::compiled::Compiled;
+use super::work::Counts;
+use crate::back::costs::Costs;
+use crate::check::Program;
+use crate::check::core::Dim;
+use crate::ir::{Boundary, Graph, Lattice, lower};
+use crate::run::clock::processor_time;
+
+/// Networks, by what they spend their time on; with sites, and whether local values
+/// are looked up in tables.
+const PROBES: [(&str, usize, bool); 12] = [
+    ("products", 512, false),
+    ("products", 2048, false),
+    ("functions", 512, false),
+    ("operations", 512, false),
+    ("operations", 4096, false),
+    ("dots", 512, false),
+    ("transforms", 240, false),
+    ("transforms", 2000, false),
+    ("lookups", 2048, true),
+    ("copies", 2048, false),
+    ("steps", 4, false),
+    ("steps", 16, false),
+];
+
+const SOURCE: &str = "
+use std::nn::{dense, mean, log_cosh_head}
+use std::mixers::power_law
+
+network products on chain {
+    let x = patch(spins, 1) |> dense(48) as a |> dense(48) as b |> dense(48) as c
+    log_psi = mean(x * dense(x, 48) as d) |> log_cosh_head(2)
+}
+network functions on chain {
+    let x = patch(spins, 1) |> dense(16)
+    log_psi = mean(tanh(exp(0.1 * tanh(tanh(x) + x)))) |> log_cosh_head(2)
+}
+network operations on chain {
+    let x = patch(spins, 1) |> dense(16) as a
+    let y = patch(spins, 1) |> dense(16) as b
+    log_psi = mean(((x * y + x) * y - x * x) * (y + x * y) + (x - y) * x) |> log_cosh_head(2)
+}
+network dots on chain {
+    let x = patch(spins, 1) |> dense(16) as a
+    let m = patch(spins, 1) |> dense(256) as b
+    log_psi = mean(einsum(\"ab,b->a\", reshape(m, [16, 16]), x)) |> log_cosh_head(2)
+}
+network transforms on chain {
+    let x = patch(spins, 1) |> dense(16)
+    var h = power_law(x) as first
+    h = power_law(h) as second
+    h = power_law(h) as third
+    log_psi = mean(h) |> log_cosh_head(2)
+}
+network lookups on chain {
+    let x = reshape(window(spins, -4, 4), [9]) |> dense(16) as a
+    log_psi = mean(tanh(dense(tanh(x), 16) as b)) |> log_cosh_head(2)
+}
+network copies on chain {
+    let x = patch(spins, 1) |> dense(2)
+    log_psi = mean(reshape(window(x, 0, 31), [64]) * 2) |> log_cosh_head(2)
+}
+network steps on chain {
+    var x = patch(spins, 1) |> dense(2)
+    repeat 24 { x = tanh(x + 0.1 * dense(mean(x), 2)) }
+    log_psi = mean(x) |> log_cosh_head(2)
+}
+";
+
+/// Measured costs of this machine, in single precision, and nanoseconds per
+/// multiply-add. Takes a few seconds; `machine` names it.
+///
+/// # Errors
+/// A probe that cannot be compiled on this machine.
+pub fn calibrate(machine: String) -> Result<(Costs, f64), String> {
+    let program = Program::parse("probes.dnet", SOURCE);
+    let mut samples = Vec::new();
+    for (name, sites, tables) in PROBES {
+        let checked = program.network(name).check().map_err(|e| e.to_string())?;
+        let graph = lower(&checked).graph;
+        samples.push(probe(graph, sites, tables)?);
+    }
+    let [nanoseconds, rest @ ..] = solve(&samples);
+    if nanoseconds <= 0.0 {
+        return Err("multiply-adds seem to take no time: the machine is too busy".to_owned());
+    }
+    let [function, operation, dot, transform, lookup, copy, step] = rest.map(|x| x / nanoseconds);
+    let costs = Costs {
+        machine,
+        function,
+        operation,
+        dot,
+        transform,
+        lookup,
+        copy,
+        step,
+    };
+    Ok((costs, nanoseconds))
+}
+
+/// What a network consists of, and nanoseconds of one evaluation.
+fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), String> {
+    let lattice = Lattice::chain(sites, Boundary::Periodic);
+    let length = |d: &Dim| match *d {
+        Dim::Static(n) => n,
+        Dim::Sites { scale, per } => sites * scale as usize / per as usize,
+    };
+    let count: usize = (graph.params.iter())
+        .map(|p| p.ty.shape.iter().map(length).product::<usize>())
+        .sum();
+    let theta: Vec<f64> = (0..count).map(|k| 0.3 * (k as f64 * 0.739).sin()).collect();
+    let network = if tables {
+        Compiled::<f32>::new(graph, lattice, &theta, false)
+    } else {
+        Compiled::<f32>::without_tables(graph, lattice, &theta, &[])
+    };
+    let network = network.map_err(|e| e.to_string())?;
+    let spins: Vec<i8> = (0..sites)
+        .map(|k| if (k * k + 3 * k) % 7 < 3 { 1 } else { -1 })
+        .collect();
+    let run = || {
+        network.evaluate_here(&spins, &mut |_, out| {
+            std::hint::black_box(out[0]);
+        })
+    };
+    run();
+    // calls of about 200 microseconds each, the fastest of many of them
+    let start = processor_time();
+    (0..3).for_each(|_| run());
+    let each = (processor_time() - start).as_secs_f64() / 3.0;
+    let calls = (2e-4 / each.max(1e-8)).ceil().max(1.0) as usize;
+    let mut best = f64::INFINITY;
+    for _ in 0..400 {
+        let start = processor_time();
+        (0..calls).for_each(|_| run());
+        let time = (processor_time() - start).as_secs_f64() / calls as f64;
+        best = best.min(time);
+    }
+    Ok((Counts::new(network.program()).terms(), 1e9 * best))
+}
+
+/// Costs x >= 0 that minimise the relative errors of `counts . x = time`.
+fn solve(samples: &[([f64; 8], f64)]) -> [f64; 8] {
+    let rows: Vec<[f64; 8]> = (samples.iter())
+        .map(|(counts, time)| counts.map(|n| n / time))
+        .collect();
+    let mut x = [0.0; 8];
+    // coordinate by coordinate: the problem is convex
+    for _ in 0..20_000 {
+        for k in 0..8 {
+            let (mut up, mut down) = (0.0, 0.0);
+            for row in &rows {
+                let others: f64 = (0..8).filter(|&l| l != k).map(|l| row[l] * x[l]).sum();
+                up += row[k] * (1.0 - others);
+                down += row[k] * row[k];
+            }
+            if down > 0.0 {
+                x[k] = (up / down).max(0.0);
+            }
+        }
+    }
+    x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_found_from_times() {
+        // counts of the real probes, times by known costs
+        let program = Program::parse("probes.dnet", SOURCE);
+        let known = [0.1, 1.0, 0.2, 0.15, 0.9, 0.3, 0.25, 40.0];
+        let samples: Vec<([f64; 8], f64)> = (PROBES.iter())
+            .map(|&(name, sites, tables)| {
+                let checked = program.network(name).check();
+                let graph = lower(&checked.unwrap_or_else(|e| panic!("{name}: {e}"))).graph;
+                let lattice = Lattice::chain(sites, Boundary::Periodic);
+                let lowered = if tables {
+                    crate::kernel::lower::lower(&graph, lattice, &[])
+                } else {
+                    crate::kernel::lower::lower_without_tables(&graph, lattice, &[], &[])
+                };
+                let counts = Counts::new(&lowered.expect("lowers")).terms();
+                let time = counts.iter().zip(known).map(|(n, x)| n * x).sum();
+                (counts, time)
+            })
+            .collect();
+        for term in 0..8 {
+            let share = |(counts, time): &([f64; 8], f64)| counts[term] * known[term] / time;
+            let most = samples.iter().map(share).fold(0.0, f64::max);
+            assert!(
+                most > 0.2,
+                "no probe spends its time on term {term}: {most}"
+            );
+        }
+        for (k, (found, known)) in solve(&samples).iter().zip(known).enumerate() {
+            let error = (found / known - 1.0).abs();
+            assert!(error < 0.05, "term {k}: {found} instead of {known}");
+        }
+    }
+}

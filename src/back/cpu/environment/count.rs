@@ -1,0 +1,101 @@
+//! What a proposal of a long sweep takes: multiply-adds and memory.
+
+use super::mixer::MixerTables;
+use super::segment::Ports;
+use super::slice::Received;
+use super::walk::STORED;
+use super::{Environments, STEP, most};
+use crate::back::cpu::simd::Real;
+
+/// Multiply-adds per proposal, by part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Products {
+    /// Passing sites with segments.
+    pub growth: f64,
+    /// Linking the sites of a slice.
+    pub links: f64,
+    /// Solving the slice.
+    pub slice: f64,
+}
+
+impl Products {
+    /// All of them.
+    pub fn total(&self) -> f64 {
+        self.growth + self.links + self.slice
+    }
+}
+
+impl<T: Real> Environments<T> {
+    /// Multiply-adds per proposal.
+    pub fn products(&self) -> Products {
+        let line = self.line();
+        let ports = Ports::new(&line, true);
+        let (n, ring) = (STEP as f64, self.ring);
+        let spins = self.token as f64;
+        let sides = if ring { 2.0 } else { 1.0 };
+        let sizes = |m: &MixerTables<T>| {
+            let states = (m.right.states + m.left.states) as f64 / 2.0;
+            (states, m.right.p.max(m.left.p) as f64, m.parts as f64)
+        };
+        let mut products = Products {
+            growth: 0.0,
+            links: 0.0,
+            slice: 0.0,
+        };
+        // all sites are passed by the segment behind and the one ahead, which is built
+        // again between the blocks that are kept
+        let passes = 3.0;
+        let slice = (STEP + self.reach[0] + self.reach[1]) as f64;
+        let seen = (self.reach[0] + self.reach[1] + 1) as f64;
+        let first = &self.mixers[0];
+        let (_, p0, parts0) = sizes(first);
+        for (m, mixer) in self.mixers.iter().enumerate() {
+            let (states, p, parts) = sizes(mixer);
+            let columns = ports.widths[m] as f64;
+            let middle = if m + 1 < self.mixers.len() { 1.0 } else { 0.0 };
+            let width = mixer.width as f64;
+            // inputs, old states, and on a ring the far end
+            let advance = states * columns * (p / n + sides * parts);
+            let vertices = mixer.width as f64 * columns * 2.0;
+            let moved: f64 = self.mixers[..m]
+                .iter()
+                .map(|k| sides * states * sizes(k).0 * sizes(k).1 / n)
+                .sum();
+            let mixed = width * columns * (p + parts * n) + states * columns * parts;
+            let each = advance + vertices + moved + middle * mixed;
+            products.growth += passes * each / spins;
+            if m > 0 {
+                let rows = (line.layout.features as f64 / 2.0 + states) * 2.0 * sides;
+                let inputs = slice * parts0 * first.channels as f64;
+                products.links += rows * sides * p0 * inputs / (n * spins);
+                let at = Received::of(mixer, true, ring).size as f64;
+                let followed = columns - ports.widths[1] as f64;
+                products.slice += at * (seen * first.padded as f64 + followed);
+                products.slice += 2.0 * states * (5.0 * p + slice * parts * 2.0);
+            }
+            products.slice += slice * width * (2.0 * slice + 2.0 * width);
+        }
+        products
+    }
+
+    /// Bytes of one sweep's memory: segments, and the links of a slice.
+    pub fn bytes(&self) -> usize {
+        let line = self.line();
+        let ports = Ports::new(&line, true);
+        let all = self.mixers.len();
+        let mut segment = line.layout.features * ports.widths[all];
+        let mut links = line.layout.padded;
+        let sides = if self.ring { 2 } else { 1 };
+        for (m, mixer) in self.mixers.iter().enumerate() {
+            let states = mixer.right.states.max(mixer.left.states);
+            let p = mixer.right.p.max(mixer.left.p);
+            segment += sides * states * ports.widths[m];
+            segment += if self.ring { 4 * states * p } else { 0 };
+            links += Received::of(mixer, true, self.ring).size;
+        }
+        let blocks = self.tokens.div_ceil(STEP);
+        let stored = (blocks * segment).min(STORED + segment);
+        let rows = most(self.reach) * self.mixers[0].padded;
+        (stored + 4 * segment + rows * links) * size_of::<T>()
+    }
+}
