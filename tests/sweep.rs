@@ -165,7 +165,7 @@ fn sweeps_of_random_networks_are_exact() {
 
 #[test]
 fn sweeps_in_single_precision() {
-    for (seed, depth) in [(51, 1), (52, 2), (53, 3), (54, 4)] {
+    for (seed, depth) in [(51, 1), (52, 2), (53, 3)] {
         for boundary in BOUNDARIES {
             let case = random_case(depth, seed, 25, boundary);
             let worst = case.sweep(&case.compiled::<f32>(), false, &mut Rng(seed));
