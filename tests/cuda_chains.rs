@@ -22,6 +22,7 @@ use dnet::rng::{ChainRng, Stream};
 use dnet::run::WaveFunction;
 use dnet::run::network::Precision;
 use dnet::run::walk::{Proposals, Walk};
+use dnet::verify::backend::{decisions, sums};
 use dnet::vmc::estimator::local_energies;
 use dnet::vmc::sampler::{
     Acceptance, Method, Move, Report, Sampler, SamplerOptions, Samples, Target,
@@ -239,6 +240,23 @@ fn local_energies_of_many_samples_are_those_of_the_cpu() {
             }
             assert_eq!(device.flips().is_ok(), *programs, "{}", case.name);
         });
+}
+
+#[test]
+fn a_back_end_is_compared_in_sums_and_decisions() {
+    let case = Case::new("rbm_complex", [9, 1], Boundary::Periodic);
+    let mut device = case.on_device(Precision::F64, Order::Forward);
+    let cpu = case.on_cpu(Precision::F64);
+    let batch = samples(&case, 3).spins;
+    let error = sums(cpu.as_ref(), &device, &batch).expect("sums");
+    assert!(error < 1e-12, "{error}");
+    assert_eq!(decisions(&device, 1, 6, 250), Some(0.0));
+    // the CPU has neither, and another network is seen
+    assert_eq!(sums(cpu.as_ref(), cpu.as_ref(), &batch), None);
+    assert_eq!(decisions(cpu.as_ref(), 1, 6, 250), None);
+    let other: Vec<f64> = case.theta.iter().map(|x| x + 1e-3).collect();
+    device.try_set_params(&other).expect("a network");
+    assert!(sums(cpu.as_ref(), &device, &batch).expect("sums") > 1e-6);
 }
 
 #[test]

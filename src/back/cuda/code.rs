@@ -204,7 +204,13 @@ impl Code {
     }
 
     fn blocks(&self, samples: usize) -> usize {
-        self.device.blocks().min(samples).max(1)
+        // small blocks leave room for more of them
+        let kernel = &self.source.kernel;
+        let room = match kernel.workspace {
+            0 => (256 / kernel.threads).max(1),
+            _ => 1,
+        };
+        (self.device.blocks() * room).min(samples).max(1)
     }
 
     /// Configurations that fit the device's budget, and 32-bit indices, at once.

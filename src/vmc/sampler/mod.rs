@@ -9,7 +9,9 @@
 //! Local moves are evaluated in full for many chains at once
 //! ([`WaveFunction::log_psi`] of a batch), sequential sweeps from environments
 //! where the network has them ([`WaveFunction::sweep`]), and the typewriter from
-//! the background of each chain.
+//! the background of each chain. A back end with a machine of its own moves all
+//! chains there ([`WaveFunction::walk`], [`WaveFunction::typewriter`]), by the same
+//! random numbers.
 
 mod bound;
 mod full_sum;
