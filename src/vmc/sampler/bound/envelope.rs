@@ -310,13 +310,11 @@ impl<'a> Envelope<'a> {
             for (&k, a) in &v.vertices {
                 let [y, reach] = centres[k].each_ref().map(|f| f.at(site, 0));
                 let (centre, spread) = (a.middle(site), a.radius(site));
-                for row in 0..v.width {
-                    for c in 0..y.len() {
-                        let at = row * y.len() + c;
-                        m[row] += centre[at] * y[c];
-                        r[row] +=
-                            centre[at].abs() * reach[c] + spread[at] * (y[c].abs() + reach[c]);
-                    }
+                let width = y.len().max(1);
+                for (at, (a, s)) in centre.iter().zip(spread).enumerate() {
+                    let (row, c) = (at / width, at % width);
+                    m[row] += a * y[c];
+                    r[row] += a.abs() * reach[c] + s * (y[c].abs() + reach[c]);
                 }
             }
         }

@@ -120,18 +120,24 @@ impl Rigorous {
             .par_iter()
             .map(|&j| {
                 let features: Vec<Vec<f64>> = (0..sites)
-                    .map(|f| match f == j {
-                        true => vec![0.0; envelope.width()],
-                        false => envelope.mixed_features([f, j]),
+                    .map(|f| {
+                        if f == j {
+                            vec![0.0; envelope.width()]
+                        } else {
+                            envelope.mixed_features([f, j])
+                        }
                     })
                     .collect();
                 readout.mixed(j, &features)
             })
             .collect();
         // what is not a number must never decide
-        let safe = |x: f64| match x.is_nan() {
-            true => f64::INFINITY,
-            false => x * (1.0 + ROUNDING),
+        let safe = |x: f64| {
+            if x.is_nan() {
+                f64::INFINITY
+            } else {
+                x * (1.0 + ROUNDING)
+            }
         };
         let count = envelope.columns.len();
         let translation = if count == sites {

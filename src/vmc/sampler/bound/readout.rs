@@ -109,7 +109,7 @@ impl Readout {
         }
         for (id, step) in &self.steps {
             let mut out = vec![0.0; self.values[id].middle.len() * n];
-            let row = |m: &'_ [f64], e: usize| m[e * n..(e + 1) * n].to_vec();
+            let row = |m: &[f64], e: usize| m[e * n..(e + 1) * n].to_vec();
             match step {
                 Step::Affine(parts) => {
                     for (x, entries) in parts {
@@ -124,22 +124,21 @@ impl Readout {
                     let (vx, vy) = (&self.values[x], &self.values[y]);
                     for &(to, [a, b], c) in entries {
                         let (mx, my) = (row(&mixed[x], a), row(&mixed[y], b));
+                        let (dx, dy) = (row(&vx.single, a), row(&vy.single, b));
                         let size = |v: &Value, e: usize| v.middle[e].abs() + v.radius[e];
                         let (sx, sy) = (size(vx, a), size(vy, b));
-                        let (dx, dy) = (&vx.single[a * n..], &vy.single[b * n..]);
-                        for f in 0..n {
-                            out[to * n + f] +=
-                                c.abs() * (mx[f] * sy + dx[j] * dy[f] + dx[f] * dy[j] + sx * my[f]);
+                        for (f, out) in out[to * n..(to + 1) * n].iter_mut().enumerate() {
+                            let carried = mx[f] * sy + sx * my[f];
+                            *out += c.abs() * (carried + dx[j] * dy[f] + dx[f] * dy[j]);
                         }
                     }
                 }
                 Step::Function(x, derivatives) => {
                     let (d, m) = (&self.values[x].single, &mixed[x]);
                     for (e, [first, second]) in derivatives.iter().enumerate() {
-                        let d = &d[e * n..(e + 1) * n];
-                        for f in 0..n {
-                            out[e * n + f] =
-                                first * m[e * n + f] + curved(*first, *second, d[f], d[j]);
+                        let (d, m) = (row(d, e), row(m, e));
+                        for (f, out) in out[e * n..(e + 1) * n].iter_mut().enumerate() {
+                            *out = first * m[f] + curved(*first, *second, d[f], d[j]);
                         }
                     }
                 }
