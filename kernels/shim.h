@@ -249,6 +249,10 @@ static inline Global<double> shared_memory() {
     return {shim::block->shared, shim::block->shared_length, 0};
 }
 
+template <class T> static inline Global<T> at_address(unsigned long long address, unsigned long long bytes) {
+    return {(T*)address, (long)(bytes / sizeof(T)), 0};
+}
+
 template <class T, class S>
 static inline Global<T> view(Global<S> memory, int offset, int length) {
     const long from = (memory.at + offset) * (long)sizeof(S), bytes = length * (long)sizeof(T);

@@ -208,6 +208,8 @@ fn inspect_the_published_network() {
         "block_1/s4/log_step",
         "7 (-4..=2)",
         "at 100 sites",
+        "ratios of clusters   flip programs",
+        "by the costs of",
     ] {
         assert!(text.contains(wanted), "{text}");
     }
@@ -215,6 +217,8 @@ fn inspect_the_published_network() {
 
 #[test]
 fn inspect_lattices_and_operators() {
+    let text = run(0, &["inspect", "examples/vit.dnet", "--sites", "12"]).0;
+    assert!(text.contains("full evaluation because of"), "{text}");
     let json = inspect(&["examples/positional.dnet", "--sites", "12"]);
     assert!(
         json["parameters"]["total"].as_u64() > Some(0),

@@ -21,6 +21,8 @@ use dnet::pipeline;
 use dnet::rng::{ChainRng, Stream};
 use dnet::run::WaveFunction;
 use dnet::run::network::Precision;
+use dnet::run::walk::{Proposals, Walk};
+use dnet::verify::backend::{decisions, sums};
 use dnet::vmc::estimator::local_energies;
 use dnet::vmc::sampler::{
     Acceptance, Method, Move, Report, Sampler, SamplerOptions, Samples, Target,
@@ -241,6 +243,23 @@ fn local_energies_of_many_samples_are_those_of_the_cpu() {
 }
 
 #[test]
+fn a_back_end_is_compared_in_sums_and_decisions() {
+    let case = Case::new("rbm_complex", [9, 1], Boundary::Periodic);
+    let mut device = case.on_device(Precision::F64, Order::Forward);
+    let cpu = case.on_cpu(Precision::F64);
+    let batch = samples(&case, 3).spins;
+    let error = sums(cpu.as_ref(), &device, &batch).expect("sums");
+    assert!(error < 1e-12, "{error}");
+    assert_eq!(decisions(&device, 1, 6, 250), Some(0.0));
+    // the CPU has neither, and another network is seen
+    assert_eq!(sums(cpu.as_ref(), cpu.as_ref(), &batch), None);
+    assert_eq!(decisions(cpu.as_ref(), 1, 6, 250), None);
+    let other: Vec<f64> = case.theta.iter().map(|x| x + 1e-3).collect();
+    device.try_set_params(&other).expect("a network");
+    assert!(sums(cpu.as_ref(), &device, &batch).expect("sums") > 1e-6);
+}
+
+#[test]
 fn clusters_of_a_family_are_changed_by_one_program() {
     let case = Case::new("dysonnet", [26, 1], Boundary::Periodic);
     let device = case.with_budget(Precision::F32, Order::Forward, 1 << 20);
@@ -284,4 +303,79 @@ fn text_of_the_chain_kernel() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("chains", ends.concat()));
+}
+
+#[test]
+fn typewriters_on_the_device_make_the_decisions_of_the_cpu() {
+    let cases = [
+        (Case::new("dysonnet", [26, 1], Boundary::Periodic), 3),
+        (Case::new("dysonnet", [27, 1], Boundary::Open), 4),
+        (Case::new("cnn", [18, 1], Boundary::Periodic), 2),
+    ];
+    cases.par_iter().enumerate().for_each(|(k, (case, width))| {
+        let order = [Order::Backward, Order::Random(k as i32), Order::Forward][k % 3];
+        let cpu = case.on_cpu(Precision::F64);
+        let device = case.with_budget(Precision::F64, order, 3 << 13);
+        assert!(device.flips().is_ok(), "{}", case.name);
+        let sites = case.lattice.sites();
+        let mut total = Report::default();
+        for screened in [true, false] {
+            let options = SamplerOptions {
+                method: Method::Typewriter {
+                    width: *width,
+                    screened,
+                },
+                acceptance: [Acceptance::Metropolis, Acceptance::HeatBath][k % 2],
+                chains: 5,
+                inversion_every: 2,
+                seed: k as u64,
+                ..SamplerOptions::default()
+            };
+            let [want, got] = [cpu.as_ref(), &device].map(|psi| {
+                let mut sampler = Sampler::new(options.clone(), sites).unwrap();
+                sampler.advance(Target::new(psi), 2);
+                let (samples, report) = sampler.sample(Target::new(psi), 3);
+                (sampler.state().clone(), samples, report)
+            });
+            let what = format!("{} on {:?}", case.name, case.lattice);
+            assert_eq!(want.1, got.1, "{what}");
+            assert_eq!(want.0.spins, got.0.spins, "{what}");
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(1.0);
+            for count in 1..=sites {
+                let [a, b] = [&want, &got].map(|r| r.0.buffer.bound(count));
+                assert!(near(a, b), "{what}: bound {b} instead of {a}");
+            }
+            assert!(near(want.2.worst_error, got.2.worst_error), "{what}");
+            let rounded = |r: &Report| Report {
+                worst_error: 0.0,
+                worst_error_over_bound: 0.0,
+                ..r.clone()
+            };
+            assert_eq!(rounded(&want.2), rounded(&got.2), "{what}");
+            total.merge(&got.2);
+        }
+        assert!(total.screened > 0 && total.corrections > 0, "{total:?}");
+        assert!(0 < total.inverted && total.inverted < total.inversions);
+        assert!(0 < total.accepted && total.accepted < total.proposed);
+        // it was the device that moved them
+        let mut spins = vec![1; sites];
+        let walk = Walk {
+            seed: 1,
+            first: 0,
+            step: 0,
+            sweeps: 1,
+            proposals: Proposals::Typewriter {
+                width: *width,
+                screened: true,
+            },
+            heat_bath: true,
+            inversion_every: 0,
+            uniform_every: 0,
+            magnetization: None,
+        };
+        let mut errors = vec![f64::NAN; sites.div_ceil(*width).div_ceil(2)];
+        let moved = device.typewriter(&mut spins, &walk, &mut errors);
+        let (tally, _) = moved.expect("the device has a typewriter");
+        assert!(tally.proposed > 0);
+    });
 }

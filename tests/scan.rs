@@ -1,9 +1,10 @@
 //! `dnetc scan` from outside: a grid is run, interrupted, resumed.
 
+mod workplace;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use workplace::{Workplace, json, stderr};
 
 const RESNET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/resnet.dnet");
 
@@ -21,64 +22,14 @@ fn run_file(iterations: usize, scan: &str) -> String {
     )
 }
 
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Place {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        Place { dir }
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dnetc"));
-        command
-            .args(args)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
-        command
-    }
-    fn dnetc(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("dnetc runs")
-    }
-    fn succeeds(&self, args: &[&str]) -> Output {
-        let output = self.dnetc(args);
-        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-        output
-    }
-    fn fails(&self, args: &[&str]) -> String {
-        let output = self.dnetc(args);
-        let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
-        assert!(
-            text.contains("help") && !text.contains("panicked"),
-            "{text}"
-        );
-        text
-    }
-    /// Everything a finished scan says, byte by byte.
-    fn results(&self, scan: &str) -> [Vec<u8>; 2] {
-        ["results.csv", "results.json"].map(|f| fs::read(self.path(scan).join(f)).unwrap())
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+/// Everything a finished scan says, byte by byte.
+fn finished(place: &Workplace, scan: &str) -> [Vec<u8>; 2] {
+    ["results.csv", "results.json"].map(|f| fs::read(place.path(scan).join(f)).unwrap())
 }
 
 #[test]
 fn a_grid_becomes_a_table_and_plots() {
-    let place = Place::new();
+    let place = Workplace::new();
     place.write("grid.toml", &run_file(12, GRID));
     let listed = place.succeeds(&["scan", "grid.toml", "--list"]);
     assert_eq!(
@@ -145,10 +96,10 @@ fn a_grid_becomes_a_table_and_plots() {
         assert_eq!(svg.matches("<circle").count(), 4, "{plot}");
     }
     // again: nothing is left to do, and nothing changes
-    let before = place.results("grid");
+    let before = finished(&place, "grid");
     let again = place.succeeds(&["scan", "--resume", "grid"]);
     assert!(!stderr(&again).contains("point 1"));
-    assert_eq!(before, place.results("grid"));
+    assert_eq!(before, finished(&place, "grid"));
     let text = place.fails(&["scan", "grid.toml", "-o", "grid"]);
     assert!(
         text.contains("holds a run") && text.contains("--resume grid"),
@@ -160,36 +111,18 @@ fn a_grid_becomes_a_table_and_plots() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_scan_resumes_to_the_same_bytes() {
-    let place = Place::new();
+    let place = Workplace::new();
     place.write("grid.toml", &run_file(40, GRID));
     place.succeeds(&["scan", "grid.toml", "-o", "whole"]);
     for signal in ["-INT", "-KILL"] {
         let out = format!("parts{signal}");
-        let mut child = place
-            .command(&["scan", "grid.toml", "-o", &out])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
         let mut second = false;
-        while !(second && line.starts_with("6/40")) {
+        let due = |line: &str| {
             second |= line.starts_with("point 2");
-            line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended early");
-        }
-        let id = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let mut rest = String::new();
-        lines.read_to_string(&mut rest).unwrap();
-        let code = child.wait().unwrap().code();
+            second && line.starts_with("6/40")
+        };
+        let args = ["scan", "grid.toml", "-o", &out];
+        let (rest, code) = place.interrupted(&args, signal, due);
         if signal == "-INT" {
             assert_eq!(code, Some(130), "{rest}");
             assert!(
@@ -208,17 +141,20 @@ fn an_interrupted_scan_resumes_to_the_same_bytes() {
             stderr(&output)
         );
         assert!(stderr(&output).contains("continuing after") || signal == "-KILL");
-        assert!(place.results("whole") == place.results(&out), "{signal}");
+        assert!(
+            finished(&place, "whole") == finished(&place, &out),
+            "{signal}"
+        );
     }
     let output = place.succeeds(&["scan", "grid.toml", "-o", "late", "--max-time", "0s"]);
     assert!(stderr(&output).contains("time is up after 0 points"));
     place.succeeds(&["scan", "--resume", "late"]);
-    assert!(place.results("whole") == place.results("late"));
+    assert!(finished(&place, "whole") == finished(&place, "late"));
 }
 
 #[test]
 fn what_cannot_be_scanned_is_said_before_the_first_point() {
-    let place = Place::new();
+    let place = Workplace::new();
     for (scan, parts) in [
         ("sites = [6]\ncouplings = { g = [1] }", ["`g`", "coupling"]),
         ("couplings = { h = [1, 1] }", ["twice", "once"]),
@@ -257,7 +193,7 @@ fn what_cannot_be_scanned_is_said_before_the_first_point() {
 
 #[test]
 fn a_point_that_diverges_is_a_row_and_the_scan_goes_on() {
-    let place = Place::new();
+    let place = Workplace::new();
     let scan = "seeds = [1, 2]\n[scan.couplings]\nh = [0.5]\n";
     let text = run_file(30, scan).replace("rate = 0.05", "rate = 1e300");
     let text = text.replace("[optimiser]", "[lattice]\nsites = 6\n[optimiser]");
@@ -277,11 +213,11 @@ fn a_point_that_diverges_is_a_row_and_the_scan_goes_on() {
         );
         assert_eq!(point["energy"], serde_json::Value::Null);
     }
-    let before = place.results("wild");
+    let before = finished(&place, "wild");
     assert!(
         place
             .fails(&["scan", "--resume", "wild"])
             .contains("2 of 2")
     );
-    assert_eq!(before, place.results("wild"));
+    assert_eq!(before, finished(&place, "wild"));
 }

@@ -1,10 +1,11 @@
 //! `dnetc train` from outside: results, interruption, and everything that can
 //! go wrong. Each error is one message with a way out, and loses nothing.
 
+mod workplace;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+use workplace::{Workplace, contains_all, json, stderr};
 
 const RBM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rbm.dnet");
 const RESNET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/resnet.dnet");
@@ -29,67 +30,38 @@ const SMALL: &[&str] = &[
     "0.05",
 ];
 
-struct Place {
-    dir: tempfile::TempDir,
+/// Where `dnetc train` runs.
+struct Place(Workplace);
+
+impl std::ops::Deref for Place {
+    type Target = Workplace;
+    fn deref(&self) -> &Workplace {
+        &self.0
+    }
+}
+
+/// The arguments of `dnetc train`.
+fn training<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["train"], args].concat()
 }
 
 impl Place {
     fn new() -> Place {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        Place { dir }
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-    fn write(&self, name: &str, text: &str) -> String {
-        fs::write(self.path(name), text).unwrap();
-        self.path(name).display().to_string()
+        Place(Workplace::new())
     }
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dnetc"));
-        command
-            .arg("train")
-            .args(args)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
-        command
+        self.0.command(&training(args))
     }
     fn train(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("dnetc runs")
+        self.dnetc(&training(args))
     }
     /// An RBM run into `out`, which must succeed.
     fn small(&self, out: &str, more: &[&str]) -> Output {
-        let args = [&[RBM, "-o", out], SMALL, more].concat();
-        let output = self.train(&args);
-        assert!(output.status.success(), "{}", stderr(&output));
-        output
+        self.succeeds(&training(&[&[RBM, "-o", out], SMALL, more].concat()))
     }
     /// A run that must fail: its message.
     fn fails(&self, args: &[&str]) -> String {
-        let output = self.train(args);
-        let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        assert_eq!(text.matches("error").count().min(1), 1, "{text}");
-        assert!(
-            text.contains("help") || text.contains("[E"),
-            "no way out: {text}"
-        );
-        assert!(!text.contains("panicked"), "{text}");
-        text
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn contains_all(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+        self.0.fails(&training(args))
     }
 }
 
@@ -194,26 +166,9 @@ fn a_killed_run_resumes_to_the_same_bits() {
     for (signal, code) in [("-TERM", Some(130)), ("-INT", Some(130)), ("-KILL", None)] {
         let out = format!("parts{signal}");
         let args = [&[RBM, "-o", &out], SMALL, &long].concat();
-        let mut child = place
-            .command(&args)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.starts_with("8/160") {
-            line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended early");
-        }
-        let killed = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(killed.success());
-        let mut rest = String::new();
-        lines.read_to_string(&mut rest).unwrap();
-        assert_eq!(child.wait().unwrap().code(), code, "{rest}");
+        let due = |line: &str| line.starts_with("8/160");
+        let (rest, ended) = place.interrupted(&training(&args), signal, due);
+        assert_eq!(ended, code, "{rest}");
         assert!(
             !place.path(&out).join("result.json").exists(),
             "it was too fast to be killed"
@@ -443,7 +398,9 @@ fn impossible_values_are_named() {
         ),
         (&["--samples", "100"], &["100 samples", "32 chains", "128"]),
         (&["--chains", "0"], &["sampler.chains"]),
+        (&["--bound", "rigorous"], &["sampler.bound", "typewriter"]),
         (&["--rate", "nan"], &["optimiser.rate"]),
+        (&["--rate", "-1"], &["optimiser.rate", "negative"]),
         (&["--shift=-1"], &["optimiser.shift"]),
         (&["--magnetization", "0"], &["magnetization", "conserve"]),
         (
@@ -471,6 +428,29 @@ fn impossible_values_are_named() {
     contains_all(&place.fails(&["nothing.toml"]), &["nothing.toml"]);
     let toml = place.write("bad.toml", "[sampler]\nchians = 3\n");
     contains_all(&place.fails(&[&toml]), &["chians", "chains", "line 2"]);
+}
+
+#[test]
+fn the_typewriter_says_what_its_bound_did() {
+    let place = Place::new();
+    let typewriter = ["--sampler", "typewriter", "--iterations", "3"];
+    for bound in ["empirical", "rigorous"] {
+        // a basis of so many states is not summed in the end
+        let more = [&typewriter[..], &["--bound", bound, "--sites", "20"]].concat();
+        let output = place.small(bound, &more);
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        contains_all(&table, &["screening", bound]);
+        let screening = &json(&place.path(bound).join("result.json"))["screening"];
+        assert_eq!(screening["bound"], bound);
+        assert!(screening["corrections"].as_u64().unwrap() > 0);
+        let worst = screening["worst_error_over_bound"].as_f64().unwrap();
+        assert!(bound == "empirical" || worst <= 1.0, "{worst}");
+        let resumed = place.train(&["--resume", bound]);
+        assert!(resumed.status.success(), "{}", stderr(&resumed));
+    }
+    place.small("sweep", &["--sites", "20", "--iterations", "1"]);
+    let result = json(&place.path("sweep/result.json"));
+    assert!(result["screening"].is_null());
 }
 
 #[test]
@@ -523,7 +503,7 @@ fn a_full_disk_loses_nothing() {
             "trap '' XFSZ; ulimit -f 4; exec \"$0\" train --resume out --iterations 200",
         ])
         .arg(env!("CARGO_BIN_EXE_dnetc"))
-        .current_dir(place.dir.path())
+        .current_dir(place.path(""))
         .output()
         .unwrap();
     let text = stderr(&output);

@@ -13,7 +13,6 @@ use crate::params::initialise;
 use crate::pass::cluster::Cluster;
 use crate::pass::cost::{Cost, CostModel, UpdateCost, number};
 use crate::pipeline;
-use crate::run::network::{Backend, Precision, build};
 use crate::run::{Room, Task, WaveFunction};
 use crate::syntax::ast::{LatticeKind, OperatorItem};
 use serde_json::{Value as Json, json};
@@ -72,8 +71,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         if let Some(l) = lattice {
             check_lattice(&program, &info, l)?;
         }
-        let mut view = View::new(&info, lattice, args.all);
-        view.native = lattice.map(|l| Native::new(&info, l));
+        let view = View::new(&info, lattice, args.all);
         match args.format {
             Format::Text => text += &view.text(&args.network.file.display().to_string()),
             Format::Json => objects.push(view.json()),
@@ -99,59 +97,48 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     print(&text)
 }
 
-/// What a thread of the CPU back end works in, in single precision.
-fn memory(info: &NetworkInfo, lattice: Lattice) -> Result<Vec<(&'static str, Room)>, String> {
-    let plain = |e: &dyn std::fmt::Display| e.to_string();
-    let lowered = pipeline::graph(info);
-    let params = crate::params::initialise(info, &lowered, lattice, 1).map_err(|e| plain(&e))?;
-    let graph = pipeline::amplitude(&lowered);
-    let psi = build(&graph, lattice, &params, Precision::F32, Backend::Cpu);
-    let psi = psi.map_err(|e| plain(&e))?;
-    let tasks = [
-        ("log_psi", Task::LogPsi),
-        ("gradient", Task::Gradient),
-        ("single_flips", Task::Flips),
-    ];
-    let room = |(name, task)| Some((name, psi.room(task)?));
-    Ok(tasks.into_iter().filter_map(room).collect())
-}
-
 struct View<'a> {
     info: &'a NetworkInfo,
     lattice: Option<Lattice>,
     count: ParamCount,
     cost: CostModel,
-    /// What a thread of the CPU back end works in, by entry point; or why not known.
-    memory: Option<Result<Vec<(&'static str, Room)>, String>>,
     values: Vec<(String, &'a Value)>,
     native: Option<Native>,
 }
 
-/// What the compiled network makes of local changes, in single precision at initial
-/// parameters.
-enum Native {
-    Compiled {
-        /// Ratios of clusters.
-        ratios: LocalUpdates,
-        /// All single flips of a configuration: the cheaper way.
-        flips: &'static str,
-        /// Sequential sweeps: how, and why there are no environments.
-        sweeps: (&'static str, Option<String>),
-    },
-    /// Why it cannot be compiled.
-    Refused(String),
+/// The compiled network in single precision at initial parameters; or why there is
+/// none.
+struct Native(Result<Compiled, String>);
+
+struct Compiled {
+    /// What a thread works in, by entry point.
+    memory: Vec<(&'static str, Room)>,
+    /// Ratios of clusters.
+    ratios: LocalUpdates,
+    /// All single flips of a configuration: the cheaper way.
+    flips: &'static str,
+    /// Sequential sweeps: how, and why there are no environments.
+    sweeps: (&'static str, Option<String>),
 }
 
 impl Native {
     fn new(info: &NetworkInfo, lattice: Lattice) -> Native {
         let lowered = pipeline::graph(info);
-        let network = initialise(info, &lowered, lattice, 1).map_err(|e| e.to_string());
-        let network = network.and_then(|params| {
+        let params = initialise(info, &lowered, lattice, 1).map_err(|e| e.to_string());
+        let network = params.and_then(|params| {
             let graph = pipeline::amplitude(&lowered);
             CpuNetwork::<f32>::new(graph, lattice, &params.flat()).map_err(|e| e.to_string())
         });
-        match network {
-            Ok(network) => Native::Compiled {
+        let tasks = [
+            ("log_psi", Task::LogPsi),
+            ("gradient", Task::Gradient),
+            ("single_flips", Task::Flips),
+        ];
+        Native(network.map(|network| {
+            Compiled {
+                memory: (tasks.into_iter())
+                    .filter_map(|(name, task)| Some((name, network.room(task)?)))
+                    .collect(),
                 ratios: network.local_updates(),
                 flips: network.strategy(Task::Flips).name,
                 sweeps: match (network.environments(), network.sweeps_by_environments()) {
@@ -159,44 +146,55 @@ impl Native {
                     (Ok(_), false) => ("full evaluation, less work than environments", None),
                     (Err(e), _) => ("full evaluation", Some(e.to_string())),
                 },
-            },
-            Err(why) => Native::Refused(why),
-        }
+            }
+        }))
     }
 
     fn text(&self) -> String {
-        match self {
-            Native::Refused(why) => format!("native code: none ({why})\n"),
-            Native::Compiled {
-                ratios,
-                flips,
-                sweeps: (sweeps, why),
-            } => {
-                let why = why
-                    .as_ref()
-                    .map_or(String::new(), |w| format!(" because of {w}"));
-                format!(
-                    "local changes in native code:\n  ratios of clusters      {ratios}\n  \
-                     all single flips        {flips}\n  sequential sweeps       {sweeps}{why}\n  \
-                     chosen by the costs of  {}\n",
-                    costs::in_force()
-                )
-            }
+        let mut t = String::new();
+        let code = match &self.0 {
+            Ok(code) => code,
+            Err(why) => return format!("\nno native code on the CPU: {why}\n"),
+        };
+        let _ = writeln!(t, "\nworking memory per thread on the CPU (32 bit):");
+        for (name, room) in &code.memory {
+            let bytes = in_units(room.bytes);
+            let _ = writeln!(t, "  {name:12}  {bytes:>9}  for {} at a time", room.samples);
         }
+        let (sweeps, why) = &code.sweeps;
+        let why = (why.as_ref()).map_or(String::new(), |w| format!(" because of {w}"));
+        let _ = writeln!(
+            t,
+            "\nlocal changes on the CPU:\n  ratios of clusters   {}\n  all single flips     {}\n  \
+             sequential sweeps    {sweeps}{why}\n  by the costs of      {}",
+            code.ratios,
+            code.flips,
+            costs::in_force()
+        );
+        t
     }
 
     fn json(&self) -> Json {
-        match self {
-            Native::Refused(why) => json!({ "refused": why }),
-            Native::Compiled {
-                ratios,
-                flips,
-                sweeps: (sweeps, why),
-            } => json!({
-                "ratios": ratios.to_string(), "single_flips": flips,
-                "sweeps": sweeps, "no_environments": why, "costs": costs::in_force(),
+        match &self.0 {
+            Err(why) => json!({ "refused": why }),
+            Ok(code) => json!({
+                "ratios": code.ratios.to_string(), "single_flips": code.flips,
+                "sweeps": code.sweeps.0, "no_environments": code.sweeps.1,
+                "costs": costs::in_force(),
             }),
         }
+    }
+
+    fn memory(&self) -> Json {
+        let rooms = self.0.iter().flat_map(|code| &code.memory);
+        rooms
+            .map(|(name, r)| {
+                (
+                    name.to_string(),
+                    json!({"samples": r.samples, "bytes": r.bytes}),
+                )
+            })
+            .collect()
     }
 }
 
@@ -261,9 +259,8 @@ impl<'a> View<'a> {
                 &Cluster::single(),
                 lattice.map_or(Boundary::Periodic, |l| l.boundary),
             ),
-            memory: lattice.map(|l| memory(info, l)),
+            native: lattice.map(|l| Native::new(info, l)),
             values,
-            native: None,
         }
     }
 
@@ -357,23 +354,6 @@ impl<'a> View<'a> {
                 number(choice.full)
             );
         }
-        match &self.memory {
-            Some(Ok(rooms)) => {
-                let _ = writeln!(t, "\nworking memory per thread on the CPU (32 bit):");
-                for (name, room) in rooms {
-                    let _ = writeln!(
-                        t,
-                        "  {name:12}  {:>9}  for {} at a time",
-                        in_units(room.bytes),
-                        room.samples
-                    );
-                }
-            }
-            Some(Err(e)) => {
-                let _ = writeln!(t, "\nworking memory on the CPU: not known, {e}");
-            }
-            None => {}
-        }
         if let Some(native) = &self.native {
             t += &native.text();
         }
@@ -434,13 +414,7 @@ impl<'a> View<'a> {
                 "input_kind": kind(info.value(m.input)),
             })).collect::<Vec<_>>(),
             "values": values,
-            "memory": match &self.memory {
-                Some(Ok(rooms)) => rooms
-                    .iter()
-                    .map(|(name, r)| (name.to_string(), json!({"samples": r.samples, "bytes": r.bytes})))
-                    .collect(),
-                _ => Json::Null,
-            },
+            "memory": self.native.as_ref().map(Native::memory),
             "cost": self.cost_json(),
             "native": self.native.as_ref().map(Native::json),
         })

@@ -12,7 +12,7 @@ use crate::ir::Lattice;
 use num_complex::Complex64;
 use rows::CentredRows;
 use terms::Terms;
-use walk::{Tally, Walk};
+use walk::{Screened, Tally, Walk};
 
 /// A configuration: +1 or -1 per spin, sites in row-major order.
 pub type Spins = [i8];
@@ -141,6 +141,17 @@ pub trait WaveFunction: Send + Sync {
     /// Moves Markov chains, their configurations one after the other, on the back
     /// end itself. `None`, touching nothing, where it leaves them to the caller.
     fn walk(&self, _chains: &mut Spins, _walk: &Walk) -> Option<Tally> {
+        None
+    }
+    /// As [`WaveFunction::walk`] by the typewriter, with empirical bounds: `errors`
+    /// are the largest ones seen by number of accepted flips, as many for every chain
+    /// as a pass has proposals, NaN where none was seen.
+    fn typewriter(
+        &self,
+        _chains: &mut Spins,
+        _walk: &Walk,
+        _errors: &mut [f64],
+    ) -> Option<(Tally, Screened)> {
         None
     }
 }

@@ -35,6 +35,14 @@ pub struct Walk<'a> {
 pub enum Proposals<'a> {
     /// The flip of every site in order; in reverse in odd sweeps.
     Sequential,
+    /// Blocks of sites, even ones first, a random site of each, as often as a block
+    /// has sites; see [`crate::run::WaveFunction::typewriter`].
+    Typewriter {
+        /// Sites per block.
+        width: usize,
+        /// Whether bounds may decide.
+        screened: bool,
+    },
     /// Random moves.
     Random {
         /// Kinds of moves, each picked with equal probability.
@@ -88,5 +96,29 @@ impl Tally {
         self.inverted += other.inverted;
         self.uniform_proposed += other.uniform_proposed;
         self.uniform_accepted += other.uniform_accepted;
+    }
+}
+
+/// What a typewriter did besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Screened {
+    /// Decisions a bound made.
+    pub screened: u64,
+    /// Decisions that needed a new background.
+    pub corrections: u64,
+    /// Largest error of a ratio from an old one.
+    pub worst_error: f64,
+    /// Largest error over the bound it was promised.
+    pub worst_error_over_bound: f64,
+}
+
+impl Screened {
+    /// Adds what other chains did.
+    pub fn merge(&mut self, other: &Screened) {
+        self.screened += other.screened;
+        self.corrections += other.corrections;
+        self.worst_error = self.worst_error.max(other.worst_error);
+        self.worst_error_over_bound =
+            (self.worst_error_over_bound).max(other.worst_error_over_bound);
     }
 }

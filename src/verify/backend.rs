@@ -107,7 +107,7 @@ pub fn compare(
             tolerance: tolerance(1e-9, 1e-3),
         });
     }
-    if let Some(error) = chains(&*tested, seed) {
+    if let Some(error) = decisions(&*tested, seed, CHAINS, PROPOSALS) {
         all.push(Comparison {
             what: "decisions of chains",
             error,
@@ -138,8 +138,10 @@ fn ratios(reference: &dyn WaveFunction, tested: &dyn WaveFunction, spins: &Spins
         .fold(0.0, worse)
 }
 
-/// Single flips and exchanges of neighbours, relative to the sum of all sizes.
-fn sums(reference: &dyn WaveFunction, tested: &dyn WaveFunction, batch: &Spins) -> Option<f64> {
+/// Worst error of the sums over single flips and neighbouring pairs of some
+/// configurations, relative to the sum of all sizes; `None` where the back end has no
+/// such sums.
+pub fn sums(reference: &dyn WaveFunction, tested: &dyn WaveFunction, batch: &Spins) -> Option<f64> {
     let n = reference.lattice().sites();
     let mut terms = Terms {
         diagonal: Complex64::new(0.5, 0.0),
@@ -176,17 +178,23 @@ const CHAINS: usize = 256;
 const PROPOSALS: usize = 100_000;
 
 /// Part of the spins that differ between chains the back end moves and those that
-/// are moved from outside, by the same random numbers and log psi.
-fn chains(tested: &dyn WaveFunction, seed: u64) -> Option<f64> {
+/// are moved from outside, by the same random numbers and log psi, after at least so
+/// many proposals of all of them; `None` where the back end moves none.
+pub fn decisions(
+    tested: &dyn WaveFunction,
+    seed: u64,
+    chains: usize,
+    proposals: usize,
+) -> Option<f64> {
     let n = tested.lattice().sites();
     let options = SamplerOptions {
-        chains: CHAINS,
+        chains,
         inversion_every: 3,
         uniform_every: 4,
         seed,
         ..SamplerOptions::default()
     };
-    let sweeps = PROPOSALS.div_ceil(CHAINS * n);
+    let sweeps = proposals.div_ceil(chains * n);
     let moved = |psi: &dyn WaveFunction| {
         let mut sampler = Sampler::new(options.clone(), n).ok()?;
         sampler.advance(Target::new(psi), sweeps);

@@ -207,6 +207,8 @@ pub struct Module {
 pub enum Entry {
     /// Computes each once.
     Once,
+    /// Nothing: a part of another kernel, the function `compute`.
+    Part,
     /// Moves each as a Markov chain, computing it after every proposal.
     Chains {
         /// Spins per configuration.

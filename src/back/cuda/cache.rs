@@ -1,6 +1,6 @@
 //! Compiled kernels on disk.
 
-use super::nvrtc::{Architecture, Form};
+use super::nvrtc::Architecture;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -16,20 +16,17 @@ pub fn directory() -> Option<PathBuf> {
         .or_else(|| variable("HOME").map(|d| d.join(".cache/dnet")))
 }
 
-/// A compiled translation unit is known by its text, what it was compiled to, and
-/// the compiler's and our own version.
+/// A compiled translation unit is known by its text, the GPU it was compiled for,
+/// our own version, and what is known of driver and compiler without loading the
+/// latter, which takes longer than all the rest.
 pub struct Key(String);
 
 impl Key {
-    /// The key of a translation unit.
-    pub fn new(text: &str, architecture: Architecture, form: Form, nvrtc: (u32, u32)) -> Key {
+    /// The key of a translation unit; `tools` are the driver's version and the
+    /// compilers there are.
+    pub fn new(text: &str, architecture: Architecture, tools: &str) -> Key {
         let mut hash = Sha256::new();
-        let head = format!(
-            "{} {architecture} {form:?} {}.{}\n",
-            env!("CARGO_PKG_VERSION"),
-            nvrtc.0,
-            nvrtc.1
-        );
+        let head = format!("{} {architecture} {tools}\n", env!("CARGO_PKG_VERSION"));
         hash.update(head.as_bytes());
         hash.update(text.as_bytes());
         let digest = hash.finalize();
@@ -58,6 +55,25 @@ impl Key {
         let written = folder.and_then(|()| crate::params::write_atomically(&path, &bytes));
         if let Err(e) = written {
             tracing::debug!("compiled kernels are not kept: {e}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_tell_apart_what_matters() {
+        let key = |text: &str, sm: u32, tools: &str| Key::new(text, Architecture(sm), tools).0;
+        let one = key("a", 90, "12.9");
+        assert_eq!(one, key("a", 90, "12.9"));
+        for other in [
+            key("b", 90, "12.9"),
+            key("a", 80, "12.9"),
+            key("a", 90, "13.0"),
+        ] {
+            assert_ne!(one, other);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Markov chains on a device: a block moves one chain, whole sweeps per launch.
 
-use super::code::{Code, CudaError, Source};
+use super::code::{Code, CudaError, Source, bytes_of};
 use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
 use super::emit::{Kernel, Options, emit_chains};
 use super::names::Name;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub const LIBRARY: &str = include_str!("../../../kernels/chains.cuh");
 
 /// Numbers of a [`Tally`].
-const COUNTS: usize = 7;
+pub(super) const COUNTS: usize = 7;
 
 /// The kernel that moves chains by a program of log psi, before there is a device.
 pub struct ChainSource {
@@ -107,10 +107,7 @@ impl Chains {
         orders: Span,
     ) -> Result<(Vec<i8>, Tally), DeviceError> {
         let chains = spins.len() / full.source.program.lattice.sites();
-        // the configurations, as much again, and whole doubles
-        let mut bytes: Vec<u8> = spins.iter().map(|&s| s as u8).collect();
-        bytes.resize((2 * spins.len()).next_multiple_of(8), 0);
-        let memory = Buffer::holding(&self.device, &bytes)?;
+        let memory = configurations(&self.device, spins)?;
         let log_psi = 8 * self.kernel.outputs * chains;
         let results = vec![0; log_psi + 8 * COUNTS];
         let results = Buffer::holding(&self.device, &results)?;
@@ -123,29 +120,57 @@ impl Chains {
             ..Launch::default()
         };
         full.launch(&*self.module, &self.kernel, launch)?;
-        bytes.truncate(spins.len());
-        self.device.download(memory.part(spins.len()), &mut bytes)?;
-        let counts = Span {
-            address: results.span().address + log_psi as u64,
-            bytes: 8 * COUNTS,
-        };
-        let mut words = [0; 8 * COUNTS];
-        self.device.download(counts, &mut words)?;
-        let count = |k: usize| {
-            let word: [u8; 8] = std::array::from_fn(|b| words[8 * k + b]);
-            u64::from_ne_bytes(word)
-        };
-        let tally = Tally {
-            proposed: count(0),
-            accepted: count(1),
-            not_a_number: count(2),
-            inversions: count(3),
-            inverted: count(4),
-            uniform_proposed: count(5),
-            uniform_accepted: count(6),
-        };
-        Ok((bytes.into_iter().map(|b| b as i8).collect(), tally))
+        let tally = tally(&self.device, results.span(), log_psi)?;
+        Ok((moved(&self.device, &memory, spins.len())?, tally))
     }
+}
+
+/// Configurations on a device, with as much memory again, in whole doubles.
+pub(super) fn configurations(
+    device: &Arc<dyn Device>,
+    spins: &[i8],
+) -> Result<Buffer, DeviceError> {
+    let mut bytes: Vec<u8> = spins.iter().map(|&s| s as u8).collect();
+    bytes.resize((2 * spins.len()).next_multiple_of(8), 0);
+    Buffer::holding(device, &bytes)
+}
+
+/// What [`configurations`] became.
+pub(super) fn moved(
+    device: &Arc<dyn Device>,
+    memory: &Buffer,
+    spins: usize,
+) -> Result<Vec<i8>, DeviceError> {
+    let mut bytes = vec![0; spins];
+    device.download(memory.part(spins), &mut bytes)?;
+    Ok(bytes.into_iter().map(|b| b as i8).collect())
+}
+
+/// The counts of a launch, so many bytes behind the beginning of its results.
+pub(super) fn tally(
+    device: &Arc<dyn Device>,
+    results: Span,
+    from: usize,
+) -> Result<Tally, DeviceError> {
+    let counts = Span {
+        address: results.address + from as u64,
+        bytes: 8 * COUNTS,
+    };
+    let mut words = [0; 8 * COUNTS];
+    device.download(counts, &mut words)?;
+    let count = |k: usize| {
+        let word: [u8; 8] = std::array::from_fn(|b| words[8 * k + b]);
+        u64::from_ne_bytes(word)
+    };
+    Ok(Tally {
+        proposed: count(0),
+        accepted: count(1),
+        not_a_number: count(2),
+        inversions: count(3),
+        inverted: count(4),
+        uniform_proposed: count(5),
+        uniform_accepted: count(6),
+    })
 }
 
 /// Where the first chain's number is among the orders.
@@ -154,10 +179,13 @@ const FIRST: usize = 5;
 /// Where the table of kinds begins.
 const TABLE: usize = 16;
 
-/// A walk as the numbers that `namespace order` of the chain library describes, as
-/// bytes of whole doubles.
-fn orders(walk: &Walk, sites: usize) -> Vec<u8> {
-    let wide = |x: u64| [x as u32, (x >> 32) as u32];
+/// A number in two parts, the low one first.
+pub(super) fn wide(x: u64) -> [u32; 2] {
+    [x as u32, (x >> 32) as u32]
+}
+
+/// The part of a walk that `namespace order` of the chain library describes.
+pub(super) fn head(walk: &Walk, sites: usize) -> Vec<u32> {
     let [seed, step, inversion, uniform] = [
         walk.seed,
         walk.step,
@@ -166,11 +194,11 @@ fn orders(walk: &Walk, sites: usize) -> Vec<u8> {
     ]
     .map(wide);
     let (kinds, count) = match walk.proposals {
-        Proposals::Sequential => (&[][..], sites),
-        Proposals::Random { kinds, count } => (kinds, count),
+        Proposals::Random { kinds, count } => (kinds.len(), count),
+        Proposals::Sequential | Proposals::Typewriter { .. } => (0, sites),
     };
     let down = walk.magnetization.map(|m| (sites as i64 - m) / 2);
-    let mut all = vec![
+    vec![
         seed[0],
         seed[1],
         step[0],
@@ -185,9 +213,18 @@ fn orders(walk: &Walk, sites: usize) -> Vec<u8> {
         u32::from(down.is_some()),
         down.unwrap_or(0) as u32,
         count as u32,
-        kinds.len() as u32,
+        kinds as u32,
         0,
-    ];
+    ]
+}
+
+/// A walk as numbers, as bytes of whole doubles.
+fn orders(walk: &Walk, sites: usize) -> Vec<u8> {
+    let kinds = match walk.proposals {
+        Proposals::Random { kinds, .. } => kinds,
+        Proposals::Sequential | Proposals::Typewriter { .. } => &[],
+    };
+    let mut all = head(walk, sites);
     debug_assert_eq!(all.len(), TABLE, "as the library has it");
     all.resize(TABLE + 3 * kinds.len(), 0);
     for (k, kind) in kinds.iter().enumerate() {
@@ -215,5 +252,5 @@ fn orders(walk: &Walk, sites: usize) -> Vec<u8> {
     }
     all.resize(all.len().next_multiple_of(2), 0);
     all[TABLE - 1] = all.len() as u32;
-    all.iter().flat_map(|x| x.to_ne_bytes()).collect()
+    bytes_of(&all)
 }

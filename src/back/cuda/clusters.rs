@@ -54,7 +54,7 @@ impl Network<'_> {
         self.program.lattice
     }
 
-    fn source(&self, families: &[Family]) -> Result<FlipSource, FlipError> {
+    pub(super) fn source(&self, families: &[Family]) -> Result<FlipSource, FlipError> {
         FlipSource::new(self.graph, self.lattice(), families, self.options)
     }
 

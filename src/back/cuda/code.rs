@@ -89,6 +89,11 @@ impl Source {
         })
     }
 
+    /// Parameters that are values per configuration.
+    pub fn inputs(&self) -> &[u32] {
+        &self.inputs
+    }
+
     /// The constants for a parameter set, in f64: [working precision, f64].
     ///
     /// # Errors
@@ -199,7 +204,13 @@ impl Code {
     }
 
     fn blocks(&self, samples: usize) -> usize {
-        self.device.blocks().min(samples).max(1)
+        // small blocks leave room for more of them
+        let kernel = &self.source.kernel;
+        let room = match kernel.workspace {
+            0 => (256 / kernel.threads).max(1),
+            _ => 1,
+        };
+        (self.device.blocks() * room).min(samples).max(1)
     }
 
     /// Configurations that fit the device's budget, and 32-bit indices, at once.
@@ -215,6 +226,15 @@ impl Code {
             .max(1);
         fit.min(i32::MAX as usize / longest)
             .clamp(1, samples.max(1))
+    }
+
+    /// A launch with the constants and nothing else.
+    pub fn constants(&self) -> Launch {
+        Launch {
+            constants: self.constants[0].span(),
+            constants64: self.constants[1].span(),
+            ..Launch::default()
+        }
     }
 
     /// Runs a kernel made from the same program, which has the same constants.

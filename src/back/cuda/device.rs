@@ -49,10 +49,12 @@ pub struct Launch {
 
 /// Kernels that were loaded together, ready to launch.
 pub trait Module: Send + Sync {
-    /// Runs a kernel and waits for it.
+    /// Runs a kernel, after everything the device was asked for before. It need not
+    /// have ended when this returns: downloads wait for it, and memory released
+    /// meanwhile is written again only by what comes later.
     ///
     /// # Errors
-    /// Failures of the launch or of the kernel.
+    /// Failures of the launch; those of the kernel may be reported by what follows.
     fn launch(&self, kernel: &Kernel, blocks: usize, a: &Launch) -> Result<(), DeviceError>;
 }
 

@@ -1,10 +1,14 @@
 //! The NVIDIA driver: a GPU as a [`Device`]. Loaded when it is first needed and
 //! called through `cudarc`.
+//!
+//! Everything goes to the context's default stream, in the order it is asked for by
+//! whatever thread: launches return at once, copies wait for what came before. So
+//! memory given back may be handed out again while a kernel still reads it.
 
 use super::cache::Key;
 use super::device::{Device, DeviceError, Launch, Module, Span};
 use super::emit::Kernel;
-use super::nvrtc::{Architecture, Form, Nvrtc};
+use super::nvrtc::{self, Architecture, Form, Nvrtc};
 use super::translation_unit;
 use crate::run::network::Precision;
 use cudarc::driver::sys::{self, CUdevice_attribute as What};
@@ -185,7 +189,13 @@ impl Gpu {
 
     /// Code for this GPU, from the cache or the compiler.
     fn code(&self, unit: &str) -> Result<Vec<u8>, DeviceError> {
-        let nvrtc = Nvrtc::find_for(self.architecture, version()?);
+        let driver = version()?;
+        let tools = format!("{}.{} {}", driver.0, driver.1, nvrtc::installed());
+        let key = Key::new(unit, self.architecture, &tools);
+        if let Some(code) = key.read() {
+            return Ok(code);
+        }
+        let nvrtc = Nvrtc::find_for(self.architecture, driver);
         let nvrtc = nvrtc.map_err(|e| DeviceError::new(e.to_string()))?;
         let known = nvrtc.architectures();
         // a GPU newer than the compiler: the driver translates PTX
@@ -205,10 +215,6 @@ impl Gpu {
                 (*older, Form::Ptx)
             }
         };
-        let key = Key::new(unit, target, form, nvrtc.version());
-        if let Some(code) = key.read() {
-            return Ok(code);
-        }
         let binary = nvrtc.compile(unit, target, form);
         let mut code = binary.map_err(|e| DeviceError::new(e.to_string()))?.code;
         if form == Form::Ptx && code.last() != Some(&0) {
@@ -333,8 +339,7 @@ impl Module for Loaded {
                 list.as_mut_ptr(),
                 ptr::null_mut(),
             );
-            check(&format!("launching {}", kernel.name), status)?;
-            check(&format!("running {}", kernel.name), sys::cuCtxSynchronize())
+            check(&format!("launching {}", kernel.name), status)
         }
     }
 }
@@ -342,8 +347,9 @@ impl Module for Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         if enter(self.context).is_ok() {
+            // SAFETY: loaded by this driver; nothing runs once the GPU is idle.
+            unsafe { sys::cuCtxSynchronize() };
             for &module in &self.modules {
-                // SAFETY: loaded by this driver; nothing runs, launches wait.
                 unsafe { sys::cuModuleUnload(module as sys::CUmodule) };
             }
         }

@@ -144,12 +144,9 @@ impl FlipSource {
         [changes, readout, LIBRARY]
     }
 
-    /// Its kernels.
-    pub fn kernels(&self) -> [Kernel; 4] {
-        let [features, sums] = by_hand();
-        let emitted = [&self.changes, &self.readout].map(|s| s.kernel.clone());
-        let [changes, readout] = emitted;
-        [changes, features, readout, sums]
+    /// The program of changes and the readout.
+    pub(super) fn parts(&self) -> [&Source; 2] {
+        [&self.changes, &self.readout]
     }
 
     /// Estimated work for one configuration and so many of its changes, in the
@@ -159,9 +156,9 @@ impl FlipSource {
     }
 }
 
-/// Kernels of [`LIBRARY`], as the host launches them.
-fn by_hand() -> [Kernel; 2] {
-    ["flip_features", "flip_sums"].map(|name| Kernel {
+/// A kernel written by hand, as the host launches it.
+pub(super) fn by_hand(name: &str) -> Kernel {
+    Kernel {
         name: name.to_owned(),
         text: String::new(),
         threads: 256,
@@ -174,7 +171,7 @@ fn by_hand() -> [Kernel; 2] {
         inputs: 0,
         outputs: 0,
         site_outputs: 0,
-    })
+    }
 }
 
 impl Flips {
@@ -193,7 +190,7 @@ impl Flips {
         let extended = extended(graph, program, theta, &source.derived)?;
         let precision = source.options.precision;
         let code = |source, theta: &[f64]| Code::new(source, precision, device, &module, theta);
-        let [features, sums] = by_hand();
+        let [features, sums] = ["flip_features", "flip_sums"].map(by_hand);
         Ok(Flips {
             families: source.families,
             changes: code(source.changes, &extended)?,
@@ -231,6 +228,16 @@ impl Flips {
     /// The families it knows.
     pub fn families(&self) -> &[Family] {
         &self.families
+    }
+
+    /// The program of changes and the readout.
+    pub(super) fn parts(&self) -> [&Code; 2] {
+        [&self.changes, &self.readout]
+    }
+
+    /// Tokens of the lattice.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens.count()
     }
 
     /// Estimated work for one configuration and so many of its changes, in the

@@ -429,3 +429,24 @@ impl CentredRows for DeviceRows {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_text() {
+        let sizes = [
+            ("THREADS", THREADS),
+            ("TILE", TILE),
+            ("DEPTH", DEPTH),
+            ("PANEL", PANEL),
+            ("PANEL_ROWS", PANEL_ROWS),
+        ];
+        for (name, value) in sizes {
+            let line = format!("constexpr int {name} = {value};");
+            assert!(KERNELS.contains(&line), "{line}");
+        }
+        assert_eq!([0, 1, 64, 65, 129].map(lower_tiles), [0, 1, 1, 3, 6]);
+    }
+}

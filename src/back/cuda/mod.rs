@@ -24,6 +24,7 @@ pub mod nvrtc;
 pub mod print;
 pub mod sizes;
 mod sums;
+pub mod typewriter;
 
 use crate::run::network::Precision;
 

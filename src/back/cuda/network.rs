@@ -8,13 +8,14 @@ use super::emit::Options;
 use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
 use super::translation_unit;
+use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::pass::flips::Family;
 use crate::run::rows::CentredRows;
 use crate::run::terms::Terms;
-use crate::run::walk::{Tally, Walk};
+use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use num_complex::Complex64;
 use std::sync::{Arc, OnceLock};
@@ -80,6 +81,7 @@ pub struct CudaNetwork {
     clusters: Clusters,
     /// Compiled when chains are first moved.
     chains: OnceLock<Result<Chains, CudaError>>,
+    typewriter: OnceLock<Result<Typewriter, DeviceError>>,
 }
 
 impl CudaNetwork {
@@ -111,6 +113,7 @@ impl CudaNetwork {
             linear: OnceLock::new(),
             clusters: Clusters::default(),
             chains: OnceLock::new(),
+            typewriter: OnceLock::new(),
         })
     }
 
@@ -367,25 +370,38 @@ impl WaveFunction for CudaNetwork {
         Some(TERMS)
     }
     fn local_sums(&self, batch: &Spins, terms: &[Terms], out: &mut [Complex64]) -> Option<()> {
-        match self.try_local_sums(batch, terms, out) {
-            Ok(()) => Some(()),
-            Err(e) => {
-                report(&e);
-                None
-            }
-        }
+        (self.try_local_sums(batch, terms, out))
+            .inspect_err(report)
+            .ok()
     }
     fn moves_chains(&self) -> bool {
         true
     }
+    fn typewriter(
+        &self,
+        chains: &mut Spins,
+        walk: &Walk,
+        errors: &mut [f64],
+    ) -> Option<(Tally, Screened)> {
+        // without a flip program every ratio is two full evaluations
+        let flips = self.flips().ok()?;
+        let make = || {
+            let source = self.network(&self.theta).source(&[Family::single()]);
+            let source = source.map_err(|e| DeviceError::new(e.to_string()))?;
+            let made = Typewriter::new(&self.device, &source, &self.options);
+            made.map_err(|e| DeviceError::new(e.to_string()))
+        };
+        let done = match self.typewriter.get_or_init(make) {
+            Ok(kernel) => kernel.walk(flips, chains, walk, errors),
+            Err(e) => Err(e.clone()),
+        };
+        done.inspect_err(report).ok()
+    }
     fn walk(&self, chains: &mut Spins, walk: &Walk) -> Option<Tally> {
-        match self.try_walk(chains, walk) {
-            Ok(tally) => Some(tally),
-            Err(e) => {
-                report(&e);
-                None
-            }
+        if matches!(walk.proposals, Proposals::Typewriter { .. }) {
+            return None;
         }
+        self.try_walk(chains, walk).inspect_err(report).ok()
     }
 }
 

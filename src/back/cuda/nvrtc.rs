@@ -362,10 +362,45 @@ const NAMES: [&str; 2] = ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 #[cfg(not(windows))]
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
-/// Libraries in the usual places, best first: `$DNET_NVRTC` (a file or a folder),
-/// `$CUDA_HOME` and `$CUDA_PATH`, toolkits in /usr/local, Python's packages, our
-/// own cache.
-pub fn candidates() -> Vec<PathBuf> {
+/// Libraries in the usual places, best first; in Python's packages only if there
+/// are no others, as Python takes a while to say where they are.
+fn candidates() -> Vec<PathBuf> {
+    let found = usual_places();
+    if !found.is_empty() {
+        return found;
+    }
+    let packages = site_packages();
+    let folders = packages.iter().flat_map(|d| wheel(d));
+    folders.flat_map(|f| libraries(&f)).collect()
+}
+
+/// The compilers in the usual places, for those who keep what they made: paths,
+/// sizes and times of change.
+pub fn installed() -> String {
+    let mut text = String::new();
+    for path in usual_places() {
+        let data = std::fs::metadata(&path).ok();
+        let changed = data.as_ref().and_then(|m| m.modified().ok());
+        let _ = write!(
+            text,
+            "{} {:?} {changed:?};",
+            path.display(),
+            data.map(|m| m.len())
+        );
+    }
+    text
+}
+
+/// The libraries in a folder.
+fn libraries(folder: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = NAMES.iter().map(|n| folder.join(n)).collect();
+    all.retain(|p| p.is_file());
+    all
+}
+
+/// `$DNET_NVRTC` (a file or a folder), `$CUDA_HOME` and `$CUDA_PATH`, toolkits in
+/// /usr/local, our own cache.
+fn usual_places() -> Vec<PathBuf> {
     let variable = |name| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
@@ -398,24 +433,7 @@ pub fn candidates() -> Vec<PathBuf> {
             .iter()
             .flat_map(|d| wheel(&d.join("nvrtc"))),
     );
-    for folder in folders {
-        found.extend(
-            NAMES
-                .map(|n| folder.join(n))
-                .into_iter()
-                .filter(|p| p.is_file()),
-        );
-    }
-    if found.is_empty() {
-        for folder in site_packages().iter().flat_map(|d| wheel(d)) {
-            found.extend(
-                NAMES
-                    .map(|n| folder.join(n))
-                    .into_iter()
-                    .filter(|p| p.is_file()),
-            );
-        }
-    }
+    found.extend(folders.iter().flat_map(|f| libraries(f)));
     found
 }
 

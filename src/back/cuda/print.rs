@@ -273,6 +273,43 @@ impl Printer {
         self.line("}");
     }
 
+    fn kernel(&mut self, m: &Module, entry: Entry) {
+        // with wide tiles the compiler is told to leave room for two blocks: it then
+        // finds an allocation without spills, and sooner
+        let bounds = match m.phases.iter().any(|p| wide_tile(&p.body)) {
+            true => format!("{}, 2", m.threads),
+            false => m.threads.to_string(),
+        };
+        let head = format!(
+            "extern \"C\" __global__ void __launch_bounds__({bounds}) {}(const __grid_constant__ Launch a)",
+            m.kernel
+        );
+        self.line(&format!("{head} {{"));
+        self.indent += 1;
+        let all = "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)";
+        match entry {
+            Entry::Once | Entry::Part => self.block(all, &m.body),
+            Entry::Chains { sites, width } => {
+                self.line(&format!("{all} {{"));
+                self.indent += 1;
+                self.line(&format!(
+                    "Chain chain = begin_chain(a, sample, threads, {sites}, {width});"
+                ));
+                self.line("while (propose(chain)) {");
+                self.indent += 1;
+                m.body.iter().for_each(|s| self.stmt(s));
+                self.line("decide(a, chain);");
+                self.indent -= 1;
+                self.line("}");
+                self.line("finish_chain(a, chain);");
+                self.indent -= 1;
+                self.line("}");
+            }
+        }
+        self.indent -= 1;
+        self.line("}");
+    }
+
     fn module(&mut self, m: &Module) {
         for c in &m.title {
             self.line(&format!("// {c}"));
@@ -325,40 +362,13 @@ impl Printer {
         }
         m.phases.iter().for_each(|p| self.phase(p, &m.memory));
         self.line("");
-        // with wide tiles the compiler is told to leave room for two blocks: it then
-        // finds an allocation without spills, and sooner
-        let bounds = match m.phases.iter().any(|p| wide_tile(&p.body)) {
-            true => format!("{}, 2", m.threads),
-            false => m.threads.to_string(),
-        };
-        let head = format!(
-            "extern \"C\" __global__ void __launch_bounds__({bounds}) {}(const __grid_constant__ Launch a)",
-            m.kernel
-        );
-        self.line(&format!("{head} {{"));
-        self.indent += 1;
-        let all = "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)";
         match m.entry {
-            Entry::Once => self.block(all, &m.body),
-            Entry::Chains { sites, width } => {
-                self.line(&format!("{all} {{"));
-                self.indent += 1;
-                self.line(&format!(
-                    "Chain chain = begin_chain(a, sample, threads, {sites}, {width});"
-                ));
-                self.line("while (propose(chain)) {");
-                self.indent += 1;
-                m.body.iter().for_each(|s| self.stmt(s));
-                self.line("decide(a, chain);");
-                self.indent -= 1;
-                self.line("}");
-                self.line("finish_chain(a, chain);");
-                self.indent -= 1;
-                self.line("}");
-            }
+            Entry::Part => self.block(
+                "__device__ __noinline__ void compute(const Launch& a, int sample)",
+                &m.body,
+            ),
+            entry => self.kernel(m, entry),
         }
-        self.indent -= 1;
-        self.line("}");
         self.line("");
         self.line(&format!("}} // namespace {}_code", m.kernel));
         self.line("} // namespace dnet");

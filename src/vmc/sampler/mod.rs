@@ -9,7 +9,9 @@
 //! Local moves are evaluated in full for many chains at once
 //! ([`WaveFunction::log_psi`] of a batch), sequential sweeps from environments
 //! where the network has them ([`WaveFunction::sweep`]), and the typewriter from
-//! the background of each chain.
+//! the background of each chain. A back end with a machine of its own moves all
+//! chains there ([`WaveFunction::walk`], [`WaveFunction::typewriter`]), by the same
+//! random numbers.
 
 mod bound;
 mod full_sum;
@@ -219,8 +221,9 @@ impl Sampler {
     ) -> Report {
         let (options, sites, start) = (&self.options, self.sites, self.state.step);
         let (much, spins) = ((rounds, sweeps), &mut self.state.spins);
-        if let Some(report) =
-            remote::walk(options, target.psi, much, start, spins, out.as_deref_mut())
+        let recorded = out.as_deref_mut();
+        let buffer = &mut self.state.buffer;
+        if let Some(report) = remote::walk(options, target, much, start, (spins, buffer), recorded)
         {
             self.state.step += (rounds * sweeps) as u64;
             return report;

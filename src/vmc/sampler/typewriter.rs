@@ -53,6 +53,11 @@ impl ErrorBuffer {
         }
     }
 
+    /// The largest error seen with `count >= 1` accepted flips; NaN if none.
+    pub(super) fn seen(&self, count: usize) -> f64 {
+        self.worst.get(count - 1).copied().unwrap_or(f64::NAN)
+    }
+
     /// Notes an error observed with `count >= 1` accepted flips.
     pub fn observe(&mut self, count: usize, error: f64) {
         if self.worst.len() < count {

@@ -7,15 +7,16 @@
 //! parameters it was made with, and takes others of the same network as data.
 //!
 //! The code is the same loop-level programs that run in this process, one
-//! [`section`] each: the fused loops as they are, the steps between them as small
-//! routines over tables of offsets ([`routines`]), mixers by Fourier transforms
-//! ([`fourier`]) or, on short lattices, by their sums. It needs nothing but the C
-//! mathematics library. [`entry`] holds the functions a C program calls.
+//! `section` each: the fused loops as they are, the steps between them as small
+//! routines over tables of offsets (`routines`), mixers by Fourier transforms
+//! (`fourier`) or, on short lattices, by their sums. It needs nothing but the C
+//! mathematics library. `entry` holds the functions a C program calls.
 
 mod entry;
 mod fourier;
 mod header;
 mod mixing;
+mod reference;
 mod routines;
 mod section;
 
@@ -132,6 +133,8 @@ struct Writer {
     routines: Routines,
     /// Those of transforms, once there is one.
     around: Option<fourier::Around>,
+    /// Those of sums over entries, once there is one.
+    entries: Option<reference::Entries>,
     kernels: HashMap<(Expr, Precision), FuncId>,
     libraries: BTreeMap<(LibFn, bool), FuncId>,
     /// What follows from the network alone.
@@ -339,6 +342,7 @@ impl Writer {
             precision: T::PRECISION,
             module,
             around: None,
+            entries: None,
             kernels: HashMap::new(),
             libraries: BTreeMap::new(),
             tables: Data::new(Argument::Data),

@@ -200,7 +200,7 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
     }
 
     /// Offsets of the sites of a row.
-    fn sites(&self, row: &Row) -> Vec<usize> {
+    pub(super) fn sites(&self, row: &Row) -> Vec<usize> {
         let (g, at) = (self.geometry(row), self.offset(row));
         (0..g.sites())
             .map(|site| at + g.lane(site) * T::PRECISION.bytes())
@@ -248,6 +248,7 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
             }
             _ => 0,
         };
+        debug_assert!(bytes % 64 == 0, "rows are whole cache lines");
         Argument::Number(bytes)
     }
 
@@ -383,13 +384,11 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
                     self.copies(routine, coarse.into_iter().zip(fine));
                 }
             }
-            Step::Reference { node, .. } => {
-                let op = format!("{:?}", self.graph.op(*node));
-                let op: String = op.chars().take_while(|c| c.is_alphanumeric()).collect();
-                return Err(unsupported(&format!(
-                    "the operation {op}, which the interpreter evaluates,"
-                )));
-            }
+            Step::Reference {
+                node,
+                operands,
+                out,
+            } => self.reference(*node, operands, out)?,
             Step::Correlate {
                 correlation,
                 channels,

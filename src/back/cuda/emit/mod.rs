@@ -106,6 +106,25 @@ pub fn emit(
     emitter.finish(name, title, Entry::Once)
 }
 
+/// As [`emit`], as a part of another kernel with blocks of this many threads; only
+/// the text is other.
+///
+/// # Errors
+/// See [`EmitError`].
+pub fn emit_part(
+    name: Name,
+    graph: &Graph,
+    program: &Program,
+    inputs: &[u32],
+    options: &Options,
+    threads: usize,
+) -> Result<Kernel, EmitError> {
+    let mut emitter = Emitter::new(graph, program, inputs, options)?;
+    emitter.program()?;
+    emitter.widest = 2 * threads;
+    emitter.finish(name, &[], Entry::Part)
+}
+
 /// Makes the kernel that moves Markov chains by the program of log psi; its
 /// constants are those of [`emit`]'s kernel. It needs [`super::chains::LIBRARY`].
 ///
