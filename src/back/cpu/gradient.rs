@@ -185,33 +185,26 @@ impl<T: Real> GradientCode<T> {
             }
             return;
         }
-        let mut im = vec![0.0; if self.outputs > 1 { count * params } else { 0 }];
+        let mut gradients = vec![0.0; self.outputs * count * params];
         // no more than the program below takes at a time
         let at_once = self.below.samples_at_a_time();
-        let chunks = || {
-            (0..count)
-                .step_by(at_once)
-                .map(|s| s..count.min(s + at_once))
-        };
-        for samples in chunks().filter(|_| self.outputs > 1) {
-            let start = samples.start;
-            self.below
-                .map_here(samples.len(), &|s| part(1, start + s), &mut |s, values| {
-                    im[(start + s) * params..][..params].copy_from_slice(values);
-                });
+        for output in 0..self.outputs {
+            for start in (0..count).step_by(at_once) {
+                let samples = at_once.min(count - start);
+                let first = output * count + start;
+                self.below
+                    .map_here(samples, &|s| part(output, start + s), &mut |s, values| {
+                        gradients[(first + s) * params..][..params].copy_from_slice(values);
+                    });
+            }
         }
-        for samples in chunks() {
-            let start = samples.start;
-            self.below
-                .map_here(samples.len(), &|s| part(0, start + s), &mut |s, values| {
-                    let s = start + s;
-                    let im = if im.is_empty() {
-                        &[]
-                    } else {
-                        &im[s * params..(s + 1) * params]
-                    };
-                    row(first + s, values, im);
-                });
+        let of = |output: usize, sample: usize| match output < self.outputs {
+            true => &gradients[(output * count + sample) * params..][..params],
+            false => &[],
+        };
+        // the caller may do anything, so no workspace is held
+        for sample in 0..count {
+            row(first + sample, of(0, sample), of(1, sample));
         }
     }
 }

@@ -344,7 +344,7 @@ impl<T: Real> Plan<T> {
             Plan::Batched(_) | Plan::Dense(_) => {
                 unreachable!("plans for given channels run as a whole")
             }
-            Plan::Matrix(_) => unreachable!("updates are derived of no dense mixer"),
+            Plan::Matrix(_) => unreachable!("a matrix for other back ends is not run"),
             Plan::Direct(d) => {
                 let first = g.origin();
                 let x = x.map(|x| &x[first..]);
