@@ -261,7 +261,6 @@ fn long_chains_from_c() {
         ("power_law.dnet", [100, 98]),
         ("fourier.dnet", [120, 98]),
         ("recurrent_mixers.dnet", [50, 53]),
-        ("positional.dnet", [60, 52]),
     ] {
         let info = network(file);
         for n in sites {
