@@ -37,6 +37,17 @@ impl Kernels {
         let mut mixers = Vec::with_capacity(program.mixers.len());
         for m in &program.mixers {
             let geometry = program.geometry(m.space);
+            if matches!(m.op, Op::Mix { .. }) {
+                // no translation: nobody asks for its kernel
+                let lattice = TokenLattice::new(program.lattice, geometry.token)
+                    .map_err(ConstantError::from)?;
+                mixers.push(Kernel {
+                    lattice,
+                    complex: false,
+                    entries: Vec::new(),
+                });
+                continue;
+            }
             let kernel: Vec<&Tensor> = m
                 .kernel
                 .iter()
