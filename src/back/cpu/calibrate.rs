@@ -175,17 +175,16 @@ pub fn solve(samples: &[([f64; 8], f64)]) -> [f64; 8] {
         .collect();
     let mut x = [0.0; 8];
     // coordinate by coordinate: the problem is convex
-    for _ in 0..20_000 {
-        for k in 0..8 {
-            let (mut up, mut down) = (0.0, 0.0);
-            for row in &rows {
-                let others: f64 = (0..8).filter(|&l| l != k).map(|l| row[l] * x[l]).sum();
-                up += row[k] * (1.0 - others);
-                down += row[k] * row[k];
-            }
-            if down > 0.0 {
-                x[k] = (up / down).max(0.0);
-            }
+    for turn in 0..8 * 20_000 {
+        let k = turn % 8;
+        let (mut up, mut down) = (0.0, 0.0);
+        for row in &rows {
+            let all: f64 = row.iter().zip(&x).map(|(a, x)| a * x).sum();
+            up += row[k] * (1.0 - all + row[k] * x[k]);
+            down += row[k] * row[k];
+        }
+        if down > 0.0 {
+            x[k] = f64::max(up / down, 0.0);
         }
     }
     x
