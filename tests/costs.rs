@@ -1,5 +1,6 @@
 //! The costs strategies are chosen by: where they come from, what keeps them.
 
+use dnet::back::cpu::calibrate::{counts, solve};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -119,4 +120,29 @@ fn calibration_needs_no_network_and_measuring_does() {
         !done.status.success() && err.contains("dnetc bench net.dnet"),
         "{err}"
     );
+}
+
+/// From times that known costs would give the probes, those costs come back; and every
+/// term matters to some probe.
+#[test]
+fn costs_are_found_from_times() {
+    let known = [0.1, 1.0, 0.2, 0.15, 0.9, 0.3, 0.25, 40.0];
+    let samples: Vec<([f64; 8], f64)> = (counts().expect("probes").iter())
+        .map(|counts| {
+            let terms = counts.terms();
+            (terms, terms.iter().zip(known).map(|(n, x)| n * x).sum())
+        })
+        .collect();
+    for (term, known) in known.iter().enumerate() {
+        let share = |(counts, time): &([f64; 8], f64)| counts[term] * known / time;
+        let most = samples.iter().map(share).fold(0.0, f64::max);
+        assert!(
+            most > 0.1,
+            "no probe spends its time on term {term}: {most}"
+        );
+    }
+    for (k, (found, known)) in solve(&samples).iter().zip(known).enumerate() {
+        let error = (found / known - 1.0).abs();
+        assert!(error < 0.05, "term {k}: {found} instead of {known}");
+    }
 }

@@ -108,7 +108,6 @@ fn single_flips_of_chains() {
         "marshall",
         "matrix_vertex",
         "jastrow",
-        "positional",
     ] {
         for open in [false, true] {
             let key = (name.to_owned(), open);
