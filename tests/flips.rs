@@ -108,6 +108,7 @@ fn single_flips_of_chains() {
         "marshall",
         "matrix_vertex",
         "jastrow",
+        "positional",
     ] {
         for open in [false, true] {
             let key = (name.to_owned(), open);

@@ -261,6 +261,7 @@ fn long_chains_from_c() {
         ("power_law.dnet", [60, 49]),
         ("fourier.dnet", [120, 98]),
         ("recurrent_mixers.dnet", [50, 53]),
+        ("positional.dnet", [60, 52]),
     ] {
         let info = network(file);
         for n in sites {

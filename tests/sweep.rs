@@ -11,7 +11,7 @@ use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
 use dnet::pipeline;
-use dnet::run::WaveFunction;
+use dnet::run::{Task, WaveFunction};
 use num_complex::Complex64;
 
 const BOUNDARIES: [Boundary; 2] = [Boundary::Periodic, Boundary::Open];
@@ -165,7 +165,7 @@ fn sweeps_of_random_networks_are_exact() {
 
 #[test]
 fn sweeps_in_single_precision() {
-    for (seed, depth) in [(51, 1), (52, 2), (53, 3)] {
+    for (seed, depth) in [(51, 1), (52, 2), (53, 3), (54, 4)] {
         for boundary in BOUNDARIES {
             let case = random_case(depth, seed, 25, boundary);
             let worst = case.sweep(&case.compiled::<f32>(), false, &mut Rng(seed));
@@ -289,6 +289,39 @@ fn sweeps_follow_new_parameters_and_repeat_exactly() {
     assert_eq!(run(&network), first);
 }
 
+/// A small network is cheaper to evaluate in full; its environments can be asked for,
+/// and give the same sweep as where they are the choice.
+#[test]
+fn environments_can_be_asked_for() {
+    let case = random_case(2, 17, 19, Boundary::Periodic);
+    let network = CpuNetwork::<f64>::new(case.graph.clone(), case.lattice, &case.theta()).unwrap();
+    assert!(network.why_in_full(Task::Sweep).is_none());
+    let spins = Rng(2).spins(case.lattice.sites());
+    let sweep = |network: &CpuNetwork<f64>, asked: bool| {
+        let (mut spins, mut ratios) = (spins.clone(), Vec::new());
+        let mut decide = |_: usize, ratio: Complex64| {
+            ratios.push(ratio);
+            ratio.re > 0.0
+        };
+        let done = if asked {
+            network.sweep_by_environments(&mut spins, true, &mut decide)
+        } else {
+            network.sweep(&mut spins, true, &mut decide)
+        };
+        done.map(|()| (spins, ratios))
+    };
+    assert_eq!(
+        sweep(&network, false),
+        None,
+        "full evaluation is cheaper here"
+    );
+    let asked = sweep(&network, true).expect("environments");
+    assert_eq!(Some(asked), sweep(&case.compiled::<f64>(), false));
+    let cost = network.strategy(Task::Sweep);
+    assert_eq!(cost.name, "environments");
+    assert!(cost.flops > 0.0 && cost.bytes > 0);
+}
+
 #[test]
 fn other_networks_have_no_environments() {
     let lattice = Lattice::chain(8, Boundary::Periodic);
@@ -301,6 +334,10 @@ fn other_networks_have_no_environments() {
         assert!(network.environments().is_err());
         let done = network.sweep(&mut [1; 8], false, &mut |_, _| unreachable!());
         assert!(done.is_none());
+        let done = network.sweep_by_environments(&mut [1; 8], true, &mut |_, _| unreachable!());
+        assert!(done.is_none());
+        let why = network.why_in_full(Task::Sweep).expect("a reason");
+        assert!(why.contains("is not a recurrence"), "{why}");
     }
     let text = "use std::nn::{dense, log_cosh_head}
         network local() { log_psi = mean(tanh(dense(patch(spins, 2), 3))) |> log_cosh_head(2) }

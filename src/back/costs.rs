@@ -71,8 +71,7 @@ static IN_FORCE: OnceLock<Costs> = OnceLock::new();
 /// that cannot be used).
 pub fn in_force() -> &'static Costs {
     IN_FORCE.get_or_init(|| {
-        let found = file().map_or(Ok(None), |path| Costs::read(&path));
-        found
+        calibration()
             .unwrap_or_else(|e| {
                 tracing::warn!("{e}; meanwhile the built-in constants are used");
                 None
@@ -84,6 +83,14 @@ pub fn in_force() -> &'static Costs {
 /// Sets the constants of this process; `false` if others are in force already.
 pub fn set(costs: &Costs) -> bool {
     IN_FORCE.get_or_init(|| costs.clone()) == costs
+}
+
+/// The calibration of this machine, if there is one.
+///
+/// # Errors
+/// As [`Costs::read`].
+pub fn calibration() -> Result<Option<Costs>, CalibrationError> {
+    file().map_or(Ok(None), |path| Costs::read(&path))
 }
 
 /// Where the calibration is: in `$DNET_CACHE`, or in `dnet` in the user's cache

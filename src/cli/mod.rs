@@ -26,6 +26,7 @@ mod train;
 mod trained;
 mod verify;
 
+use crate::back::costs;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -108,6 +109,22 @@ enum Verb {
     },
 }
 
+impl Verb {
+    /// Whether strategies of compiled networks are chosen.
+    fn compiles(&self) -> bool {
+        matches!(
+            self,
+            Verb::Inspect(_)
+                | Verb::Eval(_)
+                | Verb::Train(_)
+                | Verb::Scan(_)
+                | Verb::Observe(_)
+                | Verb::Verify(_)
+                | Verb::Bench(_)
+        )
+    }
+}
+
 /// Runs the command line; the exit code is 0 on success, 1 on an error in the
 /// input, 2 on wrong usage, 130 after an interruption.
 pub fn main() -> ExitCode {
@@ -120,6 +137,13 @@ pub fn main() -> ExitCode {
         },
         cli.message_format,
     );
+    if cli.verb.compiles()
+        && let Err(e) = costs::calibration()
+    {
+        ui.note(&format!(
+            "warning: {e}; meanwhile the built-in costs are used"
+        ));
+    }
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args, &ui),
         Verb::Fmt(args) => fmt::run(&args, &ui),

@@ -131,6 +131,9 @@ impl Screening {
             BoundKind::Empirical => "empirical",
             BoundKind::Rigorous => "rigorous",
         };
+        if self.fraction.is_nan() {
+            return format!("nothing left to the {kind} bound: no flip was accepted");
+        }
         if self.fraction < USELESS {
             return format!(
                 "the {kind} bound is too wide for this network: it decided {:.1} %, the rest was evaluated",

@@ -109,7 +109,7 @@ fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), St
     let lattice = Lattice::chain(sites, Boundary::Periodic);
     let length = |d: &Dim| match *d {
         Dim::Static(n) => n,
-        Dim::Sites { scale, per } => sites * scale as usize / per as usize,
+        Dim::Sites { scale, per } => sites * scale / per,
     };
     let count: usize = (graph.params.iter())
         .map(|p| p.ty.shape.iter().map(length).product::<usize>())

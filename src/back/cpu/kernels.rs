@@ -3,9 +3,10 @@
 use super::compiled::CompileError;
 use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
+use super::response::{Coefficients, Layout};
 use crate::interp::{Tensor, TokenLattice};
 use crate::ir::{Boundary, Graph, Op};
-use crate::kernel::{Geometry, Program};
+use crate::kernel::{Geometry, Mixer, Program};
 use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
 use rustfft::num_complex::{Complex, Complex64};
@@ -19,8 +20,15 @@ struct Kernel {
     lattice: TokenLattice,
     /// The graph's values are complex, also where only real parts matter.
     complex: bool,
-    /// Per displacement the channels.
-    entries: Vec<Vec<Complex64>>,
+    entries: Entries,
+}
+
+/// The channels of a kernel.
+enum Entries {
+    /// Per displacement.
+    Translations(Vec<Vec<Complex64>>),
+    /// Per pair of sites, target slowest.
+    Pairs(Vec<Vec<Complex64>>),
 }
 
 impl Kernels {
@@ -42,6 +50,21 @@ impl Kernels {
                 .iter()
                 .filter_map(|k| values[k.index()].as_ref())
                 .collect();
+            let lattice =
+                TokenLattice::new(program.lattice, geometry.token).map_err(ConstantError::from)?;
+            if let Op::Mix {
+                complex,
+                transposed,
+            } = m.op
+            {
+                let entries = Entries::Pairs(pairs(m, kernel[0], lattice.count(), transposed));
+                mixers.push(Kernel {
+                    lattice,
+                    complex,
+                    entries,
+                });
+                continue;
+            }
             let plan = Plan::<f64>::new(m, &[], geometry, &kernel, &mut planner)
                 .map_err(ConstantError::from)?;
             let channels = m.channels.iter().product();
@@ -71,13 +94,42 @@ impl Kernels {
                 let kernel = &self.mixers[*mixer];
                 let mut data = Vec::new();
                 for &d in displacements {
-                    let g = kernel.at(d);
-                    if kernel.complex {
-                        data.extend(g.iter().map(|z| z.re));
-                        data.extend(g.iter().map(|z| z.im));
-                        data.extend(g.iter().map(|z| -z.im));
+                    kernel.push_matrix(&kernel.at(d), &mut data);
+                }
+                data
+            }
+            Derived::DirectPairs { mixer, pairs } => {
+                let kernel = &self.mixers[*mixer];
+                let mut data = Vec::new();
+                for q in 0..kernel.lattice.count() {
+                    for &pair in pairs {
+                        let [target, source] = pair.map(|d| kernel.moved(q, d));
+                        kernel.push_matrix(&kernel.between(target, source), &mut data);
                     }
-                    data.extend(g.iter().map(|z| z.re));
+                }
+                data
+            }
+            Derived::ChainPairs {
+                last,
+                first,
+                displacements,
+                conjugate,
+            } => {
+                let (last, first) = (&self.mixers[*last], &self.mixers[*first]);
+                let count = last.lattice.count();
+                let parts = if last.complex || first.complex { 2 } else { 1 };
+                let mut data = Vec::new();
+                for q in 0..count {
+                    let targets: Vec<_> = displacements.iter().map(|&d| last.moved(q, d)).collect();
+                    for j in 0..count {
+                        let mut right = first.between(Some(j), Some(q));
+                        if *conjugate {
+                            right.iter_mut().for_each(|z| *z = z.conj());
+                        }
+                        let lefts: Vec<Vec<Complex64>> =
+                            targets.iter().map(|&t| last.between(t, Some(j))).collect();
+                        push_products(&lefts, &right, parts, &mut data);
+                    }
                 }
                 data
             }
@@ -96,17 +148,10 @@ impl Kernels {
                         .iter()
                         .map(|d| last.at([n[0] + d[0], n[1] + d[1]]))
                         .collect();
-                    for part in 0..parts {
-                        for left in &lefts {
-                            for g in &right {
-                                let g = if *conjugate { g.conj() } else { *g };
-                                data.extend(left.iter().map(|h| {
-                                    let z = h * g;
-                                    if part == 0 { z.re } else { z.im }
-                                }));
-                            }
-                        }
-                    }
+                    let right: Vec<Complex64> = (right.into_iter())
+                        .map(|g| if *conjugate { g.conj() } else { g })
+                        .collect();
+                    push_products(&lefts, &right, parts, &mut data);
                 }
                 data
             }
@@ -114,7 +159,83 @@ impl Kernels {
     }
 }
 
+/// Per pair of sites, target slowest, the channels of a dense mixer.
+fn pairs(m: &Mixer, value: &Tensor, sites: usize, transposed: bool) -> Vec<Vec<Complex64>> {
+    let layout = match m.op {
+        Op::Mix { complex: true, .. } => Layout::Inner,
+        _ => Layout::Real,
+    };
+    let width: usize = m.channels.iter().product();
+    let k = Coefficients::read(value, sites * sites, layout, &m.channels);
+    let entry = |e: usize| {
+        let (i, j) = (e / sites, e % sites);
+        if transposed { j * sites + i } else { e }
+    };
+    (0..sites * sites)
+        .map(|e| (0..width).map(|c| k.at(entry(e), c)).collect())
+        .collect()
+}
+
+/// Real parts (and imaginary parts) of all products, right factors slower than
+/// elements of the left ones.
+fn push_products(lefts: &[Vec<Complex64>], right: &[Complex64], parts: usize, data: &mut Vec<f64>) {
+    for part in 0..parts {
+        for left in lefts {
+            for g in right {
+                data.extend(left.iter().map(|h| {
+                    let z = h * g;
+                    if part == 0 { z.re } else { z.im }
+                }));
+            }
+        }
+    }
+}
+
 impl Kernel {
+    /// A token away from another; `None` beyond an open lattice.
+    fn moved(&self, token: usize, d: [i64; 2]) -> Option<usize> {
+        let columns = self.lattice.extent[1];
+        let mut at = [token / columns, token % columns];
+        for (a, at) in at.iter_mut().enumerate() {
+            let n = self.lattice.extent[a] as i64;
+            let to = *at as i64 + d[a];
+            *at = match self.lattice.boundary {
+                Boundary::Periodic => to.rem_euclid(n) as usize,
+                Boundary::Open if (0..n).contains(&to) => to as usize,
+                Boundary::Open => return None,
+            };
+        }
+        Some(self.lattice.site(at))
+    }
+
+    /// The kernel between two tokens; zero where one does not exist.
+    fn between(&self, target: Option<usize>, source: Option<usize>) -> Vec<Complex64> {
+        let none = || vec![Complex64::ZERO; self.channels()];
+        let (Some(i), Some(j)) = (target, source) else {
+            return none();
+        };
+        match &self.entries {
+            Entries::Pairs(all) => all[i * self.lattice.count() + j].clone(),
+            Entries::Translations(all) => all[self.lattice.displacement(i, j)].clone(),
+        }
+    }
+
+    fn channels(&self) -> usize {
+        let (Entries::Translations(all) | Entries::Pairs(all)) = &self.entries;
+        all.first().map_or(0, Vec::len)
+    }
+
+    /// A kernel's channels; of a complex one the real matrix (part of the input, part
+    /// of the result).
+    fn push_matrix(&self, g: &[Complex64], data: &mut Vec<f64>) {
+        if self.complex {
+            data.extend(g.iter().map(|z| z.re));
+            data.extend(g.iter().map(|z| z.im));
+            data.extend(g.iter().map(|z| -z.im));
+        }
+        data.extend(g.iter().map(|z| z.re));
+    }
+
     fn new(
         program: &Program,
         geometry: &Geometry,
@@ -159,7 +280,7 @@ impl Kernel {
         Ok(Kernel {
             lattice,
             complex: plan.complex(),
-            entries,
+            entries: Entries::Translations(entries),
         })
     }
 
@@ -171,11 +292,14 @@ impl Kernel {
             let n = match self.lattice.boundary {
                 Boundary::Periodic => d.rem_euclid(t),
                 Boundary::Open if d.abs() < t => d + t - 1,
-                Boundary::Open => return vec![Complex64::ZERO; self.entries[0].len()],
+                Boundary::Open => return vec![Complex64::ZERO; self.channels()],
             };
             entry = entry * self.lattice.displacements(a) + n as usize;
         }
-        self.entries[entry].clone()
+        match &self.entries {
+            Entries::Translations(all) => all[entry].clone(),
+            Entries::Pairs(_) => unreachable!("links of dense mixers are made for pairs"),
+        }
     }
 
     /// Every displacement, in order of the entries.

@@ -7,13 +7,16 @@
 //! L_mk[q+D, q] = sum_j G_m(q+D-j) A_mk[j] G_k(j-q) = ( C_D * A_mk )(q),   C_D(n) = G_m(n+D) G_k(-n)
 //! ```
 //!
+//! Where either mixer is no translation it is a sum over pairs (q, j) with the kernel
+//! `G_m(q+D, j) G_k(j, q)`, made for all pairs once per parameter set.
+//!
 //! A vertex is real-linear; on complex channels `A z = P z + Q conj(z)`, and the two
 //! parts are convolved with `G_m G_k` and `G_m conj(G_k)`. Where only one of the two
 //! mixers is complex there is one part: the real vertex acts on a real `y_k`, or
 //! `A z = Re( (A(1) - i A(i)) z )` becomes real.
 
 use super::values::{Offset, Values};
-use super::{Derived, NoFlips, Shape};
+use super::{Derived, MAX_PAIRS, NoFlips, Shape};
 use crate::check::core::{Dim, Einsum, Place, Window};
 use crate::ir::kinds::Dependence;
 use crate::ir::{MapFn, NodeId, NodeType, Op, ZipFn};
@@ -37,7 +40,9 @@ pub(super) struct Chain {
 fn is_complex(op: &Op) -> bool {
     match *op {
         Op::Scan(s) => s.complex,
-        Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
+        Op::Convolve { complex, .. } | Op::Modes { complex, .. } | Op::Mix { complex, .. } => {
+            complex
+        }
         _ => false,
     }
 }
@@ -53,6 +58,12 @@ impl Values<'_> {
         let complex = is_complex(self.graph.op(node));
         let width = self.width(node)?;
         Ok((complex, if complex { width / 2 } else { width }))
+    }
+
+    /// Whether mixer `m` is no translation.
+    fn dense(&self, m: usize) -> bool {
+        let node = self.form.mixers[m].output;
+        matches!(self.graph.op(node), Op::Mix { .. })
     }
 
     /// Builds every link that changes of the given shapes may need.
@@ -108,12 +119,34 @@ impl Values<'_> {
         }
         let vertex = self.vertex(last, first)?;
         let n = displacements.len();
-        let place = Place::Displacement(self.lattice_token());
-        let derived = |conjugate| Derived::Chain {
-            last,
-            first,
-            displacements: displacements.clone(),
-            conjugate,
+        let pairs = self.dense(last) || self.dense(first);
+        let parts = 1 + usize::from(complex || source_complex);
+        if pairs && self.tokens.pow(2) * n * c * r * parts > MAX_PAIRS {
+            return Err(NoFlips::new(format!(
+                "links between all pairs of {} tokens",
+                self.tokens
+            )));
+        }
+        let place = match pairs {
+            true => Place::Pair(self.lattice_token()),
+            false => Place::Displacement(self.lattice_token()),
+        };
+        let derived = |conjugate| {
+            let displacements = displacements.clone();
+            match pairs {
+                true => Derived::ChainPairs {
+                    last,
+                    first,
+                    displacements,
+                    conjugate,
+                },
+                false => Derived::Chain {
+                    last,
+                    first,
+                    displacements,
+                    conjugate,
+                },
+            }
         };
         let responses = if complex && source_complex {
             let split = self.reshape(vertex, &fixed(&[2, c, 2, r]));
@@ -210,9 +243,16 @@ impl Values<'_> {
     fn convolve(&mut self, x: NodeId, kernel: NodeId, shape: &[usize], complex: bool) -> Built {
         let ty = self.site(&fixed(shape));
         let x = self.graph.push(Op::Broadcast, &[x], ty);
-        let op = Op::Convolve {
-            complex,
-            transposed: false,
+        let transposed = false;
+        let op = match self.graph.ty(kernel).place {
+            Place::Pair(_) => Op::Mix {
+                complex,
+                transposed,
+            },
+            _ => Op::Convolve {
+                complex,
+                transposed,
+            },
         };
         Ok(self.graph.add(op, &[x, kernel])?)
     }
@@ -423,15 +463,22 @@ impl Values<'_> {
         let n = emissions.len();
         let shape: &[usize] = if complex { &[2, c] } else { &[c] };
         let e = self.sources(&emissions, shape)?;
-        let what = Derived::Direct {
-            mixer: m,
-            displacements,
+        let (what, place) = if self.dense(m) {
+            let pairs = emissions.iter().map(|(b, _)| [at, *b]).collect();
+            let what = Derived::DirectPairs { mixer: m, pairs };
+            (what, Place::Site(self.lattice_token()))
+        } else {
+            let what = Derived::Direct {
+                mixer: m,
+                displacements,
+            };
+            (what, Place::Whole)
         };
         let y = if complex {
-            let kernel = self.derive(what, Place::Whole, &[n, 2, 2, c])?;
+            let kernel = self.derive(what, place, &[n, 2, 2, c])?;
             self.einsum("nabc,nac->bc", kernel, e)?
         } else {
-            let kernel = self.derive(what, Place::Whole, &[n, c])?;
+            let kernel = self.derive(what, place, &[n, c])?;
             self.einsum("nc,nc->c", kernel, e)?
         };
         Ok(Some(y))

@@ -17,7 +17,8 @@
 //! is a graph on tokens like any other, and back ends compile it like any other.
 //! It contains the background (the network itself), the final links `T_m` (a
 //! reverse pass) and the links `L_mk` with k < m (convolutions of the vertices
-//! `A_mk`, `links`). Kernels of mixers enter as derived parameters
+//! `A_mk`, `links`; sums over pairs of sites where a mixer is no translation).
+//! Kernels of mixers enter as derived parameters
 //! ([`Derived`]): functions of the network's parameters that the host computes
 //! once per parameter set.
 //!
@@ -40,7 +41,7 @@ use crate::check::core::{Place, Token};
 use crate::interp::TokenLattice;
 use crate::ir::kinds::Dependence;
 use crate::ir::valid::Fault;
-use crate::ir::{Boundary, Graph, Lattice, NodeId};
+use crate::ir::{Boundary, Graph, Lattice, NodeId, Op};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
 pub use family::Family;
@@ -49,6 +50,10 @@ use values::Values;
 
 /// Spins of a local change, relative to the first spin of a token.
 pub type Shape = Vec<[i64; 2]>;
+
+/// Most numbers in the links of dense mixers, per background vertex: they are made for
+/// all pairs of sites whenever parameters change.
+const MAX_PAIRS: usize = 1 << 21;
 
 /// Largest number of frontier elements: each needs a reverse pass.
 const MAX_FRONTIER: usize = 32;
@@ -109,6 +114,26 @@ pub enum Derived {
         /// `G_k` conjugated.
         conjugate: bool,
     },
+    /// As `Direct` for a mixer that is no translation: on sites, at q the kernel
+    /// `G_m(q + target, q + source)` for a list of pairs (target, source).
+    DirectPairs {
+        /// The mixer.
+        mixer: usize,
+        /// Offsets, tokens per axis.
+        pairs: Vec<[[i64; 2]; 2]>,
+    },
+    /// As `Chain` where either mixer is no translation: on pairs (q, j)
+    /// `G_m(q + D, j) G_k(j, q)`.
+    ChainPairs {
+        /// m.
+        last: usize,
+        /// k.
+        first: usize,
+        /// D, tokens per axis.
+        displacements: Vec<[i64; 2]>,
+        /// `G_k` conjugated.
+        conjugate: bool,
+    },
 }
 
 /// The program; see the [module](self).
@@ -146,7 +171,7 @@ impl FlipProgram {
         }
         let mut extended = graph.clone();
         let finals = frontier.final_links(&mut extended, &form)?;
-        let mut values = Values::new(extended, &form, token, lattice.boundary);
+        let mut values = Values::new(extended, &form, token, lattice.boundary, tokens.count());
         values.links(shapes)?;
         let mut changes = Vec::new();
         for shape in shapes {
@@ -193,7 +218,8 @@ pub fn common_token(graph: &Graph, form: &NormalForm) -> Result<Token, NoFlips> 
         }
     }
     for mixer in &form.mixers {
-        if !matches!(mixer.class, MixerClass::StateSpace | MixerClass::Toeplitz) {
+        let dense = matches!(graph.op(mixer.output), Op::Mix { .. });
+        if !dense && !matches!(mixer.class, MixerClass::StateSpace | MixerClass::Toeplitz) {
             return Err(NoFlips::new(format!(
                 "links through a {} mixer",
                 mixer.class

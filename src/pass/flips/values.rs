@@ -18,6 +18,8 @@ pub(super) struct Values<'a> {
     pub(super) form: &'a NormalForm,
     token: Token,
     boundary: Boundary,
+    /// Number of tokens.
+    pub(super) tokens: usize,
     shape: Shape,
     pub(super) derived: Vec<Derived>,
     /// Links `L_mk`, k < m, by (m, k).
@@ -35,12 +37,14 @@ impl<'a> Values<'a> {
         form: &'a NormalForm,
         token: Token,
         boundary: Boundary,
+        tokens: usize,
     ) -> Values<'a> {
         Values {
             graph,
             form,
             token,
             boundary,
+            tokens,
             shape: Vec::new(),
             derived: Vec::new(),
             chains: HashMap::new(),

@@ -94,7 +94,12 @@ impl Guard {
             && energy.mean.im.is_finite()
             && energy.variance.is_finite())
         {
-            return self.reject(options, "the energy is not finite");
+            // a step too long leaves the chains where psi all but vanishes: there
+            // ratios of amplitudes overflow, in any precision
+            return self.reject(
+                options,
+                "the energy is not finite (local energies overflow or are not numbers)",
+            );
         }
         let error = if energy.error.is_finite() {
             energy.error

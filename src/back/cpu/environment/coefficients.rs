@@ -11,50 +11,20 @@
 //!   and what they see. Always right, also at the ends of an open chain.
 
 use super::features::Features;
-use super::mixer::PAD;
+use super::placing::{Element, Fixed, Placed, Placing};
 use super::segment::SiteLayout;
 use crate::back::cpu::compiled::{CompileError, Compiled};
 use crate::back::cpu::exec::SiteValues;
 use crate::back::cpu::simd::Real;
-use crate::interp::{Context, Operand, Tensor, eval_node};
+use crate::interp::{Context, Tensor};
 use crate::ir::{Boundary, Graph, Lattice, NodeId};
-use crate::pass::vertices::{AffineValue, Part, Piece, Vertices};
-use std::collections::{BTreeMap, HashMap};
+use crate::pass::vertices::Vertices;
 
 /// Spins of the largest window for which tables are made.
 const TABLE_BITS: usize = 14;
 
 /// Tokens evaluated at once beyond those that are only seen.
 const STRETCH: usize = 24;
-
-/// Where an element of a coefficient comes from.
-#[derive(Clone, Copy, Debug)]
-enum Element {
-    /// Site output of the compiled graph.
-    Site(usize),
-    /// Constant.
-    Fixed(usize),
-}
-
-/// An element and where it goes.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    element: Element,
-    to: usize,
-    /// The pooled component it is: spread over all features.
-    pooled: Option<usize>,
-}
-
-/// One coefficient inside a site's block.
-struct Placed {
-    start: usize,
-    len: usize,
-    window: Option<[i64; 2]>,
-    entries: Vec<Entry>,
-}
-
-/// A constant element: a node and an element of it.
-type Fixed = (NodeId, usize);
 
 /// A table of one coefficient: the bits of its window as index.
 struct Table<T> {
@@ -366,134 +336,6 @@ impl<T: Real> Coefficients<T> {
     }
 }
 
-/// Lays out the blocks and collects what the graph must deliver.
-#[derive(Default)]
-struct Placing {
-    layout: SiteLayout,
-    placed: Vec<Placed>,
-    sites: Vec<NodeId>,
-    /// First site output of a node.
-    first: HashMap<NodeId, usize>,
-    outputs: usize,
-    fixed: Vec<Fixed>,
-}
-
-impl Placing {
-    fn all(&mut self, vertices: &Vertices, features: usize) {
-        self.layout.features = features;
-        self.layout.padded = features.next_multiple_of(PAD);
-        for value in &vertices.mixers {
-            let padded = value.width.next_multiple_of(PAD);
-            let start = self.start(padded);
-            self.layout.source.push(start);
-            self.matrix(&value.source, value.width, (start, padded));
-            let mut all = Vec::new();
-            for (k, piece) in &value.vertices {
-                let start = self.start(padded * vertices.outputs[*k]);
-                all.push((*k, start));
-                self.matrix(piece, value.width, (start, padded));
-            }
-            self.layout.vertices.push(all);
-        }
-        self.pools(&vertices.pools, vertices);
-    }
-
-    fn start(&mut self, len: usize) -> usize {
-        self.layout.size += len;
-        self.layout.size - len
-    }
-
-    fn element(&mut self, part: Part, element: usize, width: usize) -> Element {
-        if part.dynamic {
-            if !self.first.contains_key(&part.node) {
-                self.first.insert(part.node, self.outputs);
-                self.sites.push(part.node);
-                self.outputs += width;
-            }
-            Element::Site(self.first[&part.node] + element)
-        } else {
-            self.fixed.push((part.node, element));
-            Element::Fixed(self.fixed.len() - 1)
-        }
-    }
-
-    /// A coefficient, by columns.
-    fn matrix(&mut self, piece: &Piece, width: usize, (start, padded): (usize, usize)) {
-        let mut entries = Vec::new();
-        for (c, column) in piece.columns.iter().enumerate() {
-            let Some(part) = *column else { continue };
-            for r in 0..width {
-                entries.push(Entry {
-                    element: self.element(part, r, width),
-                    to: start + c * padded + r,
-                    pooled: None,
-                });
-            }
-        }
-        self.placed.push(Placed {
-            start,
-            len: piece.columns.len() * padded,
-            window: piece.window,
-            entries,
-        });
-    }
-
-    /// q and `R_k` of all pools together.
-    fn pools(&mut self, pools: &[AffineValue], vertices: &Vertices) {
-        let padded = self.layout.padded;
-        let hull = |a: Option<[i64; 2]>, b: Option<[i64; 2]>| match (a, b) {
-            (Some(a), Some(b)) => Some([a[0].min(b[0]), a[1].max(b[1])]),
-            (a, b) => a.or(b),
-        };
-        let mut all: BTreeMap<Option<usize>, Placed> = BTreeMap::new();
-        let used = pools
-            .iter()
-            .flat_map(|p| p.vertices.iter().map(|(k, _)| Some(*k)));
-        let mut keys: Vec<Option<usize>> = std::iter::once(None).chain(used).collect();
-        keys.sort();
-        keys.dedup();
-        for key in keys {
-            let len = padded * key.map_or(1, |k| vertices.outputs[k]);
-            let start = self.start(len);
-            match key {
-                None => self.layout.constant = start,
-                Some(k) => self.layout.readout.push((k, start)),
-            }
-            let placed = Placed {
-                start,
-                len,
-                window: None,
-                entries: Vec::new(),
-            };
-            all.insert(key, placed);
-        }
-        let mut first = 0;
-        for pool in pools {
-            let pieces = std::iter::once((None, &pool.source))
-                .chain(pool.vertices.iter().map(|(k, p)| (Some(*k), p)));
-            for (key, piece) in pieces {
-                let Some(mut placed) = all.remove(&key) else {
-                    continue;
-                };
-                placed.window = hull(placed.window, piece.window);
-                for (c, column) in piece.columns.iter().enumerate() {
-                    let Some(part) = *column else { continue };
-                    for r in 0..pool.width {
-                        placed.entries.push(Entry {
-                            element: self.element(part, r, pool.width),
-                            to: placed.start + c * padded,
-                            pooled: Some(first + r),
-                        });
-                    }
-                }
-                all.insert(key, placed);
-            }
-            first += pool.width;
-        }
-        self.placed.extend(all.into_values());
-    }
-}
-
 /// Constant elements of the graph.
 fn constants(
     graph: &Graph,
@@ -525,27 +367,8 @@ fn constants(
     let lattice = Lattice::chain(token, Boundary::Open);
     let spins = vec![1; token];
     let context = Context::new(lattice, &params, &spins).map_err(ConstantError::from)?;
-    let mut values: HashMap<NodeId, Tensor> = HashMap::new();
-    let mut needed = vec![false; graph.len()];
-    wanted.iter().for_each(|(n, _)| needed[n.index()] = true);
-    for id in graph.ids().rev() {
-        if needed[id.index()] {
-            graph.args(id).iter().for_each(|a| needed[a.index()] = true);
-        }
-    }
-    for id in graph.ids().filter(|id| needed[id.index()]) {
-        let operands: Vec<Operand> = graph
-            .args(id)
-            .iter()
-            .map(|&a| Operand {
-                ty: graph.ty(a),
-                value: &values[&a],
-            })
-            .collect();
-        let value = eval_node(graph.op(id), graph.ty(id), &operands, &context)
-            .map_err(ConstantError::from)?;
-        values.insert(id, value);
-    }
+    let roots: Vec<NodeId> = wanted.iter().map(|w| w.0).collect();
+    let values = super::values(graph, &context, &roots)?;
     Ok(wanted.iter().map(|(n, e)| values[n].data[*e]).collect())
 }
 

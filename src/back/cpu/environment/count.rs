@@ -4,7 +4,7 @@ use super::mixer::MixerTables;
 use super::segment::Ports;
 use super::slice::Received;
 use super::walk::STORED;
-use super::{Environments, STEP, most};
+use super::{Environments, most};
 use crate::back::cpu::simd::Real;
 
 /// Multiply-adds per proposal, by part.
@@ -30,7 +30,7 @@ impl<T: Real> Environments<T> {
     pub fn products(&self) -> Products {
         let line = self.line();
         let ports = Ports::new(&line, true);
-        let (n, ring) = (STEP as f64, self.ring);
+        let (n, ring) = (self.step as f64, self.ring);
         let spins = self.token as f64;
         let sides = if ring { 2.0 } else { 1.0 };
         let sizes = |m: &MixerTables<T>| {
@@ -45,7 +45,7 @@ impl<T: Real> Environments<T> {
         // all sites are passed by the segment behind and the one ahead, which is built
         // again between the blocks that are kept
         let passes = 3.0;
-        let slice = (STEP + self.reach[0] + self.reach[1]) as f64;
+        let slice = (self.step + self.reach[0] + self.reach[1]) as f64;
         let seen = (self.reach[0] + self.reach[1] + 1) as f64;
         let first = &self.mixers[0];
         let (_, p0, parts0) = sizes(first);
@@ -93,9 +93,9 @@ impl<T: Real> Environments<T> {
             segment += if self.ring { 4 * states * p } else { 0 };
             links += Received::of(mixer, true, self.ring).size;
         }
-        let blocks = self.tokens.div_ceil(STEP);
+        let blocks = self.tokens.div_ceil(self.step);
         let stored = (blocks * segment).min(STORED + segment);
-        let rows = most(self.reach) * self.mixers[0].padded;
+        let rows = most(self.reach, self.step) * self.mixers[0].padded;
         (stored + 4 * segment + rows * links) * size_of::<T>()
     }
 }

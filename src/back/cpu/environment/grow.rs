@@ -16,7 +16,7 @@
 //! `Omega += g O_m + sum_j h[j] v_m[j]` with small g and h.
 
 use super::mixer::{Direction, MixerTables, PAD};
-use super::product::{Left, Rows, RowsMut, apply_to, multiply};
+use super::product::{Left, Rows, RowsMut, apply_to, multiply, sum};
 use super::segment::{Line, Ports, Segment};
 use crate::back::cpu::simd::Real;
 
@@ -25,7 +25,7 @@ pub(super) struct Scratch<T> {
     /// Rows (site, component), columns of mixer m's rows.
     v: Vec<Vec<T>>,
     y: Vec<Vec<T>>,
-    /// `O_m` seen from the new end.
+    /// `O_m` seen from the new end, without its last far columns, which stay.
     seen: Vec<Vec<T>>,
     /// `N_m`, and its column of constants by itself.
     emitted: Vec<Vec<T>>,
@@ -102,10 +102,15 @@ impl<T: Real> Step<'_, T> {
             self.receive(m, s);
             let mut seen = std::mem::take(&mut s.seen[m]);
             self.substitute(m, along.states, &old.out[m], &mut seen, s);
-            self.advance(m, along, (&seen, &s.v[m]), &mut new.out[m]);
             s.seen[m] = seen;
+            self.advance(m, along, &old.out[m], s, &mut new.out[m]);
             if line.ring {
                 self.substitute(m, against.states, &old.far[m], &mut new.far[m], s);
+                let stay = self.last_far(m);
+                let rows = old.far[m].chunks_exact(stay.end.max(1));
+                for (new, old) in new.far[m].chunks_exact_mut(stay.end.max(1)).zip(rows) {
+                    new[stay.clone()].copy_from_slice(&old[stay.clone()]);
+                }
                 self.arrive(m, against, &old.through[m][3], &mut new.far[m], s);
                 let (d, a) = old.through[m].split_at(2);
                 let (new_d, new_a) = new.through[m].split_at_mut(2);
@@ -113,7 +118,7 @@ impl<T: Real> Step<'_, T> {
                 self.pass(mixer.channels, against, a, new_a);
             }
             if m < last {
-                self.respond(m, along, s);
+                self.respond(m, along, &old.out[m], s);
                 self.emit(m, against, s);
                 if line.ring {
                     self.come_through(m, along, &old.through[m][0], s);
@@ -196,7 +201,33 @@ impl<T: Real> Step<'_, T> {
         }
     }
 
-    /// Rows of mixer m seen from the new growing end.
+    /// The columns of mixer m's rows that no new site changes: the far port of the
+    /// mixer before it.
+    fn last_far(&self, m: usize) -> std::ops::Range<usize> {
+        let end = self.ports.widths[m];
+        m.checked_sub(1).map_or(end, |k| self.ports.far[k])..end
+    }
+
+    /// `O_m` of a channel seen from the new end, by column ranges: first column,
+    /// number of columns, rows.
+    fn seen<'v>(
+        &self,
+        m: usize,
+        first: usize,
+        (seen, old): (&'v [T], &'v [T]),
+    ) -> [(usize, usize, Rows<'v, T>); 2] {
+        let (stay, x) = (self.last_far(m), self.ports.widths[m]);
+        [
+            (0, stay.start, Rows::new(seen, first * x, x)),
+            (
+                stay.start,
+                stay.len(),
+                Rows::new(old, first * x + stay.start, x),
+            ),
+        ]
+    }
+
+    /// Rows of mixer m seen from the new growing end, without the columns that stay.
     fn substitute(&self, m: usize, count: usize, old: &[T], new: &mut [T], s: &mut Scratch<T>) {
         let (isa, x) = (self.line.isa, self.ports.widths[m]);
         let rows = || (0..count).map(|r| r * x);
@@ -210,6 +241,9 @@ impl<T: Real> Step<'_, T> {
                 let out = RowsMut::new(new, near + c * p, x);
                 let a = Left::rows(old, near + c * p, x);
                 multiply(isa, [count, p, p], a, power, out, false);
+            }
+            if k + 1 == m {
+                continue;
             }
             let kept = far..self.ports.widths[k + 1];
             rows().for_each(|r| {
@@ -243,14 +277,11 @@ impl<T: Real> Step<'_, T> {
     }
 
     /// `O_m <- L^n O_m + sum_j L^(n-1-j) B v[j]`.
-    fn advance(&self, m: usize, along: &Direction<T>, (seen, v): (&[T], &[T]), out: &mut [T]) {
+    fn advance(&self, m: usize, along: &Direction<T>, old: &[T], s: &Scratch<T>, out: &mut [T]) {
         let (mixer, x) = (&self.line.mixers[m], self.ports.widths[m]);
-        let (p, isa, inputs) = (along.p, self.line.isa, mixer.parts * self.n);
+        let (p, inputs) = (along.p, mixer.parts * self.n);
         for c in 0..mixer.channels {
-            let rows = Rows::new(seen, c * p * x, x);
             let power = Left::rows(&along.powers[self.n], c * p * p, p);
-            let target = RowsMut::new(out, c * p * x, x);
-            multiply(isa, [p, x, p], power, rows, target, false);
             let first = (c + 1) * (mixer.reach + 1) - self.n;
             let inject = Left {
                 data: &along.inject_back,
@@ -258,15 +289,13 @@ impl<T: Real> Step<'_, T> {
                 row: 1,
                 column: p as isize,
             };
-            let target = RowsMut::new(out, c * p * x, x);
-            multiply(
-                isa,
-                [p, x, inputs],
-                inject,
-                self.channel(v, m, c),
-                target,
-                true,
-            );
+            for (start, columns, states) in self.seen(m, c * p, (&s.seen[m], old)) {
+                let mut signal = self.channel(&s.v[m], m, c);
+                signal.origin += start;
+                let target = RowsMut::new(out, c * p * x + start, x);
+                let terms = [(p, power, states), (inputs, inject, signal)];
+                sum(self.line.isa, [p, columns], terms, target, false);
+            }
         }
     }
 
@@ -334,7 +363,7 @@ impl<T: Real> Step<'_, T> {
     }
 
     /// `y_m` on the new sites, without the columns of the mixer's own ports.
-    fn respond(&self, m: usize, along: &Direction<T>, s: &mut Scratch<T>) {
+    fn respond(&self, m: usize, along: &Direction<T>, old: &[T], s: &mut Scratch<T>) {
         let (line, n) = (self.line, self.n);
         let (mixer, x) = (&line.mixers[m], self.ports.widths[m]);
         let (parts, count, row) = (mixer.parts, mixer.channels, mixer.width * x);
@@ -345,9 +374,11 @@ impl<T: Real> Step<'_, T> {
                 c * (mixer.reach + 1) * parts * along.p,
                 along.p,
             );
-            let rows = Rows::new(&s.seen[m], c * along.p * x, x);
-            let out = RowsMut::new(y, c * x, count * x);
-            multiply(line.isa, [parts * n, x, along.p], read, rows, out, false);
+            for (start, columns, rows) in self.seen(m, c * along.p, (&s.seen[m], old)) {
+                let out = RowsMut::new(y, c * x + start, count * x);
+                let shape = [parts * n, columns, along.p];
+                multiply(line.isa, shape, read, rows, out, false);
+            }
             for (to, from) in pairs(parts) {
                 let rows = Rows::new(&s.v[m], (from * count + c) * x, row);
                 let out = RowsMut::new(y, (to * count + c) * x, row);
@@ -426,9 +457,11 @@ impl<T: Real> Step<'_, T> {
             let out = RowsMut::new(&mut new.features, 0, x);
             let rows = Rows::new(&s.v[m], 0, wide);
             multiply(line.isa, [h, wide, sites], inputs, rows, out, true);
-            let out = RowsMut::new(&mut new.features, 0, x);
-            let rows = Rows::new(&s.seen[m], 0, wide);
-            multiply(line.isa, [h, wide, along.states], states, rows, out, true);
+            for (start, columns, rows) in self.seen(m, 0, (&s.seen[m], &old.out[m])) {
+                let out = RowsMut::new(&mut new.features, start, x);
+                let shape = [h, columns, along.states];
+                multiply(line.isa, shape, states, rows, out, true);
+            }
         }
         // constants add up in f64
         for (r, total) in new.total.iter_mut().enumerate() {

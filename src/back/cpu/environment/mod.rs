@@ -20,8 +20,10 @@ mod coefficients;
 mod count;
 mod features;
 mod grow;
+mod kept;
 mod links;
 mod mixer;
+mod placing;
 mod product;
 mod recurrence;
 mod reduce;
@@ -88,6 +90,8 @@ pub struct Environments<T: Real> {
     ring: bool,
     /// Tokens before and after a flipped one that see it.
     reach: [usize; 2],
+    /// Tokens passed by a segment at once, and proposed between two segments.
+    step: usize,
     isa: Isa,
     /// Memory of finished sweeps: to the right, to the left.
     idle: [Mutex<Vec<Workspace<T>>>; 2],
@@ -112,7 +116,11 @@ impl<T: Real> Environments<T> {
         let features = readout.features(network, &form)?;
         let window = vertices.window();
         let reach = [window[1] as usize, -window[0] as usize];
-        let mixers = tables(network, &form, &vertices.outputs, most(reach))?;
+        let step: usize = std::env::var("DNET_STEP")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(STEP);
+        let mixers = tables(network, &form, &vertices.outputs, most(reach, step))?;
         let theta = network.params();
         let coefficients = Coefficients::new(vertices, lattice, theta, &features)?;
         Ok(Environments {
@@ -125,6 +133,7 @@ impl<T: Real> Environments<T> {
             tokens,
             ring,
             reach,
+            step,
             isa: Isa::detect(),
             idle: Default::default(),
         })
@@ -136,7 +145,7 @@ impl<T: Real> Environments<T> {
     /// See [`Refusal`]; the environments are then of no further use.
     pub fn set_params(&mut self, network: &Compiled<T>) -> Result<(), Refusal> {
         let widths: Vec<usize> = self.mixers.iter().map(|m| m.width).collect();
-        self.mixers = tables(network, &self.form, &widths, most(self.reach))?;
+        self.mixers = tables(network, &self.form, &widths, most(self.reach, self.step))?;
         self.readout.set_params(network.params())?;
         self.features = self.readout.features(network, &self.form)?;
         self.coefficients
@@ -175,15 +184,15 @@ impl<T: Real> Environments<T> {
             layout: &self.coefficients.layout,
             isa: self.isa,
             ring: self.ring,
-            step: STEP,
+            step: self.step,
         }
     }
 }
 
 /// Most sites between two segments.
-fn most(reach: [usize; 2]) -> usize {
+fn most(reach: [usize; 2], step: usize) -> usize {
     let seen = reach[0] + reach[1];
-    (STEP + seen).max(2 * seen)
+    (step + seen).max(2 * seen)
 }
 
 /// The tables of all mixers.

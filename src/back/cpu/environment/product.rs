@@ -62,14 +62,20 @@ impl<'a, T> RowsMut<'a, T> {
     }
 }
 
+/// One product of a sum, as pointers.
 #[derive(Clone, Copy)]
-struct Operands<T> {
+struct Term<T> {
     k: usize,
     a: *const T,
     row: isize,
     column: isize,
     b: *const T,
     ldb: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Operands<T> {
+    terms: [Term<T>; 2],
     c: *mut T,
     ldc: usize,
     add: bool,
@@ -92,21 +98,23 @@ unsafe fn tile<V: Vector, const R: usize, const W: usize>(
                 }
             }
         }
-        let mut a = o.a;
-        let mut b = o.b;
-        for _ in 0..o.k {
-            let mut v = [zero; W];
-            for (v, at) in v.iter_mut().zip(at) {
-                *v = V::load(b.add(at));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let s = V::splat(*a.offset(r as isize * o.row));
-                for j in 0..W {
-                    acc[j] = s.fma(v[j], acc[j]);
+        for term in o.terms {
+            let mut a = term.a;
+            let mut b = term.b;
+            for _ in 0..term.k {
+                let mut v = [zero; W];
+                for (v, at) in v.iter_mut().zip(at) {
+                    *v = V::load(b.add(at));
                 }
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let s = V::splat(*a.offset(r as isize * term.row));
+                    for j in 0..W {
+                        acc[j] = s.fma(v[j], acc[j]);
+                    }
+                }
+                a = a.wrapping_offset(term.column);
+                b = b.wrapping_add(term.ldb);
             }
-            a = a.wrapping_offset(o.column);
-            b = b.wrapping_add(o.ldb);
         }
         for (r, acc) in acc.iter().enumerate() {
             for (x, at) in acc.iter().zip(at) {
@@ -163,9 +171,11 @@ unsafe fn band<V: Vector, P: Vector<Element = V::Element>, const R: usize>(
         for j in at..n {
             for r in 0..R {
                 let c = o.c.add(r * o.ldc + j);
-                let mut terms = (0..o.k).map(|l| {
-                    let a = *o.a.offset(r as isize * o.row + l as isize * o.column);
-                    a * *o.b.add(l * o.ldb + j)
+                let mut terms = o.terms.iter().flat_map(|t| {
+                    (0..t.k).map(move |l| {
+                        let a = *t.a.offset(r as isize * t.row + l as isize * t.column);
+                        a * *t.b.add(l * t.ldb + j)
+                    })
                 });
                 let first = if o.add { Some(*c) } else { terms.next() };
                 if let Some(first) = first {
@@ -200,7 +210,9 @@ unsafe fn product<V: Vector, P: Vector<Element = V::Element>>(
                 7 => band::<V, P, 7>(o, n, zeros),
                 _ => band::<V, P, 8>(o, n, zeros),
             }
-            o.a = o.a.wrapping_offset(height as isize * o.row);
+            for term in &mut o.terms {
+                term.a = term.a.wrapping_offset(height as isize * term.row);
+            }
             o.c = o.c.wrapping_add(height * o.ldc);
         }
     }
@@ -365,10 +377,28 @@ pub(super) fn multiply<T: Real>(
     c: RowsMut<T>,
     add: bool,
 ) {
+    sum(isa, [m, n], [(k, a, b), (0, a, b)], c, add);
+}
+
+/// `c (+)= a b + a' b'`; each term is k, a, b as in [`multiply`].
+///
+/// # Panics
+/// If an operand is too short for the shape.
+pub(super) fn sum<T: Real>(
+    isa: Isa,
+    [m, n]: [usize; 2],
+    terms: [(usize, Left<T>, Rows<T>); 2],
+    c: RowsMut<T>,
+    add: bool,
+) {
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 {
+    assert!(
+        c.origin + (m - 1) * c.stride + n <= c.data.len(),
+        "the result holds the product"
+    );
+    if terms.iter().all(|t| t.0 == 0) {
         if !add {
             for r in 0..m {
                 c.data[c.origin + r * c.stride..][..n].fill(T::default());
@@ -376,30 +406,36 @@ pub(super) fn multiply<T: Real>(
         }
         return;
     }
-    let (i, l) = ((m - 1) as isize * a.row, (k - 1) as isize * a.column);
-    let first = a.origin as isize + i.min(0) + l.min(0);
-    let last = a.origin as isize + i.max(0) + l.max(0);
-    assert!(
-        first >= 0
-            && (last as usize) < a.data.len()
-            && b.origin + (k - 1) * b.stride + n <= b.data.len()
-            && c.origin + (m - 1) * c.stride + n <= c.data.len(),
-        "operands hold the product"
-    );
+    let checked = |(k, a, b): (usize, Left<T>, Rows<T>)| {
+        if k > 0 {
+            let (i, l) = ((m - 1) as isize * a.row, (k - 1) as isize * a.column);
+            let first = a.origin as isize + i.min(0) + l.min(0);
+            let last = a.origin as isize + i.max(0) + l.max(0);
+            assert!(
+                first >= 0
+                    && (last as usize) < a.data.len()
+                    && b.origin + (k - 1) * b.stride + n <= b.data.len(),
+                "operands hold the product"
+            );
+        }
+        Term {
+            k,
+            a: a.data.as_ptr().wrapping_add(a.origin),
+            row: a.row,
+            column: a.column,
+            b: b.data.as_ptr().wrapping_add(b.origin),
+            ldb: b.stride,
+        }
+    };
+    let o = Operands {
+        terms: terms.map(checked),
+        c: c.data[c.origin..].as_mut_ptr(),
+        ldc: c.stride,
+        add,
+    };
     // SAFETY: all elements touched lie inside the operands, checked above; the
     // machine has the instructions it was asked for.
     unsafe {
-        let o = Operands {
-            k,
-            a: a.data.as_ptr().add(a.origin),
-            row: a.row,
-            column: a.column,
-            b: b.data.as_ptr().add(b.origin),
-            ldb: b.stride,
-            c: c.data.as_mut_ptr().add(c.origin),
-            ldc: c.stride,
-            add,
-        };
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => product_512(o, m, n),

@@ -68,6 +68,13 @@ pub(super) struct Slice<T> {
     read: Vec<T>,
 }
 
+/// Where the coefficients of an affine value are in a site's block.
+struct Affine<'a> {
+    source: usize,
+    vertices: &'a [(usize, usize)],
+    width: usize,
+}
+
 /// States of one mixer at the ends of the slice: along the way, against it.
 struct States<T> {
     /// What the segments add, see [`Received`].
@@ -220,9 +227,8 @@ impl<T: Real> Between<'_, T> {
 
     /// `Dv_m`.
     fn receive(&self, m: usize, slice: &mut Slice<T>, changed: &Changed<T>) {
-        let (line, layout) = (self.0.line, self.0.line.layout);
-        let mixer = &line.mixers[m];
-        let w = mixer.padded;
+        let layout = self.0.line.layout;
+        let w = self.0.line.mixers[m].padded;
         let vertices = &layout.vertices[m];
         let (earlier, rest) = slice.signals.split_at_mut(m);
         let own = &mut rest[0];
@@ -231,36 +237,15 @@ impl<T: Real> Between<'_, T> {
         } else {
             0..slice.n
         };
+        let value = Affine {
+            source: layout.source[m],
+            vertices,
+            width: w,
+        };
         for j in own.active.clone() {
-            let inside = changed.sites.contains(&j);
-            let block = if inside {
-                &changed.blocks[(j - changed.sites.start) * layout.size..][..layout.size]
-            } else {
-                &slice.blocks[j * layout.size..][..layout.size]
-            };
-            let dv = &mut own.dv[j * w..(j + 1) * w];
-            if inside {
-                dv.copy_from_slice(&block[layout.source[m]..][..w]);
-            } else {
-                dv.fill(T::default());
-            }
-            for &(k, at) in vertices {
-                let (from, s) = (&line.mixers[k], &earlier[k]);
-                let dy = &s.dy[j * from.padded..][..from.padded];
-                let sum = &mut slice.sum[..from.padded];
-                let y = if inside {
-                    total(&s.y[j * from.padded..], dy, sum);
-                    sum
-                } else {
-                    dy
-                };
-                matrix(line.isa, block, at, (w, from.width), y, dv);
-            }
-            if inside {
-                dv.iter_mut()
-                    .zip(&own.v[j * w..(j + 1) * w])
-                    .for_each(|(d, v)| *d = *d - *v);
-            }
+            let (v, dv) = (&own.v[j * w..][..w], &mut own.dv[j * w..][..w]);
+            let coefficients = (changed, &slice.blocks[..]);
+            self.change(&value, j, coefficients, (earlier, &mut slice.sum), (v, dv));
         }
         if vertices.is_empty() {
             let silent = |j: usize| {
@@ -275,6 +260,44 @@ impl<T: Real> Between<'_, T> {
             while active.start < active.end && silent(active.end - 1) {
                 active.end -= 1;
             }
+        }
+    }
+
+    /// The change of an affine value at site j of the slice, which was `old`.
+    fn change(
+        &self,
+        value: &Affine,
+        j: usize,
+        (changed, current): (&Changed<T>, &[T]),
+        (signals, sum): (&[Signals<T>], &mut [T]),
+        (old, out): (&[T], &mut [T]),
+    ) {
+        let (line, size) = (self.0.line, self.0.line.layout.size);
+        let inside = changed.sites.contains(&j);
+        let block = if inside {
+            &changed.blocks[(j - changed.sites.start) * size..][..size]
+        } else {
+            &current[j * size..][..size]
+        };
+        if inside {
+            out.copy_from_slice(&block[value.source..][..value.width]);
+        } else {
+            out.fill(T::default());
+        }
+        for &(k, at) in value.vertices {
+            let (from, s) = (&line.mixers[k], &signals[k]);
+            let dy = &s.dy[j * from.padded..][..from.padded];
+            let sum = &mut sum[..from.padded];
+            let y = if inside {
+                total(&s.y[j * from.padded..], dy, sum);
+                sum
+            } else {
+                dy
+            };
+            matrix(line.isa, block, at, (value.width, from.width), y, out);
+        }
+        if inside {
+            out.iter_mut().zip(old).for_each(|(d, x)| *d = *d - *x);
         }
     }
 
@@ -433,36 +456,20 @@ impl<T: Real> Between<'_, T> {
         let (line, layout) = (self.0.line, self.0.line.layout);
         let (h, w, all) = (layout.features, layout.padded, line.mixers.len());
         slice.change.fill(0.0);
+        let value = Affine {
+            source: layout.constant,
+            vertices: &layout.readout,
+            width: w,
+        };
         for j in 0..slice.n {
-            let inside = changed.sites.contains(&j);
-            let block = if inside {
-                &changed.blocks[(j - changed.sites.start) * layout.size..][..layout.size]
-            } else {
-                &slice.blocks[j * layout.size..][..layout.size]
-            };
-            let out = &mut slice.dpooled[j * w..(j + 1) * w];
-            if inside {
-                out.copy_from_slice(&block[layout.constant..][..w]);
-            } else {
-                out.fill(T::default());
-            }
-            for &(k, at) in &layout.readout {
-                let (from, s) = (&line.mixers[k], &slice.signals[k]);
-                let dy = &s.dy[j * from.padded..][..from.padded];
-                let sum = &mut slice.sum[..from.padded];
-                let y = if inside {
-                    total(&s.y[j * from.padded..], dy, sum);
-                    sum
-                } else {
-                    dy
-                };
-                matrix(line.isa, block, at, (w, from.width), y, out);
-            }
-            if inside {
-                let old = &slice.pooled[j * w..(j + 1) * w];
-                out.iter_mut().zip(old).for_each(|(d, x)| *d = *d - *x);
-            }
-            for (sum, d) in slice.change.iter_mut().zip(&*out) {
+            let (x, dx) = (
+                &slice.pooled[j * w..][..w],
+                &mut slice.dpooled[j * w..][..w],
+            );
+            let coefficients = (changed, &slice.blocks[..]);
+            let signals = (&slice.signals[..], &mut slice.sum[..]);
+            self.change(&value, j, coefficients, signals, (x, dx));
+            for (sum, d) in slice.change.iter_mut().zip(&*dx) {
                 *sum += d.widened();
             }
         }

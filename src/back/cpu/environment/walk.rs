@@ -13,10 +13,11 @@
 
 use super::Environments;
 use super::grow::{Scratch, Step};
+use super::kept::{Ahead, Kept};
 use super::links::Outside;
+use super::most;
 use super::segment::{Line, Segment};
 use super::slice::{Between, Changed, Frame, Slice};
-use super::{STEP, most};
 use crate::back::cpu::compiled::Compiled;
 use crate::back::cpu::simd::Real;
 use crate::run::Spins;
@@ -24,7 +25,7 @@ use num_complex::Complex64;
 use std::ops::Range;
 
 /// Numbers kept in segments ahead, at most.
-pub(super) const STORED: usize = 1 << 23;
+pub(super) const STORED: usize = 1 << 24;
 
 /// Memory of one sweep.
 pub(super) struct Workspace<T> {
@@ -34,8 +35,7 @@ pub(super) struct Workspace<T> {
     scratch: [Scratch<T>; 2],
     behind: [Segment<T>; 2],
     ahead: [Segment<T>; 2],
-    stored: Vec<Segment<T>>,
-    group: Vec<Segment<T>>,
+    kept: Kept<T>,
     blocks: Vec<T>,
     proposed: Vec<T>,
     patch: Vec<i8>,
@@ -54,9 +54,8 @@ impl<T: Real> Workspace<T> {
             ],
             behind: [behind.clone(), behind],
             ahead: [ahead.clone(), ahead],
-            stored: Vec::new(),
-            group: Vec::new(),
-            blocks: vec![T::default(); STEP * line.layout.size],
+            kept: Kept::default(),
+            blocks: vec![T::default(); line.step * line.layout.size],
             proposed: vec![T::default(); most * line.layout.size],
             patch: Vec::new(),
             frame,
@@ -131,12 +130,12 @@ impl<T: Real> Environments<T> {
         let mut at = vec![Vec::new(); self.tokens];
         let (mut wide, mut widest) = (Vec::new(), 0);
         let seen = self.reach[0] + self.reach[1];
-        let whole = self.ring && self.tokens <= most(self.reach);
+        let whole = self.ring && self.tokens <= most(self.reach, self.step);
         for k in 0..ends.len() {
             let cluster = &sites[k.checked_sub(1).map_or(0, |k| ends[k])..ends[k]];
             let (start, span) = self.arc(cluster);
             let fits = !self.ring || self.tokens >= 2 * (seen + span).max(1);
-            if span < STEP && (fits || whole) {
+            if span < self.step && (fits || whole) {
                 at[start].push(k);
                 widest = widest.max(span);
             } else {
@@ -184,7 +183,8 @@ impl<T: Real> Environments<T> {
         let line = self.line();
         let idle = &self.idle[usize::from(reverse)];
         let free = idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let mut w = free.unwrap_or_else(|| Workspace::new(&line, !reverse, most(self.reach)));
+        let mut w =
+            free.unwrap_or_else(|| Workspace::new(&line, !reverse, most(self.reach, self.step)));
         let [before, after] = self.reach;
         let mut walk = Walk {
             all: self,
@@ -195,7 +195,7 @@ impl<T: Real> Environments<T> {
             } else {
                 [before, after + span]
             },
-            step: STEP - span,
+            step: self.step - span,
             proposals,
             omega: Vec::new(),
             log_psi: Complex64::ZERO,
@@ -305,38 +305,40 @@ impl<T: Real> Walk<'_, T> {
             .fetch(spins, which, &all.features, patch, out);
     }
 
-    /// Grows a segment from one end to the other, leaving it in `pair[0]`.
-    fn grow(&self, phase: &Phase, spins: &[i8], (from, to): (usize, usize), w: &mut Workspace<T>) {
-        let behind = to > from || (to == from && to == 0);
+    /// Grows the segment behind, or the one ahead from where it is, leaving it in the
+    /// first of its pair.
+    fn grow(
+        &self,
+        phase: &Phase,
+        spins: &[i8],
+        (from, to): (usize, usize),
+        w: &mut Workspace<T>,
+        ahead: Option<Ahead>,
+    ) {
         let mut at = from;
+        let behind = ahead.is_none();
         let Workspace {
             frame,
             scratch,
             behind: segments_behind,
             ahead: segments_ahead,
+            kept,
             blocks,
             patch,
             ..
         } = w;
         let (pair, scratch, ports, rightward) = if behind {
-            (
-                segments_behind,
-                &mut scratch[0],
-                &frame.behind,
-                frame.rightward,
-            )
+            let ports = &frame.behind;
+            (segments_behind, &mut scratch[0], ports, frame.rightward)
         } else {
-            (
-                segments_ahead,
-                &mut scratch[1],
-                &frame.ahead,
-                !frame.rightward,
-            )
+            let ports = &frame.ahead;
+            (segments_ahead, &mut scratch[1], ports, !frame.rightward)
         };
+        let mut first = ahead.and_then(|place| kept.get(place));
         while at != to {
-            let n = at.abs_diff(to).min(STEP);
-            let first = if behind { at } else { at - 1 };
-            self.fetch(phase, spins, (first, n, behind), patch, blocks);
+            let n = at.abs_diff(to).min(self.line.step);
+            let site = if behind { at } else { at - 1 };
+            self.fetch(phase, spins, (site, n, behind), patch, blocks);
             let step = Step {
                 line: &self.line,
                 ports,
@@ -345,9 +347,12 @@ impl<T: Real> Walk<'_, T> {
                 n,
             };
             let [old, new] = pair;
-            step.extend(old, new, scratch);
+            step.extend(first.take().unwrap_or(old), new, scratch);
             pair.swap(0, 1);
             at = if behind { at + n } else { at - n };
+        }
+        if let Some(same) = first {
+            pair[0].clone_from(same);
         }
     }
 
@@ -369,34 +374,43 @@ impl<T: Real> Walk<'_, T> {
         w.ahead[0].clear(&self.line, !w.frame.rightward);
         let count = starts.len();
         let spacing = self.spacing(count, w.ahead[0].size());
-        let mut at = tokens;
+        let (mut at, mut from) = (tokens, Ahead::Here);
         for b in (0..count).rev() {
             let to = bonds(b).end;
-            self.grow(phase, spins, (at, to), w);
-            at = to;
+            self.grow(phase, spins, (at, to), w, Some(from));
+            (at, from) = (to, Ahead::Here);
             if b % spacing == spacing - 1 || b == count - 1 {
-                keep(&mut w.stored, b / spacing, &w.ahead[0]);
+                from = Ahead::Stored(b / spacing);
+                w.kept.keep(from, &mut w.ahead[0]);
             }
         }
         let mut reached = 0;
         for first in (0..count).step_by(spacing) {
             // the segments of one group
             let last = (first + spacing).min(count) - 1;
-            keep(&mut w.group, last - first, &w.stored[first / spacing]);
-            if last > first {
-                w.ahead[0].clone_from(&w.stored[first / spacing]);
-                for b in (first..last).rev() {
-                    self.grow(phase, spins, (bonds(b + 1).end, bonds(b).end), w);
-                    keep(&mut w.group, b - first, &w.ahead[0]);
-                }
+            let mut from = Ahead::Stored(first / spacing);
+            for b in (first..last).rev() {
+                self.grow(
+                    phase,
+                    spins,
+                    (bonds(b + 1).end, bonds(b).end),
+                    w,
+                    Some(from),
+                );
+                from = Ahead::Group(b - first);
+                w.kept.keep(from, &mut w.ahead[0]);
             }
             for b in first..=last {
                 let Range { start, end } = bonds(b);
                 if start > reached {
-                    self.grow(phase, spins, (reached, start), w);
+                    self.grow(phase, spins, (reached, start), w, None);
                     reached = start;
                 }
-                self.block(phase, block(b), start..end, (spins, b - first), w, decide);
+                let ahead = match b == last {
+                    true => Ahead::Stored(first / spacing),
+                    false => Ahead::Group(b - first),
+                };
+                self.block(phase, block(b), start..end, (spins, ahead), w, decide);
             }
         }
     }
@@ -417,7 +431,7 @@ impl<T: Real> Walk<'_, T> {
         phase: &Phase,
         block: Range<usize>,
         bonds: Range<usize>,
-        (spins, ahead): (&mut [i8], usize),
+        (spins, ahead): (&mut [i8], Ahead),
         w: &mut Workspace<T>,
         decide: Decide,
     ) {
@@ -425,7 +439,8 @@ impl<T: Real> Walk<'_, T> {
             frame,
             slice,
             behind,
-            group,
+            ahead: here,
+            kept,
             proposed,
             patch,
             ..
@@ -434,7 +449,7 @@ impl<T: Real> Walk<'_, T> {
             line: &self.line,
             frame,
             behind: &behind[0],
-            ahead: &group[ahead],
+            ahead: kept.get(ahead).unwrap_or(&here[0]),
         });
         slice.n = bonds.len();
         let every = (bonds.start, slice.n, true);
@@ -506,12 +521,4 @@ impl<T: Real> Walk<'_, T> {
         }
         (self.omega, self.log_psi) = (current, known);
     }
-}
-
-/// Puts a copy at a place of a list, reusing its memory.
-fn keep<T: Real>(list: &mut Vec<Segment<T>>, at: usize, segment: &Segment<T>) {
-    while list.len() <= at {
-        list.push(segment.clone());
-    }
-    list[at].clone_from(segment);
 }

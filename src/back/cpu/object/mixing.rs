@@ -305,14 +305,13 @@ impl<T: Real> Section<'_, '_, T> {
         let geometry = *self.program.geometry(self.program.mixers[mixer].space);
         let transform = self.transform(&geometry)?;
         for group in channels.chunks(lanes) {
+            let zeros = vec![Complex64::ZERO; symbols.first().map_or(0, Vec::len)];
+            let lane = |l: usize| group.get(l).map_or(&zeros, |c| &symbols[c.channel]);
+            let lanes: Vec<&Vec<Complex64>> = (0..lanes).map(lane).collect();
             let mut numbers = Vec::new();
-            for k in 0..symbols[0].len() {
-                let lane = |l: usize| {
-                    let c = group.get(l);
-                    c.map_or(Complex64::ZERO, |c| symbols[c.channel][k])
-                };
-                numbers.extend((0..lanes).map(|l| lane(l).re));
-                numbers.extend((0..lanes).map(|l| lane(l).im));
+            for k in 0..zeros.len() {
+                numbers.extend(lanes.iter().map(|symbol| symbol[k].re));
+                numbers.extend(lanes.iter().map(|symbol| symbol[k].im));
             }
             let symbol = self.out.params.numbers(T::PRECISION, numbers);
             let x = group.iter().map(|c| c.x.clone()).collect();

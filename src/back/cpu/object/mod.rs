@@ -7,10 +7,10 @@
 //! parameters it was made with, and takes others of the same network as data.
 //!
 //! The code is the same loop-level programs that run in this process, one
-//! [`section`] each: the fused loops as they are, the steps between them as small
-//! routines over tables of offsets ([`routines`]), mixers by Fourier transforms
-//! ([`fourier`]) or, on short lattices, by their sums. It needs nothing but the C
-//! mathematics library. [`entry`] holds the functions a C program calls.
+//! `section` each: the fused loops as they are, the steps between them as small
+//! routines over tables of offsets (`routines`), mixers by Fourier transforms
+//! (`fourier`) or, on short lattices, by their sums. It needs nothing but the C
+//! mathematics library. `entry` holds the functions a C program calls.
 
 mod entry;
 mod fourier;

@@ -391,32 +391,52 @@ fn outer(module: &mut ObjectModule, p: Precision) -> Defined {
     })
 }
 
+/// Vectors worked on at once: rows are whole multiples of them.
+const TILE: i64 = 4;
+
+/// The vectors of a tile: `base + 16 (TILE tile + k)`.
+fn tile(c: &mut Code, p: Precision, base: Value, tile: Value) -> [Value; TILE as usize] {
+    let first = c.at(base, tile, 16 * TILE);
+    [0, 1, 2, 3].map(|k| {
+        let at = c.b.ins().iadd_imm_s(first, 16 * k);
+        c.load(vector(p), at)
+    })
+}
+
+fn put_tile(c: &mut Code, sums: [Variable; TILE as usize], base: Value, tile: Value) {
+    let first = c.at(base, tile, 16 * TILE);
+    for (k, sum) in sums.into_iter().enumerate() {
+        let to = c.b.ins().iadd_imm_s(first, 16 * k as i64);
+        let total = c.b.use_var(sum);
+        c.store(total, to);
+    }
+}
+
 fn dense(module: &mut ObjectModule, p: Precision, name: &str) -> Defined {
     define(module, local(name), (6, None), |_, c, given| {
         let &[arena, table, weights, operands, results, bytes] = given else {
             unreachable!("six arguments")
         };
         let size = p.bytes() as i64;
-        let vectors = c.b.ins().ushr_imm_u(bytes, 4);
+        let tiles = c.b.ins().ushr_imm_u(bytes, 6);
         let outputs = c.at(table, operands, 4);
         c.for_each(results, |c, o| {
             let first = c.b.ins().imul(o, operands);
             let row = c.at(weights, first, size);
             let out = c.entry(arena, outputs, o, 0);
-            c.for_each(vectors, |c, v| {
-                let sum = c.sum(vector(p));
+            c.for_each(tiles, |c, t| {
+                let sums = [(); TILE as usize].map(|()| c.sum(vector(p)));
                 c.for_each(operands, |c, k| {
                     let w = c.at(row, k, size);
                     let w = c.load(scalar(p), w);
                     let w = c.b.ins().splat(vector(p), w);
                     let x = c.entry(arena, table, k, 0);
-                    let x = c.at(x, v, 16);
-                    let x = c.load(vector(p), x);
-                    c.add_product(sum, w, x);
+                    let x = tile(c, p, x, t);
+                    for (sum, x) in sums.into_iter().zip(x) {
+                        c.add_product(sum, w, x);
+                    }
                 });
-                let to = c.at(out, v, 16);
-                let total = c.b.use_var(sum);
-                c.store(total, to);
+                put_tile(c, sums, out, t);
             });
         });
         None
@@ -428,23 +448,22 @@ fn dot(module: &mut ObjectModule, p: Precision, name: &str) -> Defined {
         let &[arena, table, n, bytes] = given else {
             unreachable!("four arguments")
         };
-        let vectors = c.b.ins().ushr_imm_u(bytes, 4);
+        let tiles = c.b.ins().ushr_imm_u(bytes, 6);
         let zero = c.number(0);
         let out = c.entry(arena, table, zero, 0);
-        c.for_each(vectors, |c, v| {
-            let sum = c.sum(vector(p));
+        c.for_each(tiles, |c, t| {
+            let sums = [(); TILE as usize].map(|()| c.sum(vector(p)));
             c.for_each(n, |c, k| {
                 let two = c.b.ins().imul_imm_s(k, 2);
                 let [a, b] = [1, 2].map(|fixed| {
                     let row = c.entry(arena, table, two, fixed);
-                    let lane = c.at(row, v, 16);
-                    c.load(vector(p), lane)
+                    tile(c, p, row, t)
                 });
-                c.add_product(sum, a, b);
+                for ((sum, a), b) in sums.into_iter().zip(a).zip(b) {
+                    c.add_product(sum, a, b);
+                }
             });
-            let to = c.at(out, v, 16);
-            let total = c.b.use_var(sum);
-            c.store(total, to);
+            put_tile(c, sums, out, t);
         });
         None
     })

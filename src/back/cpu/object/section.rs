@@ -248,6 +248,7 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
             }
             _ => 0,
         };
+        debug_assert!(bytes % 64 == 0, "rows are whole cache lines");
         Argument::Number(bytes)
     }
 

@@ -23,10 +23,13 @@ use std::f64::consts::PI;
 /// Most products of elements written out for one bilinear operation.
 const MAX_PRODUCTS: usize = 1 << 14;
 
+/// Row, column and coefficient of a matrix.
+type Entry = (usize, usize, f64);
+
 /// One step of the readout.
 enum Step {
     /// `z_row = offset + sum coefficient x_column`, per operand.
-    Affine(Vec<(NodeId, Vec<(usize, usize, f64)>)>),
+    Affine(Vec<(NodeId, Vec<Entry>)>),
     /// `z_row = sum coefficient x_column y_column`.
     Bilinear([NodeId; 2], Vec<(usize, [usize; 2], f64)>),
     /// Per element bounds of the first and second derivative.

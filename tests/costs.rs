@@ -1,0 +1,122 @@
+//! The costs strategies are chosen by: where they come from, what keeps them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const JASTROW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/jastrow.dnet");
+
+/// A folder with a cache of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().expect("a folder"))
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+    fn write(&self, machine: &str, function: &str) {
+        let text = format!(
+            "machine = \"{machine}\"\nfunction = {function}\noperation = 1.5\ndot = 2.0\n\
+             transform = 9.0\nlookup = 1.0\ncopy = 1.0\nstep = 30.0\n"
+        );
+        std::fs::create_dir_all(self.path("cache")).expect("a folder");
+        std::fs::write(self.path("cache/costs.toml"), text).expect("written");
+    }
+    fn dnetc(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_dnetc"))
+            .args(args)
+            .current_dir(self.0.path())
+            .env("DNET_CACHE", self.path("cache"))
+            .output()
+            .expect("dnetc runs")
+    }
+    fn succeeds(&self, args: &[&str]) -> (String, String) {
+        let done = self.dnetc(args);
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        let (out, err) = (text(&done.stdout), text(&done.stderr));
+        assert!(done.status.success(), "{args:?}: {err}");
+        (out, err)
+    }
+    /// The machine whose costs a checkpoint stores.
+    fn stored(&self, run: &str) -> String {
+        let path: &Path = &self.path(run).join("checkpoint.json");
+        let text = std::fs::read_to_string(path).expect("a checkpoint");
+        let saved: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        saved["costs"]["machine"]
+            .as_str()
+            .expect("a name")
+            .to_owned()
+    }
+}
+
+#[test]
+fn inspect_names_the_costs_in_force() {
+    let place = Place::new();
+    let inspect = ["inspect", JASTROW, "--sites", "8"];
+    let (out, err) = place.succeeds(&inspect);
+    assert!(out.contains("reference machine"), "{out}");
+    assert!(!err.contains("calibration"), "{err}");
+    place.write("a calibrated machine", "7.25");
+    let (out, _) = place.succeeds(&inspect);
+    assert!(
+        out.contains("a calibrated machine: function 7.250"),
+        "{out}"
+    );
+    for wrong in ["-1.0", "\"much\"", "nan"] {
+        place.write("a broken machine", wrong);
+        let (out, err) = place.succeeds(&inspect);
+        assert!(out.contains("reference machine"), "{out}");
+        for words in ["costs.toml", "cannot be used", "bench --calibrate"] {
+            assert!(err.contains(words), "{wrong}: {err}");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_keeps_its_costs() {
+    let place = Place::new();
+    place.write("first", "10.0");
+    let train = [
+        "train",
+        JASTROW,
+        "--operator",
+        "tfim",
+        "--sites",
+        "6",
+        "--no-plots",
+    ];
+    let small = ["--samples", "32", "--chains", "4", "-o", "run"];
+    let start = [&train[..], &small, &["--iterations", "2"]].concat();
+    place.succeeds(&start);
+    assert_eq!(place.stored("run"), "first");
+    place.write("second", "40.0");
+    place.succeeds(&[
+        "train",
+        "--resume",
+        "run",
+        "--iterations",
+        "4",
+        "--no-plots",
+    ]);
+    assert_eq!(place.stored("run"), "first");
+    let other = [
+        &train[..],
+        &small[..4],
+        &["-o", "other", "--iterations", "2"],
+    ]
+    .concat();
+    place.succeeds(&other);
+    assert_eq!(place.stored("other"), "second");
+}
+
+#[test]
+fn calibration_needs_no_network_and_measuring_does() {
+    let place = Place::new();
+    let done = place.dnetc(&["bench"]);
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        !done.status.success() && err.contains("dnetc bench net.dnet"),
+        "{err}"
+    );
+}
