@@ -8,6 +8,9 @@
 // Of the launch: `inputs` holds the orders, `spins` and `site_outputs` are the
 // same memory with all configurations and as much again, `outputs` has log psi
 // of every chain and the counts.
+//
+// What steers a chain is not inlined: its state then stays in memory while log psi
+// is computed, and takes none of the registers of that.
 
 namespace dnet {
 
@@ -73,7 +76,7 @@ __device__ inline Global<const unsigned int> orders_of(const Launch& a) {
 }
 
 // Chain number `sample` of the launch, before its first sweep.
-__device__ inline Chain begin_chain(const Launch& a, int sample, int threads, int sites, int width) {
+__device__ __noinline__ Chain begin_chain(const Launch& a, int sample, int threads, int sites, int width) {
     Chain c = {};
     c.orders = orders_of(a);
     c.thread = threadIdx.x;
@@ -182,7 +185,7 @@ __device__ inline bool is_due(const Chain& c, int order) {
 }
 
 // Makes the next change that must be evaluated; false when all sweeps are made.
-__device__ inline bool propose(Chain& c) {
+__device__ __noinline__ bool propose(Chain& c) {
     if (c.stage == BEGIN) return c.step < c.end;
     const int proposals = (int)c.orders[order::PROPOSALS];
     while (c.step < c.end) {
@@ -228,7 +231,7 @@ __device__ inline bool propose(Chain& c) {
 }
 
 // Accepts the configuration that was evaluated, or takes the change back.
-__device__ inline void decide(const Launch& a, Chain& c) {
+__device__ __noinline__ void decide(const Launch& a, Chain& c) {
     const double log_psi = a.outputs[(long long)c.sample * c.width];
     if (c.stage == BEGIN) {
         c.stage = LOCAL;
@@ -252,7 +255,7 @@ __device__ inline void decide(const Launch& a, Chain& c) {
 }
 
 // Adds the chain's counts to those of the launch.
-__device__ inline void finish_chain(const Launch& a, const Chain& c) {
+__device__ __noinline__ void finish_chain(const Launch& a, const Chain& c) {
     if (c.thread == 0) {
         const auto counts = view<unsigned long long>(a.outputs, a.samples * c.width, COUNTS);
         atomicAdd(&counts[0], c.proposed);

@@ -323,10 +323,17 @@ fn nvrtc_compiles_samplers_and_estimators() {
             let binary = binary.unwrap_or_else(|e| panic!("{architecture}: {e}"));
             assert_eq!(binary.resources.len(), kernels, "{architecture}");
             for r in &binary.resources {
-                assert_eq!(
-                    r.spills, 0,
-                    "{} {architecture}: registers are spilled",
-                    r.kernel
+                // phases spill nothing, see above; calls of them may save a few
+                // registers of the loop over proposals, once per proposal
+                let most = if r.kernel.starts_with("flip_") {
+                    0
+                } else {
+                    128
+                };
+                let (name, spills) = (&r.kernel, r.spills);
+                assert!(
+                    spills <= most,
+                    "{name} {architecture}: {spills} bytes spilled"
                 );
             }
         });

@@ -93,7 +93,7 @@ impl Clusters {
         asked.retain(|(f, _)| self.estimate(network, std::slice::from_ref(f)).is_some());
         asked.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         asked.truncate(FAMILIES);
-        // all of them, else those asked for most often
+        // all of them, else without those asked for least often
         let full = work(network.program);
         while !asked.is_empty() {
             let mut wanted: Vec<Family> = asked.iter().map(|a| a.0.clone()).collect();
@@ -105,7 +105,7 @@ impl Clusters {
             {
                 return Some(program);
             }
-            asked.truncate(asked.len() / 2);
+            asked.pop();
         }
         None
     }
