@@ -12,6 +12,7 @@
 //! (`fourier`) or, on short lattices, by their sums. It needs nothing but the C
 //! mathematics library. `entry` holds the functions a C program calls.
 
+mod correlating;
 mod entry;
 mod fourier;
 mod header;

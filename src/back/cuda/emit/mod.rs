@@ -11,6 +11,7 @@ mod correlate;
 mod fourier;
 mod moves;
 mod outline;
+mod places;
 mod pointwise;
 mod products;
 mod reference;
@@ -24,6 +25,7 @@ use crate::back::cpu::arena::Assignment;
 use crate::ir::Graph;
 use crate::kernel::{Cell, Geometry, Program, Row, Space, Step};
 use crate::run::network::Precision;
+use places::{Access, Lanes, coordinates, lane};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a program has no kernel.
@@ -144,82 +146,6 @@ pub fn emit_chains(
         width: program.outputs.len(),
     };
     emitter.finish(name, title, entry)
-}
-
-/// Lanes of a space, as code sees them.
-#[derive(Clone, Copy)]
-struct Lanes {
-    /// The arena.
-    memory: &'static str,
-    ty: Type,
-    sites: usize,
-    /// Elements from one row to the next.
-    stride: usize,
-    geometry: Option<Geometry>,
-}
-
-impl Lanes {
-    /// Position of a site in its row.
-    fn at(&self, site: Expr) -> Expr {
-        match self.geometry {
-            None => Expr::Int(0),
-            Some(g) => {
-                let [x, y] = coordinates(&g, site);
-                lane(&g, x, y)
-            }
-        }
-    }
-}
-
-/// Coordinates of a site given by its number.
-fn coordinates(g: &Geometry, site: Expr) -> [Expr; 2] {
-    match g.extent {
-        [_, 1] => [site, Expr::Int(0)],
-        [1, _] => [Expr::Int(0), site],
-        [_, ny] => [site.clone() / Expr::int(ny), site % Expr::int(ny)],
-    }
-}
-
-/// Position of the site (x, y) in a row.
-fn lane(g: &Geometry, x: Expr, y: Expr) -> Expr {
-    x * Expr::int(g.stride()) + y + Expr::int(g.origin())
-}
-
-/// Rows of a buffer that a phase reads or writes.
-struct Access {
-    buffer: u32,
-    rows: BTreeSet<u32>,
-    write: bool,
-    /// All of the buffer's memory.
-    memory: &'static str,
-    start: usize,
-    end: usize,
-}
-
-impl Access {
-    /// Whether the order of two accesses matters: the same row, or memory that two
-    /// buffers use one after the other.
-    fn conflicts(&self, other: &Access) -> bool {
-        if !self.write && !other.write {
-            return false;
-        }
-        if self.buffer == other.buffer {
-            return !self.rows.is_disjoint(&other.rows);
-        }
-        self.memory == other.memory && self.start < other.end && other.start < self.end
-    }
-
-    /// All scratch memory of transforms.
-    fn scratch() -> Access {
-        Access {
-            buffer: u32::MAX,
-            rows: BTreeSet::from([0]),
-            write: true,
-            memory: "scratch",
-            start: 0,
-            end: 1,
-        }
-    }
 }
 
 struct Emitter<'p> {
