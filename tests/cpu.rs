@@ -2,7 +2,7 @@
 
 use dnet::back::cpu::budget::Budget;
 use dnet::back::cpu::compiled::CompileError;
-use dnet::back::cpu::network::CpuNetwork;
+use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::interp::evaluate;
 use dnet::ir::{Boundary, Lattice};
 use dnet::pass::reverse::parameter_gradients;
@@ -291,6 +291,48 @@ fn results_do_not_depend_on_the_memory_limit() {
         }
     }
     assert!(reduced > 0, "no limit took effect");
+}
+
+/// Rows longer than the blocks that steps run on together.
+#[test]
+fn long_lattices() {
+    let mut random = Random(23);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for (example, sites) in [("dysonnet.dnet", 2300), ("cnn.dnet", 1200)] {
+        for (name, graph) in graphs(&file.join(example)) {
+            for boundary in [Boundary::Periodic, Boundary::Open] {
+                let lattice = Lattice::chain(sites, boundary);
+                let Some(tensors) = params(&graph, lattice, &mut random) else {
+                    continue;
+                };
+                let theta: Vec<f64> = tensors.iter().flat_map(|t| t.data.clone()).collect();
+                let spins = random.spins(sites);
+                let log_psi = |s: &[i8]| {
+                    let e = evaluate(&graph, lattice, &tensors, s).expect("a chain");
+                    e.log_psi()
+                };
+                let old = log_psi(&spins);
+                let mut network =
+                    CpuNetwork::<f64>::new(graph.clone(), lattice, &theta).expect("compiles");
+                let mut got = [Complex64::ZERO];
+                network.log_psi(&spins, &mut got);
+                assert!(error(got[0], old) <= 1e-11 * old.norm().max(1.0), "{name}");
+                network.set_updates(Updates::Abacus);
+                if network.flips().is_err() {
+                    continue;
+                }
+                let mut ratios = vec![Complex64::ZERO; sites];
+                network.background(&spins).single_flips(&mut ratios);
+                for site in [0, sites / 2 - 1, sites - 1] {
+                    let mut flipped = spins.clone();
+                    flipped[site] = -flipped[site];
+                    let want = log_psi(&flipped) - old;
+                    let off = error(ratios[site], want);
+                    assert!(off <= 1e-10, "{name} {boundary:?}, flip {site}: {off:e}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

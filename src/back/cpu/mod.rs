@@ -37,6 +37,7 @@ pub mod outer;
 pub mod peak;
 mod response;
 pub mod simd;
+mod stretch;
 pub(in crate::back) mod tables;
 mod units;
 pub mod work;
