@@ -116,10 +116,14 @@ fn calibration_needs_no_network_and_measuring_does() {
     let place = Place::new();
     let done = place.dnetc(&["bench"]);
     let err = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && err.contains("<FILE>"), "{err}");
+    let done = place.dnetc(&["bench", "net.dnet", "--calibrate"]);
+    let err = String::from_utf8_lossy(&done.stderr);
     assert!(
-        !done.status.success() && err.contains("dnetc bench net.dnet"),
+        !done.status.success() && err.contains("--calibrate"),
         "{err}"
     );
+    place.succeeds(&["bench", "--calibrate"]);
 }
 
 /// From times that known costs would give the probes, those costs come back; and every

@@ -2,8 +2,9 @@
 
 use super::common::{
     BoundaryArg, CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice,
-    parse_sites, print,
+    parse_override, parse_sites, print,
 };
+use crate::check::core::Static;
 use crate::ir::Lattice;
 use crate::pipeline;
 use crate::run::clock::processor_time;
@@ -13,6 +14,7 @@ use crate::vmc::estimator::{LocalOperator, local_energies};
 use crate::vmc::sampler::{Method, Move, Sampler, SamplerOptions, Samples, Target};
 use clap::ValueEnum;
 use num_complex::Complex64;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Configurations in a batch.
@@ -24,8 +26,14 @@ const PROPOSALS: usize = 16;
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    network: Option<NetworkArgs>,
+    /// The .dnet file
+    #[arg(required_unless_present = "calibrate")]
+    file: Option<PathBuf>,
+    /// The network (may be left out if the file has one)
+    network: Option<String>,
+    /// Override a hyperparameter
+    #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = parse_override)]
+    define: Vec<(String, Static)>,
     /// Numbers of sites, `;` or blanks between square lattices: 100,1000 or "4x6 8x8"
     #[arg(long, value_name = "LIST", default_value = "100,1000")]
     sites: String,
@@ -55,7 +63,7 @@ pub struct Args {
     json: bool,
     /// Measure nothing of a network but this machine's costs, by which strategies are
     /// chosen from then on, and keep them in the cache folder
-    #[arg(long, conflicts_with_all = ["only", "json"])]
+    #[arg(long, conflicts_with_all = ["file", "only", "json"])]
     calibrate: bool,
 }
 
@@ -346,11 +354,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     if args.calibrate {
         return super::calibrate::run();
     }
-    let Some(network) = &args.network else {
+    let Some(file) = args.file.clone() else {
         return Err(CliError::new(
             "no network to measure",
             "name a file: `dnetc bench net.dnet`",
         ));
+    };
+    let network = NetworkArgs {
+        file,
+        network: args.network.clone(),
+        define: args.define.clone(),
     };
     let (program, info) = network.check(ui)?;
     let lowered = pipeline::graph(&info);
