@@ -12,6 +12,7 @@ use crate::check::core::Dim;
 use crate::ir::{Boundary, Graph, Lattice, lower};
 use crate::kernel::lower::{lower as loops, lower_without_tables};
 use crate::run::clock::processor_time;
+use std::time::{Duration, Instant};
 
 /// Networks, by what they spend their time on; with sites, and whether local values
 /// are looked up in tables.
@@ -158,8 +159,8 @@ fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), St
     (0..3).for_each(|_| run());
     let each = (processor_time() - start).as_secs_f64() / 3.0;
     let calls = (2e-4 / each.max(1e-8)).ceil().max(1.0) as usize;
-    let mut best = f64::INFINITY;
-    for _ in 0..400 {
+    let (mut best, begin) = (f64::INFINITY, Instant::now());
+    while best.is_infinite() || begin.elapsed() < Duration::from_millis(200) {
         let start = processor_time();
         (0..calls).for_each(|_| run());
         let time = (processor_time() - start).as_secs_f64() / calls as f64;
