@@ -2,7 +2,6 @@
 
 use crate::kernel::Program;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Zeroed memory aligned to cache lines.
@@ -63,19 +62,11 @@ pub struct Assignment {
 
 impl Assignment {
     /// First fit over the lifetimes of the buffers; `bytes(b)` is the size of
-    /// buffer b, a multiple of 64. Host-written buffers and outputs live throughout,
-    /// others as long as the stretches of steps that touch them.
-    pub fn new(
-        program: &Program,
-        stretches: &[Range<usize>],
-        margin: usize,
-        bytes: impl Fn(usize) -> usize,
-    ) -> Assignment {
+    /// buffer b, a multiple of 64. Host-written buffers and outputs live throughout.
+    pub fn new(program: &Program, margin: usize, bytes: impl Fn(usize) -> usize) -> Assignment {
         let n = program.buffers.len();
         let mut life: Vec<(usize, usize)> = vec![(usize::MAX, 0); n];
-        let timed = (stretches.iter().enumerate())
-            .flat_map(|(time, stretch)| stretch.clone().map(move |step| (time, step)));
-        for (time, step) in timed.map(|(time, step)| (time, &program.steps[step])) {
+        for (time, step) in program.steps.iter().enumerate() {
             let mut touched = Vec::new();
             let mut also = Vec::new();
             step.visit(&mut |r| touched.push(r), &mut |r| also.push(r));

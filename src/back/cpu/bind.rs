@@ -11,11 +11,9 @@ use super::microkernel::Product;
 use super::mixer::{Unit, units};
 use super::outer::Outer;
 use super::simd::Real;
-use super::stretch::{BLOCK, stretches};
 use crate::ir::NodeId;
 use crate::kernel::{BufferId, Cell, Geometry, Program, Row, Space, StaticRow, Step};
 use std::collections::HashMap;
-use std::ops::Range;
 
 /// Lanes of a row are a multiple of this, so that the widest vectors fit.
 const LANE_BLOCK: usize = 16;
@@ -141,8 +139,6 @@ pub struct Bound {
     /// Configurations per run.
     pub samples: usize,
     pub(super) steps: Vec<BoundStep>,
-    /// Which steps run together, block of lanes after block of lanes.
-    pub(super) stretches: Vec<Range<usize>>,
     /// Byte offset of every output that is a row.
     pub(super) outputs: Vec<usize>,
     /// Byte offset of every row the host writes, input by input.
@@ -189,12 +185,7 @@ impl Bound {
         let margin = ((reach + LANE_BLOCK) * 8 * 4).next_multiple_of(64);
         let bytes =
             |b: usize| program.buffers[b].rows as usize * strides[&program.buffers[b].space];
-        // rows that fit in a block stay in the cache anyway
-        let stretches = match lanes.iter().any(|(s, n)| *s != Space::Batch && *n > BLOCK) {
-            true => stretches(program),
-            false => (0..program.steps.len()).map(|k| k..k + 1).collect(),
-        };
-        let assignment = Assignment::new(program, &stretches, margin, bytes);
+        let assignment = Assignment::new(program, margin, bytes);
         let mut at = margin;
         let mut statics = Vec::with_capacity(program.statics.len());
         for (space, _) in &program.statics {
@@ -204,7 +195,6 @@ impl Bound {
         let mut bound = Bound {
             samples,
             steps: Vec::new(),
-            stretches,
             outputs: Vec::new(),
             inputs: Vec::new(),
             site_outputs: Vec::new(),

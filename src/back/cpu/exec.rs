@@ -12,13 +12,11 @@ use super::microkernel::{dense, dot};
 use super::mixer::Plan;
 use super::outer::outer;
 use super::simd::{Isa, Real};
-use super::stretch::BLOCK;
 use crate::check::core::Place;
 use crate::interp::{Context, Operand, Tensor, eval_node};
 use crate::ir::{Graph, NodeId, NodeType, Op};
 use crate::kernel::{Cell, Geometry, Program, Space};
 use rustfft::num_complex::Complex;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Memory one thread works in.
@@ -52,14 +50,6 @@ impl<T: Real> Workspace<T> {
     pub fn bytes(program: &Program, bound: &Bound, constants: &Constants<T>) -> usize {
         let number = T::PRECISION.bytes();
         bound.arena_bytes() + number * (2 * constants.scratch(bound.samples) + longest(program))
-    }
-}
-
-/// Bytes of a number in a space.
-fn bytes_in<T: Real>(space: Space) -> usize {
-    match space {
-        Space::Batch => Precision::F64.bytes(),
-        Space::Site(_) => T::PRECISION.bytes(),
     }
 }
 
@@ -103,21 +93,10 @@ impl<T: Real> Executable<'_, T> {
             "workspace of another binding"
         );
         let samples = samples.min(self.bound.samples);
-        for stretch in &self.bound.stretches {
+        for step in &self.bound.steps {
             // SAFETY: the binding gives every row of the program room in the arena,
             // with a margin for shifted reads at both ends.
-            match &self.bound.steps[stretch.clone()] {
-                [step] => unsafe { self.step(step, spins, samples, w) },
-                steps => {
-                    let lanes = steps.first().map_or(0, |s| self.lanes(s));
-                    for from in (0..lanes).step_by(BLOCK) {
-                        let block = from..lanes.min(from + BLOCK);
-                        for step in steps {
-                            unsafe { self.lane_by_lane(step, block.clone(), &mut w.arena) }
-                        }
-                    }
-                }
-            }
+            unsafe { self.step(step, spins, samples, w) }
         }
     }
 
@@ -287,87 +266,6 @@ impl<T: Real> Executable<'_, T> {
         }
     }
 
-    /// Lanes of a step that works lane by lane; 0 for others.
-    fn lanes(&self, step: &BoundStep) -> usize {
-        match step {
-            BoundStep::Map { space, bytes, .. } => *bytes as usize / bytes_in::<T>(*space),
-            BoundStep::Dense { lanes, .. }
-            | BoundStep::Dot { lanes, .. }
-            | BoundStep::Lookup { lanes, .. } => *lanes,
-            _ => 0,
-        }
-    }
-
-    /// Does some lanes of a step that works lane by lane.
-    unsafe fn lane_by_lane(&self, step: &BoundStep, lanes: Range<usize>, arena: &mut Memory) {
-        // all rows begin that much further on
-        let first = arena.as_mut_ptr();
-        let arena = |bytes: usize| unsafe { first.add(lanes.start * bytes) };
-        let (isa, count) = (self.isa, lanes.len());
-        let (site, batch) = (T::PRECISION.bytes(), Precision::F64.bytes());
-        match step {
-            BoundStep::Map {
-                kernel,
-                space,
-                table,
-                rows,
-                ..
-            } => {
-                let bytes = bytes_in::<T>(*space);
-                let pool = match space {
-                    Space::Batch => self.constants.pool_for(Precision::F64, *space),
-                    Space::Site(_) => self.constants.pool_for(T::PRECISION, *space),
-                };
-                let f = self.code.function(*kernel);
-                unsafe {
-                    let statics = self.statics.as_ptr().add(lanes.start * bytes);
-                    let count = (count * bytes) as i64;
-                    f(arena(bytes), statics, pool, table.as_ptr(), *rows, count)
-                }
-            }
-            BoundStep::Dense {
-                batch: true,
-                products,
-                ..
-            } => {
-                for p in products {
-                    let weights = &self.constants.weights64;
-                    unsafe { dense::<f64>(isa, arena(batch), p, weights, count) }
-                }
-            }
-            BoundStep::Dense { products, .. } => {
-                for p in products {
-                    unsafe { dense::<T>(isa, arena(site), p, &self.constants.weights, count) }
-                }
-            }
-            BoundStep::Dot {
-                batch: in_batch,
-                rows,
-                ..
-            } => {
-                for (out, factors) in rows {
-                    unsafe {
-                        if *in_batch {
-                            dot::<f64>(isa, arena(batch), *out, factors, count);
-                        } else {
-                            dot::<T>(isa, arena(site), *out, factors, count);
-                        }
-                    }
-                }
-            }
-            BoundStep::Lookup {
-                table,
-                index,
-                quads,
-                ..
-            } => {
-                let table = &self.constants.tables[*table];
-                unsafe { lookup::<T>(isa, arena(site), table, *index, quads, count) }
-            }
-            _ => {}
-        }
-    }
-
     unsafe fn step(&self, step: &BoundStep, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
         let arena = w.arena.as_mut_ptr();
         let row = |offset: usize| unsafe { arena.add(offset).cast::<T>() };
@@ -387,12 +285,66 @@ impl<T: Real> Executable<'_, T> {
                     );
                 }
             }
-            BoundStep::Map { .. }
-            | BoundStep::Dense { .. }
-            | BoundStep::Dot { .. }
-            | BoundStep::Lookup { .. } => {
-                // SAFETY: as for every step.
-                unsafe { self.lane_by_lane(step, 0..self.lanes(step), &mut w.arena) }
+            BoundStep::Map {
+                kernel,
+                space,
+                table,
+                rows,
+                bytes,
+            } => {
+                let pool = match space {
+                    Space::Batch => self.constants.pool_for(Precision::F64, *space),
+                    Space::Site(_) => self.constants.pool_for(T::PRECISION, *space),
+                };
+                let f = self.code.function(*kernel);
+                unsafe {
+                    f(
+                        arena,
+                        self.statics.as_ptr(),
+                        pool,
+                        table.as_ptr(),
+                        *rows,
+                        *bytes,
+                    )
+                }
+            }
+            BoundStep::Dense {
+                batch: true,
+                products,
+                lanes,
+            } => {
+                for p in products {
+                    unsafe { dense::<f64>(self.isa, arena, p, &self.constants.weights64, *lanes) }
+                }
+            }
+            BoundStep::Dense {
+                batch: false,
+                products,
+                lanes,
+            } => {
+                for p in products {
+                    unsafe { dense::<T>(self.isa, arena, p, &self.constants.weights, *lanes) }
+                }
+            }
+            BoundStep::Dot { batch, rows, lanes } => {
+                for (out, factors) in rows {
+                    unsafe {
+                        if *batch {
+                            dot::<f64>(self.isa, arena, *out, factors, *lanes);
+                        } else {
+                            dot::<T>(self.isa, arena, *out, factors, *lanes);
+                        }
+                    }
+                }
+            }
+            BoundStep::Lookup {
+                table,
+                index,
+                quads,
+                lanes,
+            } => {
+                let table = &self.constants.tables[*table];
+                unsafe { lookup::<T>(self.isa, arena, table, *index, quads, *lanes) }
             }
             BoundStep::Halo { geometry, rows } => {
                 for &r in rows {

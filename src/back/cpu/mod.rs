@@ -37,7 +37,6 @@ pub mod outer;
 pub mod peak;
 mod response;
 pub mod simd;
-mod stretch;
 pub(in crate::back) mod tables;
 mod units;
 pub mod work;

@@ -206,9 +206,7 @@ impl<'p> Emitter<'p> {
                 0
             }
         };
-        let each: Vec<_> = (0..program.steps.len()).map(|k| k..k + 1).collect();
-        let [sites, batch] =
-            [false, true].map(|k| Assignment::new(program, &each, 0, |b| size(b, k)));
+        let [sites, batch] = [false, true].map(|k| Assignment::new(program, 0, |b| size(b, k)));
         let own = |b: usize| match program.buffers[b].space {
             Space::Batch => batch.offsets[b],
             Space::Site(_) => sites.offsets[b],
