@@ -17,7 +17,7 @@ if [ "${1:-}" = --record ]; then
     shift
 fi
 sites=("$@")
-[ ${#sites[@]} -gt 0 ] || sites=(100 200)
+[ ${#sites[@]} -gt 0 ] || sites=(100)
 baseline=benches/results/instructions.txt
 bench=${BENCH:-$("${CARGO:-cargo}" bench --bench cpu --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')}
 if [ ! -x "$bench" ]; then

@@ -90,8 +90,8 @@ impl Budget {
         while state.lent > 0 && state.lent.saturating_add(bytes) > self.limit {
             let idle: Vec<_> = state.idle.iter().filter_map(Weak::upgrade).collect();
             drop(state);
-            // loans come back while the state is unlocked
-            idle.iter().for_each(|i| i.release());
+            // loans come back, and programs may go, while the state is unlocked
+            idle.into_iter().for_each(|i| i.release());
             state = self.state();
             if state.lent == 0 || state.lent.saturating_add(bytes) <= self.limit {
                 break;
