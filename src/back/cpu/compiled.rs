@@ -210,11 +210,12 @@ impl<T: Real> Compiled<T> {
 
     fn from_program(
         graph: Graph,
-        program: Program,
+        mut program: Program,
         theta: &[f64],
         inputs: &[u32],
         listing: bool,
     ) -> Result<Self, CompileError> {
+        program.join_sums();
         let mut compiler = Compiler::new(listing)?;
         let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
         let code = compiler.finish()?;
