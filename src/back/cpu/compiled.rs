@@ -253,12 +253,14 @@ impl<T: Real> Compiled<T> {
             return Err(CompileError::TooLarge);
         }
         let (single, limit) = (bytes(&one), self.budget.limit());
-        if single > limit {
+        let constant = self.constant_bytes();
+        if single.saturating_add(constant) > limit {
             return Err(CompileError::Memory {
-                needed: single,
+                needed: single.saturating_add(constant),
                 limit,
             });
         }
+        let limit = limit - constant;
         let mut bounds = vec![one];
         for many in batches(program).into_iter().skip(1) {
             let bound = Bound::new(program, &self.plan, many);
@@ -283,6 +285,11 @@ impl<T: Real> Compiled<T> {
             })
             .collect();
         Ok(())
+    }
+
+    /// Bytes of what depends on parameters alone.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.bytes(&self.program)
     }
 
     fn longest_segment(&self) -> usize {
