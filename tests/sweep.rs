@@ -272,27 +272,33 @@ fn depth_four_in_single_precision() {
             case.params = params;
             let theta = case.theta();
             single.set_params(&theta);
-            double.set_params(&theta);
             let got = ratios(&single, &spins);
-            // by the reference interpreter
-            let (mut spins_now, mut exact) = (spins.clone(), Vec::new());
-            let mut old = case.exact(&spins_now);
+            // some of them by the reference interpreter
+            let (mut now, mut exact) = (spins.clone(), Vec::new());
+            let mut chosen = Vec::new();
             for site in 0..spins.len() {
-                spins_now[site] = -spins_now[site];
-                let new = case.exact(&spins_now);
-                exact.push(new - old);
-                if site % 3 == 0 {
-                    old = new;
-                } else {
-                    spins_now[site] = -spins_now[site];
+                let old = now.clone();
+                now[site] = -now[site];
+                if site % 13 == 5 {
+                    exact.push(case.exact(&now) - case.exact(&old));
+                    chosen.push(site);
+                }
+                if site % 3 != 0 {
+                    now = old;
                 }
             }
+            let pick = |all: Vec<Complex64>| -> Vec<Complex64> {
+                chosen.iter().map(|&site| all[site]).collect()
+            };
+            let got = pick(got);
+            let roundings = if size == "initial" { 0 } else { 4 };
             let mut sensitivity = 0.0_f64;
-            for _ in 0..4 {
+            for _ in 0..roundings {
                 let unit = f64::from(f32::EPSILON) / 2.0;
                 let near: Vec<f64> = theta.iter().map(|x| x * (1.0 + unit * rng.sym())).collect();
                 double.set_params(&near);
-                sensitivity = sensitivity.max(worst(&ratios(&double, &spins), &exact));
+                let near = pick(ratios(&double, &spins));
+                sensitivity = sensitivity.max(worst(&near, &exact));
             }
             let (error, largest) = (
                 worst(&got, &exact),

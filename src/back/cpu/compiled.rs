@@ -253,14 +253,14 @@ impl<T: Real> Compiled<T> {
             return Err(CompileError::TooLarge);
         }
         let (single, limit) = (bytes(&one), self.budget.limit());
-        let constant = self.constant_bytes();
-        if single.saturating_add(constant) > limit {
+        if single > limit {
             return Err(CompileError::Memory {
-                needed: single.saturating_add(constant),
+                needed: single,
                 limit,
             });
         }
-        let limit = limit - constant;
+        // what several samples at a time may take
+        let limit = limit.saturating_sub(self.constant_bytes());
         let mut bounds = vec![one];
         for many in batches(program).into_iter().skip(1) {
             let bound = Bound::new(program, &self.plan, many);

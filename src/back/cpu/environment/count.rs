@@ -3,7 +3,6 @@
 use super::mixer::{Direction, MixerTables};
 use super::segment::Ports;
 use super::slice::Received;
-use super::together::LANES;
 use super::walk::spacing;
 use super::{Environments, most};
 use crate::back::cpu::simd::Real;
@@ -102,8 +101,7 @@ impl<T: Real> Environments<T> {
         (apart, blocks.div_ceil(apart) + group)
     }
 
-    /// Bytes of one sweep's memory: segments, growing steps, the slice and its links,
-    /// and changes side by side.
+    /// Bytes of one sweep's memory: segments, growing steps, the slice and its links.
     pub fn bytes(&self) -> usize {
         let (line, segment) = (self.line(), self.segment());
         let ports = Ports::new(&line, true);
@@ -117,10 +115,9 @@ impl<T: Real> Environments<T> {
             let rows = mixer.width * self.step;
             let growing = 2 * rows + 2 * states;
             numbers += 2 * growing * ports.widths[m];
-            numbers += (4 + 2 * LANES) * most * mixer.padded;
+            numbers += 4 * most * mixer.padded;
         }
-        let seen = self.reach[0] + self.reach[1] + 1;
-        let blocks = 2 * most + 2 * self.step + LANES * seen;
+        let blocks = 2 * most + self.step;
         numbers += blocks * line.layout.size;
         numbers * size_of::<T>()
     }

@@ -5,7 +5,7 @@
 //! two-ports in the states of the mixers (docs/abacus.md Secs. 5 and 6). The
 //! `slice` between them is solved exactly for every proposal; the segment behind
 //! follows the accepted moves, those ahead were built once and stay valid (`walk`,
-//! `kept`). Changes of one configuration are solved many at a time (`together`).
+//! `kept`).
 //!
 //! Everything is a product of small matrices with long rows (`product`). Segments
 //! `grow` by several tokens at once, so that dense powers of the state matrices cost
@@ -32,7 +32,6 @@ mod recurrence;
 mod reduce;
 mod segment;
 mod slice;
-mod together;
 mod walk;
 
 use super::budget::Budget;

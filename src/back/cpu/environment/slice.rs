@@ -39,9 +39,9 @@ impl Frame {
 
 /// Signals of one mixer on the slice: rows of components.
 #[derive(Clone)]
-pub(super) struct Signals<T> {
+struct Signals<T> {
     v: Vec<T>,
-    pub y: Vec<T>,
+    y: Vec<T>,
     dv: Vec<T>,
     dy: Vec<T>,
     /// Where dv does not vanish.
@@ -56,7 +56,7 @@ pub(super) struct Slice<T> {
     pub blocks: Vec<T>,
     /// Change of the features in the last proposal.
     pub change: Vec<f64>,
-    pub signals: Vec<Signals<T>>,
+    signals: Vec<Signals<T>>,
     /// Features of each site, and their changes.
     pooled: Vec<T>,
     dpooled: Vec<T>,
@@ -119,7 +119,7 @@ pub(super) struct Changed<'a, T> {
 
 impl<T> Changed<'_, T> {
     /// Whether a coefficient of a site of the slice may differ.
-    pub fn sees(&self, window: Window, site: usize) -> bool {
+    fn sees(&self, window: Window, site: usize) -> bool {
         let own = |f: Flipped| f.seen(window, site - self.sites.start);
         self.sites.contains(&site) && self.flipped.is_none_or(own)
     }
@@ -559,7 +559,7 @@ fn total<T: Real>(x: &[T], dx: &[T], sum: &mut [T]) {
 }
 
 /// `out += A x` with A stored by columns of `rows` numbers.
-pub(super) fn matrix<T: Real>(
+fn matrix<T: Real>(
     isa: Isa,
     block: &[T],
     at: usize,

@@ -19,7 +19,6 @@ use super::links::Outside;
 use super::most;
 use super::segment::{Line, Segment};
 use super::slice::{Between, Changed, Frame, Slice};
-use super::together::{Changes, LANES, Together};
 use crate::back::cpu::budget::{Idle, Loan};
 use crate::back::cpu::compiled::Compiled;
 use crate::back::cpu::simd::Real;
@@ -42,8 +41,6 @@ pub(super) struct Workspace<T> {
     kept: Kept<T>,
     blocks: Vec<T>,
     proposed: Vec<T>,
-    /// For changes of one configuration, made when first asked for.
-    together: Option<Together<T>>,
     patch: Vec<i8>,
     _loans: [Loan; 2],
 }
@@ -86,7 +83,6 @@ impl<T: Real> Workspace<T> {
             kept: Kept::default(),
             blocks: vec![T::default(); line.step * line.layout.size],
             proposed: vec![T::default(); most * line.layout.size],
-            together: None,
             patch: Vec::new(),
             _loans: loans,
             frame,
@@ -490,7 +486,6 @@ impl<T: Real> Walk<'_, T> {
             ahead: here,
             kept,
             proposed,
-            together,
             patch,
             ..
         } = w;
@@ -526,50 +521,6 @@ impl<T: Real> Walk<'_, T> {
             let (lo, hi) = (x.saturating_sub(back), x + ahead + 1);
             lo.max(bonds.start) - bonds.start..hi.min(bonds.end) - bonds.start
         };
-        if let Proposals::Clusters { at, sites, ends } = this.proposals
-            && !phase.whole
-        {
-            let t = together.get_or_insert_with(|| {
-                Together::new(&this.line, frame, most(this.all.reach, this.all.step))
-            });
-            let asked: Vec<(usize, usize)> = block
-                .flat_map(|x| at[this.token(phase, x)].iter().map(move |&k| (x, k)))
-                .collect();
-            let stride = (this.reach[0] + this.reach[1] + 1) * this.line.layout.size;
-            proposed.resize((LANES * stride).max(proposed.len()), T::default());
-            for group in asked.chunks(LANES) {
-                for (&(x, k), out) in group.iter().zip(proposed.chunks_exact_mut(stride)) {
-                    let flips = &sites[k.checked_sub(1).map_or(0, |k| ends[k])..ends[k]];
-                    let which = this.seeing(&bonds, seen_from(x), x);
-                    flips.iter().for_each(|&site| spins[site] = -spins[site]);
-                    this.fetch(phase, spins, which, patch, out);
-                    flips.iter().for_each(|&site| spins[site] = -spins[site]);
-                }
-                let changed = group.iter().zip(proposed.chunks_exact(stride));
-                let changed: Vec<Changed<T>> = changed
-                    .map(|(&(x, _), blocks)| Changed {
-                        blocks,
-                        sites: seen_from(x),
-                        flipped: this.seeing(&bonds, seen_from(x), x).3,
-                    })
-                    .collect();
-                let changes = Changes {
-                    outside: between.0,
-                    slice,
-                    changed: &changed,
-                };
-                changes.solve(t);
-                for (lane, &(_, k)) in group.iter().enumerate() {
-                    for ((new, old), change) in omega.iter_mut().zip(&current).zip(&t.change) {
-                        *new = old + change[lane];
-                    }
-                    // changes of one configuration: none is made
-                    decide(k, this.all.readout.log_psi(&omega) - known);
-                }
-            }
-            (self.omega, self.log_psi) = (current, known);
-            return;
-        }
         let mut propose = |(id, flips): (usize, &[usize]), sites: Range<usize>, x: usize| {
             flips.iter().for_each(|&site| spins[site] = -spins[site]);
             let mut which = this.seeing(&bonds, sites.clone(), x);
