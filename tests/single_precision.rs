@@ -14,7 +14,7 @@ use std::path::Path;
 const ROUNDINGS: usize = 4;
 
 /// Of how many times the effect of a rounding of the parameters the effect of all
-/// roundings on the way may be, as for tables of local values.
+/// roundings on the way may be, as for tables of local values (seen: up to 0.5).
 const FACTOR: f64 = 8.0;
 
 /// Parameters in (-size, size).
