@@ -137,12 +137,13 @@ pub fn main() -> ExitCode {
         },
         cli.message_format,
     );
-    if cli.verb.compiles()
-        && let Err(e) = costs::calibration()
-    {
-        ui.note(&format!(
-            "warning: {e}; meanwhile the built-in costs are used"
-        ));
+    if cli.verb.compiles() {
+        match costs::calibration() {
+            Ok(calibration) => calibration.into_iter().for_each(costs::prefer),
+            Err(e) => ui.note(&format!(
+                "warning: {e}; meanwhile the built-in costs are used"
+            )),
+        }
     }
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args, &ui),

@@ -260,6 +260,8 @@ impl<T: Real> Compiled<T> {
                 limit,
             });
         }
+        // what several samples at a time may take
+        let limit = limit.saturating_sub(self.constant_bytes());
         let mut bounds = vec![one];
         for many in batches(program).into_iter().skip(1) {
             let bound = Bound::new(program, &self.plan, many);
@@ -284,6 +286,11 @@ impl<T: Real> Compiled<T> {
             })
             .collect();
         Ok(())
+    }
+
+    /// Bytes of what depends on parameters alone.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.bytes(&self.program)
     }
 
     fn longest_segment(&self) -> usize {
