@@ -27,6 +27,7 @@ __device__ inline T* view(S* memory, int offset, int) {
 // Arguments of every kernel. Samples are dealt to blocks.
 struct Launch {
     int samples;
+    int sizes[4];                       // of what kernels written by hand work on
     Global<const signed char> spins;    // samples x spins
     Global<const double> inputs;        // samples x numbers written by the host
     Global<const real> constants;       // what depends on parameters alone

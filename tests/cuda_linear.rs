@@ -166,7 +166,7 @@ fn rows_of_weight_zero_count_for_nothing() {
     let weights = [0.5, 0.25, 0.0, 0.25];
     let builder = RowBuilder::new(&linear, samples, 2, columns).expect("fits");
     let all = linear.matrix(samples * 2, columns, &values).expect("fits");
-    builder.place(0, samples, all.span()).expect("runs");
+    builder.place(&(0..samples), all.data()).expect("runs");
     let rows = builder.centre(&weights).expect("runs");
     assert!(rows.mean().iter().all(|m| m.is_finite()));
     let column = rows.apply(&[0.0, 1.0, 0.0]);

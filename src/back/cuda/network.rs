@@ -2,8 +2,8 @@
 
 use super::chains::Chains;
 use super::clusters::{Clusters, Network};
-use super::code::{Code, CudaError, Operands, Source, spins};
-use super::device::{Buffer, Device, DeviceError, Module};
+use super::code::{Code, CudaError, Operands, Source, fitting, spins};
+use super::device::{Buffer, Device, DeviceError, Module, in_turns};
 use super::emit::Options;
 use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
@@ -18,6 +18,7 @@ use crate::run::terms::Terms;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use num_complex::Complex64;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// Terms of local sums given at once: enough to fill any device, few enough for the
@@ -75,9 +76,9 @@ pub struct CudaNetwork {
     below: Code,
     cut: Vec<NodeId>,
     theta: Vec<f64>,
-    /// Compiled when local changes are first asked for.
     /// Compiled when an optimiser first asks for it.
     linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
+    /// Compiled when local changes are first asked for.
     clusters: Clusters,
     /// Compiled when chains are first moved.
     chains: OnceLock<Result<Chains, CudaError>>,
@@ -198,21 +199,28 @@ impl CudaNetwork {
             out.len() * sites,
             "one result per configuration"
         );
-        let at_once = self.full.at_once(out.len());
-        for (batch, out) in batch.chunks(at_once * sites).zip(out.chunks_mut(at_once)) {
-            let spins = spins(&self.device, batch)?;
-            let operands = Operands {
-                spins: spins.span(),
-                ..Operands::default()
-            };
-            let [values, _] = self.full.run(out.len(), operands)?;
-            let width = self.full.outputs();
-            let values = values.numbers(out.len() * width)?;
-            for (out, v) in out.iter_mut().zip(values.chunks_exact(width)) {
-                *out = Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
-            }
-        }
-        Ok(())
+        let (at_once, width) = (self.full.at_once(out.len()), self.full.outputs());
+        let pieces = batch.chunks(at_once * sites).zip(out.chunks_mut(at_once));
+        in_turns(
+            &*self.device,
+            pieces,
+            |stream, (batch, out)| {
+                let spins = spins(&self.device, stream, batch)?;
+                let operands = Operands {
+                    spins: spins.span(),
+                    ..Operands::default()
+                };
+                let [values, _] = self.full.run(stream, out.len(), operands)?;
+                Ok((values, out))
+            },
+            |(values, out)| {
+                let values = values.numbers(out.len() * width)?;
+                for (out, v) in out.iter_mut().zip(values.chunks_exact(width)) {
+                    *out = Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
+                }
+                Ok(())
+            },
+        )
     }
 
     /// As [`WaveFunction::gradients`].
@@ -221,23 +229,24 @@ impl CudaNetwork {
     /// Failures of the device.
     pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
         let (parts, width) = (self.full.outputs(), self.below.outputs());
-        self.gradient_chunks(batch, &mut |start, samples, values| {
-            let values = values.numbers(samples * parts * width)?;
-            for sample in 0..samples {
-                let all = &values[sample * parts * width..(sample + 1) * parts * width];
+        self.gradient_chunks(batch, &|_, _| Ok(()), &mut |of, values| {
+            let values = values.numbers(of.len() * parts * width)?;
+            for (sample, all) in of.zip(values.chunks_exact((parts * width).max(1))) {
                 let (re, im) = all.split_at(width);
-                row(start + sample, re, im);
+                row(sample, re, im);
             }
             Ok(())
         })
     }
 
-    /// Gradients of as many configurations at a time as fit the memory: the first
-    /// one, how many, and [configuration, part, parameter] on the device.
+    /// Gradients of as many configurations at a time as fit the memory. `more` goes on
+    /// with them on the device, `visit` takes them, both with the numbers of the
+    /// configurations: [configuration, part, parameter].
     fn gradient_chunks(
         &self,
         batch: &Spins,
-        visit: &mut dyn FnMut(usize, usize, &Buffer) -> Result<(), DeviceError>,
+        more: &dyn Fn(&Range<usize>, &Buffer) -> Result<(), DeviceError>,
+        visit: &mut dyn FnMut(Range<usize>, Buffer) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
@@ -245,24 +254,31 @@ impl CudaNetwork {
         let parts = self.full.outputs();
         let (above, a) = self.above.memory(count);
         let (below, b) = self.below.memory(count * parts);
-        let fit = self.device.budget().saturating_sub(a + b) / (above + parts * below).max(1);
+        let each = (above + parts * below, a + b);
+        let fit = fitting(self.device.budget(), count, each);
         let at_once = fit.clamp(1, self.above.at_once(count));
-        for (k, batch) in batch.chunks(at_once * sites).enumerate() {
-            let samples = batch.len() / sites;
-            let spins = spins(&self.device, batch)?;
-            let operands = Operands {
-                spins: spins.span(),
-                ..Operands::default()
-            };
-            let [inner, _] = self.above.run(samples, operands)?;
-            let operands = Operands {
-                inputs: inner.span(),
-                ..Operands::default()
-            };
-            let [values, _] = self.below.run(samples * parts, operands)?;
-            visit(k * at_once, samples, &values)?;
-        }
-        Ok(())
+        in_turns(
+            &*self.device,
+            batch.chunks(at_once * sites).enumerate(),
+            |stream, (k, batch)| {
+                let samples = batch.len() / sites;
+                let of = k * at_once..k * at_once + samples;
+                let spins = spins(&self.device, stream, batch)?;
+                let operands = Operands {
+                    spins: spins.span(),
+                    ..Operands::default()
+                };
+                let [inner, _] = self.above.run(stream, samples, operands)?;
+                let operands = Operands {
+                    inputs: inner.span(),
+                    ..Operands::default()
+                };
+                let [values, _] = self.below.run(stream, samples * parts, operands)?;
+                more(&of, &values)?;
+                Ok((of, values))
+            },
+            |(of, values)| visit(of, values),
+        )
     }
 
     /// As [`WaveFunction::centred_rows`]; `None` where they do not fit the memory
@@ -281,7 +297,10 @@ impl CudaNetwork {
         let bytes = rows
             .checked_mul(params)
             .and_then(|n| n.checked_add(equations * equations));
-        let fits = bytes.is_some_and(|n| n <= self.device.budget() / 8);
+        // what the solver keeps serves again
+        let kept = self.linear.get().and_then(|l| l.as_ref().ok());
+        let room = self.device.budget() + kept.map_or(0, |l| l.kept());
+        let fits = bytes.is_some_and(|n| n <= room / 8);
         if !fits || params == 0 || params != self.below.outputs() {
             return Ok(None);
         }
@@ -289,9 +308,8 @@ impl CudaNetwork {
         let linear = self.linear.get_or_init(make).as_ref();
         let linear = linear.map_err(Clone::clone)?;
         let builder = RowBuilder::new(linear, weights.len(), parts, params)?;
-        self.gradient_chunks(batch, &mut |start, samples, values| {
-            builder.place(start, samples, values.span())
-        })?;
+        let place = |of: &Range<usize>, values: &Buffer| builder.place(of, values);
+        self.gradient_chunks(batch, &place, &mut |_, _| Ok(()))?;
         builder.centre(weights).map(Some)
     }
 }

@@ -89,6 +89,26 @@ pub struct Kernel {
     pub site_outputs: usize,
 }
 
+impl Kernel {
+    /// A kernel written by hand, as the host launches it.
+    pub fn by_hand(name: &str) -> Kernel {
+        Kernel {
+            name: name.to_owned(),
+            text: String::new(),
+            threads: 256,
+            shared: 0,
+            workspace: 0,
+            blocks: vec![],
+            constants: 0,
+            constants64: 0,
+            spins: 0,
+            inputs: 0,
+            outputs: 0,
+            site_outputs: 0,
+        }
+    }
+}
+
 /// Makes the kernel of a program; `graph` is what it was lowered from, `inputs`
 /// are its parameters that the host writes per sample, `title` goes to its first
 /// lines.
