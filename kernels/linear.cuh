@@ -334,6 +334,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) cholesky_solve(const __gri
         const int width = n - first < PANEL ? n - first : PANEL;
         const long long row = (long long)(first + thread) * n + first;
         double value = thread < width ? x[first + thread] : 0.0;
+        #pragma unroll 1
         for (int c = 0; c < width; ++c) {
             if (thread == c) solved[c] = value / l[row + c];
             __syncthreads();
@@ -351,6 +352,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) cholesky_solve(const __gri
     for (int first = (n - 1) / PANEL * PANEL; first >= 0; first -= PANEL) {
         const int width = n - first < PANEL ? n - first : PANEL;
         double value = thread < width ? x[first + thread] : 0.0;
+        #pragma unroll 1
         for (int c = width - 1; c >= 0; --c) {
             const long long row = (long long)(first + c) * n + first;
             if (thread == c) solved[c] = value / l[row + c];

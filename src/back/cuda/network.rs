@@ -7,7 +7,6 @@ use super::device::{Buffer, Device, DeviceError, Module, in_turns};
 use super::emit::Options;
 use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
-use super::translation_unit;
 use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::work::work;
@@ -19,7 +18,7 @@ use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use num_complex::Complex64;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Terms of local sums given at once: enough to fill any device, few enough for the
 /// host's memory.
@@ -31,7 +30,6 @@ pub struct NetworkSource {
     above: Source,
     below: Source,
     cut: Vec<NodeId>,
-    options: Options,
 }
 
 impl NetworkSource {
@@ -50,7 +48,6 @@ impl NetworkSource {
             above: source("gradient_sites", above(graph, &cut)?, &[])?,
             below: source("gradient_parameters", below(graph, &cut)?, &inputs)?,
             cut,
-            options: options.clone(),
         })
     }
 
@@ -58,35 +55,56 @@ impl NetworkSource {
     pub fn sources(&self) -> [&Source; 3] {
         [&self.full, &self.above, &self.below]
     }
-
-    /// The translation unit.
-    pub fn text(&self) -> String {
-        let texts = self.sources().map(|s| s.kernel.text.as_str());
-        translation_unit(self.options.precision, texts.into_iter())
-    }
 }
 
 /// `log psi` of one network on one lattice on a device, and everything derived
-/// from it.
+/// from it. Kernels besides that of log psi are compiled when they are first needed.
 pub struct CudaNetwork {
     device: Arc<dyn Device>,
     options: Options,
     full: Code,
-    above: Code,
-    below: Code,
-    cut: Vec<NodeId>,
     theta: Vec<f64>,
-    /// Compiled when an optimiser first asks for it.
+    /// What [`CudaNetwork::gradient`] is made of.
+    derivatives: Mutex<Option<[Source; 2]>>,
+    cut: Vec<NodeId>,
+    gradient: OnceLock<Result<Gradient, DeviceError>>,
     linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
-    /// Compiled when local changes are first asked for.
     clusters: Clusters,
-    /// Compiled when chains are first moved.
     chains: OnceLock<Result<Chains, CudaError>>,
     typewriter: OnceLock<Result<Typewriter, DeviceError>>,
 }
 
+/// Derivatives on sites, and from them those by parameters.
+struct Gradient {
+    above: Code,
+    below: Code,
+}
+
+impl Gradient {
+    /// What new parameters change, for [`Gradient::install`].
+    fn prepare(
+        &self,
+        graph: &Graph,
+        cut: &[NodeId],
+        theta: &[f64],
+    ) -> Result<[[Buffer; 2]; 2], CudaError> {
+        let values = values_at(graph, cut, &self.below.source.program, theta)?;
+        Ok([self.above.prepare(&values)?, self.below.prepare(theta)?])
+    }
+
+    fn install(&mut self, [above, below]: [[Buffer; 2]; 2]) {
+        self.above.install(above);
+        self.below.install(below);
+    }
+}
+
+/// An error as one of the device.
+fn as_device(e: impl std::fmt::Display) -> DeviceError {
+    DeviceError::new(e.to_string())
+}
+
 impl CudaNetwork {
-    /// Emits, compiles and loads the kernels of a network.
+    /// Emits the kernels of a network, compiles and loads that of log psi.
     ///
     /// # Errors
     /// See [`CudaError`].
@@ -98,24 +116,46 @@ impl CudaNetwork {
         options: &Options,
     ) -> Result<CudaNetwork, CudaError> {
         let source = NetworkSource::new(graph, lattice, options)?;
-        let texts = source.sources().map(|s| s.kernel.text.as_str());
-        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &texts)?);
-        let values = values_at(graph, &source.cut, &source.below.program, theta)?;
-        let code =
-            |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
+        let text = source.full.kernel.text.as_str();
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &[text])?);
         Ok(CudaNetwork {
-            full: code(source.full, theta)?,
-            above: code(source.above, &values)?,
-            below: code(source.below, theta)?,
+            full: Code::new(source.full, options.precision, &device, &module, theta)?,
+            derivatives: Mutex::new(Some([source.above, source.below])),
             cut: source.cut,
             options: options.clone(),
             device: device.clone(),
             theta: theta.to_vec(),
+            gradient: OnceLock::new(),
             linear: OnceLock::new(),
             clusters: Clusters::default(),
             chains: OnceLock::new(),
             typewriter: OnceLock::new(),
         })
+    }
+
+    /// The kernels of derivatives.
+    fn gradient(&self) -> Result<&Gradient, DeviceError> {
+        let make = || {
+            let mut waiting = self.derivatives.lock().unwrap_or_else(|e| e.into_inner());
+            let none = || DeviceError::new("the kernels of derivatives failed before");
+            let [above, below] = waiting.take().ok_or_else(none)?;
+            let (device, precision) = (&self.device, self.options.precision);
+            let texts = [&above, &below].map(|s| s.kernel.text.as_str());
+            let module: Arc<dyn Module> = Arc::from(device.load_kernels(precision, &texts)?);
+            let values = values_at(self.graph(), &self.cut, &below.program, &self.theta);
+            let values = values.map_err(as_device)?;
+            let code = |source, theta: &[f64]| {
+                Code::new(source, precision, device, &module, theta).map_err(as_device)
+            };
+            Ok(Gradient {
+                above: code(above, &values)?,
+                below: code(below, &self.theta)?,
+            })
+        };
+        self.gradient
+            .get_or_init(make)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     /// The device it runs on.
@@ -135,13 +175,16 @@ impl CudaNetwork {
     pub fn try_set_params(&mut self, theta: &[f64]) -> Result<(), CudaError> {
         // nothing changes unless everything can
         let full = self.full.prepare(theta)?;
-        let values = values_at(self.graph(), &self.cut, &self.below.source.program, theta)?;
-        let (above, below) = (self.above.prepare(&values)?, self.below.prepare(theta)?);
+        let gradient = match self.gradient.get() {
+            Some(Ok(g)) => Some(g.prepare(self.graph(), &self.cut, theta)?),
+            _ => None,
+        };
         let clusters = self.clusters.prepare(self.network(theta))?;
         self.clusters.install(clusters);
         self.full.install(full);
-        self.above.install(above);
-        self.below.install(below);
+        if let (Some(Ok(g)), Some(new)) = (self.gradient.get_mut(), gradient) {
+            g.install(new);
+        }
         self.theta = theta.to_vec();
         Ok(())
     }
@@ -184,7 +227,7 @@ impl CudaNetwork {
         let make = || Chains::new(&self.device, &self.full.source, &self.options);
         match self.chains.get_or_init(make) {
             Ok(kernel) => kernel.walk(&self.full, chains, walk),
-            Err(e) => Err(DeviceError::new(e.to_string())),
+            Err(e) => Err(as_device(e)),
         }
     }
 
@@ -228,7 +271,7 @@ impl CudaNetwork {
     /// # Errors
     /// Failures of the device.
     pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
-        let (parts, width) = (self.full.outputs(), self.below.outputs());
+        let (parts, width) = (self.full.outputs(), self.gradient()?.below.outputs());
         self.gradient_chunks(batch, &|_, _| Ok(()), &mut |of, values| {
             let values = values.numbers(of.len() * parts * width)?;
             for (sample, all) in of.zip(values.chunks_exact((parts * width).max(1))) {
@@ -252,11 +295,10 @@ impl CudaNetwork {
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
         let parts = self.full.outputs();
-        let (above, a) = self.above.memory(count);
-        let (below, b) = self.below.memory(count * parts);
-        let each = (above + parts * below, a + b);
-        let fit = fitting(self.device.budget(), count, each);
-        let at_once = fit.clamp(1, self.above.at_once(count));
+        let Gradient { above, below } = self.gradient()?;
+        let ((one, a), (part, b)) = (above.memory(count), below.memory(count * parts));
+        let fit = fitting(self.device.budget(), count, (one + parts * part, a + b));
+        let at_once = fit.clamp(1, above.at_once(count));
         in_turns(
             &*self.device,
             batch.chunks(at_once * sites).enumerate(),
@@ -268,12 +310,12 @@ impl CudaNetwork {
                     spins: spins.span(),
                     ..Operands::default()
                 };
-                let [inner, _] = self.above.run(stream, samples, operands)?;
+                let [inner, _] = above.run(stream, samples, operands)?;
                 let operands = Operands {
                     inputs: inner.span(),
                     ..Operands::default()
                 };
-                let [values, _] = self.below.run(stream, samples * parts, operands)?;
+                let [values, _] = below.run(stream, samples * parts, operands)?;
                 more(&of, &values)?;
                 Ok((of, values))
             },
@@ -301,7 +343,7 @@ impl CudaNetwork {
         let kept = self.linear.get().and_then(|l| l.as_ref().ok());
         let room = self.device.budget() + kept.map_or(0, |l| l.kept());
         let fits = bytes.is_some_and(|n| n <= room / 8);
-        if !fits || params == 0 || params != self.below.outputs() {
+        if !fits || params == 0 || params != self.gradient()?.below.outputs() {
             return Ok(None);
         }
         let make = || Linear::new(&self.device).map(Arc::new);
@@ -405,9 +447,8 @@ impl WaveFunction for CudaNetwork {
         let flips = self.flips().ok()?;
         let make = || {
             let source = self.network(&self.theta).source(&[Family::single()]);
-            let source = source.map_err(|e| DeviceError::new(e.to_string()))?;
-            let made = Typewriter::new(&self.device, &source, &self.options);
-            made.map_err(|e| DeviceError::new(e.to_string()))
+            let source = source.map_err(as_device)?;
+            Typewriter::new(&self.device, &source, &self.options).map_err(as_device)
         };
         let done = match self.typewriter.get_or_init(make) {
             Ok(kernel) => kernel.walk(flips, chains, walk, errors),

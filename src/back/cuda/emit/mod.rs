@@ -7,6 +7,7 @@
 //! workspace. Site values are computed on sites only; the frame around them is
 //! filled by halo steps.
 
+mod alike;
 mod correlate;
 mod fourier;
 mod moves;
@@ -542,6 +543,12 @@ impl<'p> Emitter<'p> {
             length: b.length,
         }));
         let (phases, body) = outline::outline(std::mem::take(&mut self.body));
+        let first = memory.len() - self.blocks.len();
+        let places = alike::Places {
+            positions: self.used.iter().map(|&b| self.buffer_name(b)).collect(),
+            blocks: &memory[first..],
+        };
+        let (phases, body, offsets) = alike::share(phases, body, &places);
         let named = |&b: &u32| {
             let buffer = &self.program.buffers[b as usize];
             let rows = buffer.rows;
@@ -561,7 +568,7 @@ impl<'p> Emitter<'p> {
             kernel: name.clone(),
             threads,
             memory,
-            constants: self.used.iter().map(named).collect(),
+            constants: self.used.iter().map(named).chain(offsets).collect(),
             tables: std::mem::take(&mut self.positions.tables),
             functions: std::mem::take(&mut self.functions),
             phases,

@@ -354,11 +354,7 @@ impl Emitter<'_> {
         let finish = vec![
             Stmt::Let(
                 "total".into(),
-                Expr::call(
-                    Name::instance("warp_sums", &[sums as i64]),
-                    vec![typed("sum", double), v("lane")],
-                    double,
-                ),
+                Expr::call("warp_sums", vec![typed("sum", double), v("lane")], double),
             ),
             Stmt::Let("s".into(), v("lane") / lanes_each.clone() / Expr::int(tb)),
             Stmt::Let("t".into(), v("lane") / lanes_each % Expr::int(tb)),
@@ -379,7 +375,7 @@ impl Emitter<'_> {
                     number.clone() / Expr::int(tiles[1]) * Expr::int(ta),
                 ),
                 Stmt::Let("q".into(), number % Expr::int(tiles[1]) * Expr::int(tb)),
-                Stmt::Array("sum".into(), double, sums),
+                Stmt::Sums("sum".into(), sums),
                 Stmt::Lanes("i".into(), Expr::int(lanes.sites), inner),
             ]
             .into_iter()
