@@ -52,6 +52,19 @@ __device__ inline void add_terms(double* sum, Global<double> left, Global<double
     }
 }
 
+// Where this thread's 4 x 4 results, from row i0 and column j0 on, are in the lower
+// triangle of an n x n matrix: `place(position, number of the result)`.
+template <class Place> __device__ inline void each_result(int n, int i0, int j0, Place place) {
+    #pragma unroll
+    for (int s = 0; s < 4; ++s) {
+        #pragma unroll
+        for (int t = 0; t < 4; ++t) {
+            const int i = i0 + s, j = j0 + t;
+            if (i < n && j <= i) place((long long)i * n + j, s * 4 + t);
+        }
+    }
+}
+
 // The lower triangle of `A diag(scale) A^T` (or of `A^T A`, if COLUMNS): sums over
 // columns (rows). Sizes: rows, columns, whether there is a scale.
 template <bool COLUMNS> __device__ inline void gram(const Launch& a) {
@@ -94,14 +107,7 @@ template <bool COLUMNS> __device__ inline void gram(const Launch& a) {
             add_terms(sum, left, right, p, q);
             __syncthreads();
         }
-        #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-            #pragma unroll
-            for (int t = 0; t < 4; ++t) {
-                const int i = i0 + p + s, j = j0 + q + t;
-                if (i < n && j <= i) out[(long long)i * n + j] = sum[s * 4 + t];
-            }
-        }
+        each_result(n, i0 + p, j0 + q, [&](long long at, int k) { out[at] = sum[k]; });
     }
 }
 
@@ -312,14 +318,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) cholesky_update(const _
             add_terms(sum, left, right, p, q);
             __syncthreads();
         }
-        #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-            #pragma unroll
-            for (int t = 0; t < 4; ++t) {
-                const int i = i0 + p + s, j = j0 + q + t;
-                if (i < n && j <= i) matrix[(long long)i * n + j] -= sum[s * 4 + t];
-            }
-        }
+        each_result(n, i0 + p, j0 + q, [&](long long at, int k) { matrix[at] -= sum[k]; });
     }
 }
 

@@ -20,7 +20,7 @@ mod reference;
 use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, Type, View};
 use super::constants::{Block, Data};
 use super::index::Positions;
-use super::names::{Comment, Name};
+use super::names::{Comment, Name, counted};
 use super::print::print;
 use crate::back::cpu::arena::Assignment;
 use crate::ir::Graph;
@@ -559,7 +559,7 @@ impl<'p> Emitter<'p> {
             Constant {
                 name: self.buffer_name(b),
                 value: self.offsets[b as usize] as i64,
-                comment: Comment::new(format!("{rows} rows {what}")),
+                comment: Comment::new(format!("{} {what}", counted(rows as usize, "row"))),
             }
         };
         let threads = (self.widest / 2).next_power_of_two().clamp(32, 256);

@@ -2,7 +2,7 @@
 
 use super::super::ast::{Expr, Stmt, Type};
 use super::super::constants::{Block, Data, DenseClass, dense_classes};
-use super::super::names::{Comment, Name};
+use super::super::names::{Comment, Name, counted};
 use super::{Emitter, Lanes};
 use crate::kernel::{DenseGroup, OuterGroup, Row, Space};
 
@@ -48,8 +48,8 @@ impl Emitter<'_> {
             };
             let weights = self.constant(data, lanes.ty, class.length());
             code.push(Stmt::Comment(Comment::new(format!(
-                "{} products [{o} x {k}]",
-                members.len()
+                "{} [{o} x {k}]",
+                counted(members.len(), "product")
             ))));
             let results = members.len() * o;
             let warps = lanes.sites == 1 && results <= FEW_RESULTS && k >= MANY_TERMS;
@@ -278,8 +278,8 @@ impl Emitter<'_> {
             let b = all(&|g| g.b.clone());
             let out = all(&|g| g.out.clone());
             code.push(Stmt::Comment(Comment::new(format!(
-                "{} outer products [{na} x {nb}] summed over sites",
-                chosen.len()
+                "{} [{na} x {nb}] summed over sites",
+                counted(chosen.len(), "outer product")
             ))));
             code.push(self.outer_products(&lanes, [na, nb], [&a, &b, &out]));
         }
