@@ -100,6 +100,7 @@ fn names_of_a_file_cannot_inject_code() {
         units
     });
     assert_eq!(plain.len(), UNITS.len() + 1, "every kernel there is");
+    let mangled = ["_x_include_etc_passwd_int_y", "_back_slash", "_quotes_rm_s"];
     for (plain, named) in plain.iter().zip(&named) {
         // those written by hand have no text of their own
         if plain.text.is_empty() {
@@ -107,7 +108,7 @@ fn names_of_a_file_cannot_inject_code() {
             continue;
         }
         assert!(
-            named.text.contains("_x_include_etc_passwd_int_y") || plain.text == named.text,
+            plain.text == named.text || mangled.iter().any(|n| named.text.contains(n)),
             "{}: the names are used, or there are none",
             plain.name
         );
@@ -167,7 +168,7 @@ fn units_are_found_by_the_names_of_their_kernels() {
 fn text_of_the_typewriter() {
     let lattice = Lattice::chain(26, Boundary::Periodic);
     let options = Options::new(Precision::F32);
-    let made = units(&example("dysonnet"), lattice, &options, Some("typewriter"));
+    let made = units(&example("cnn"), lattice, &options, Some("typewriter"));
     let (made, _) = made.expect("a kernel");
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("out/cuda");
