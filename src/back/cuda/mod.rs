@@ -16,6 +16,7 @@ pub mod device;
 pub mod driver;
 pub mod emit;
 pub mod flips;
+mod graph;
 pub mod index;
 pub mod linear;
 pub mod names;
@@ -25,6 +26,7 @@ pub mod print;
 pub mod sizes;
 mod sums;
 pub mod typewriter;
+pub mod units;
 
 use crate::run::network::Precision;
 
