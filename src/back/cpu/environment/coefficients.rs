@@ -27,28 +27,35 @@ const TABLE_BITS: usize = 14;
 const STRETCH: usize = 24;
 
 /// A table of one coefficient: the bits of its window as index.
-struct Table<T> {
+pub(super) struct Table<T> {
     shift: usize,
     mask: usize,
-    rows: Vec<T>,
+    /// Numbers of the first pattern, then of the next.
+    pub rows: Vec<T>,
 }
 
 /// See the [module](self).
 pub(super) struct Coefficients<T: Real> {
     pub layout: SiteLayout,
-    graph: Graph,
+    /// Every coefficient as a node.
+    pub graph: Graph,
     /// Spins per token.
     token: usize,
     tokens: usize,
     ring: bool,
     /// First and last token a site sees.
     pub window: [i64; 2],
-    placed: Vec<Placed>,
+    /// Where every coefficient is, in the order of the tables.
+    pub placed: Vec<Placed>,
+    /// Nodes whose values on sites it is made of.
+    pub sites: Vec<NodeId>,
     fixed_nodes: Vec<Fixed>,
-    fixed: Vec<f64>,
+    /// Constant elements.
+    pub fixed: Vec<f64>,
     direct: Option<Compiled<T>>,
     patterns: Option<Compiled<T>>,
-    tables: Vec<Table<T>>,
+    /// One per coefficient, or none.
+    pub tables: Vec<Table<T>>,
 }
 
 impl<T: Real> Coefficients<T> {
@@ -98,6 +105,7 @@ impl<T: Real> Coefficients<T> {
             ring,
             window,
             placed,
+            sites,
             fixed_nodes,
             fixed: Vec::new(),
             direct,
@@ -115,6 +123,12 @@ impl<T: Real> Coefficients<T> {
             compiled.install(prepared);
         }
         self.fill(theta, features)
+    }
+
+    /// Tokens of a run that evaluates coefficients directly, where any are.
+    pub fn patch(&self) -> Option<usize> {
+        let direct = self.direct.as_ref()?;
+        Some(direct.lattice().extent[0] / self.token)
     }
 
     /// Whether coefficients are looked up.
