@@ -53,7 +53,8 @@ enum Head {
     TERMS,         // where the terms of directly evaluated coefficients are
     SITES_OF_PATCH,// results on sites of that program
     RESULTS,       // of the readout
-    WIDE,          // bytes before the shared memory used here, in doubles
+    PLACE,         // doubles of shared memory before the plan, and before what is
+    WIDE,          // used besides it; log psi of a configuration may use all up to the plan
     OWN,           // doubles of a block's workspace
     SHARED,        // numbers of the shared memory used here
     ALL_COLUMNS,   // of a segment that grows right, left
@@ -82,6 +83,7 @@ enum Head {
     CHANGE,
     OMEGA,
     PLACES,        // whole numbers: where the pieces of a proposal are
+    RATIOS,        // whether results, after the counts, are to hold every ratio
     HEAD,          // length of this part
 };
 // ... about each mixer ...
@@ -137,6 +139,7 @@ struct Sweep {
     Global<double> numbers;
     Global<int> places;
     Global<const signed char> spins;
+    Global<double> ratios;
     int thread, threads, origin;
     bool ring, reverse;
 
@@ -1125,7 +1128,8 @@ __device__ inline void add_change(const Sweep& s) {
 }
 
 // A decision about the change that was made, by the rule of chains.
-__device__ inline bool settle_proposal(Chain& c, double ratio) {
+__device__ inline bool settle_proposal(const Sweep& s, Chain& c, double ratio) {
+    if (s[plan::RATIOS] && s.thread == 0) s.ratios[c.from] = ratio;
     const bool accepted = ratio > c.threshold;
     c.proposed += 1;
     c.accepted += accepted;
@@ -1171,7 +1175,7 @@ __device__ inline void sweep_block(const Sweep& s, const Program& p, Chain& chai
             locate(s, p, start + c.first, c.last - c.first, 1, s.array(s[plan::PROPOSED]));
             solve(s, c);
             const double log_psi = read_features(s, p);
-            if (!settle_proposal(chain, log_psi - current.log_psi)) continue;
+            if (!settle_proposal(s, chain, log_psi - current.log_psi)) continue;
             current.log_psi = log_psi;
             const int size = s[plan::BLOCK], pieces = s[plan::PIECES];
             for (int n = 0; n < pieces; ++n) {
@@ -1242,7 +1246,7 @@ __device__ inline void sweep_once(Sweep& s, const Program& p, Chain& chain, int 
             flip_site(chain, s.token(x) * s[plan::TOKEN] + (s.reverse ? s[plan::TOKEN] - 1 - part : part));
             p.compute_full(sample);
             const double log_psi = p.log_psi(sample);
-            if (settle_proposal(chain, log_psi - current.log_psi)) current.log_psi = log_psi;
+            if (settle_proposal(s, chain, log_psi - current.log_psi)) current.log_psi = log_psi;
         }
 }
 
@@ -1253,8 +1257,8 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
     s.thread = threadIdx.x;
     s.threads = threads;
     const auto told = s.orders + order::PLAN;
-    const int length = (int)told[plan::LENGTH], wide = (int)told[plan::WIDE], own = (int)told[plan::OWN];
-    const auto known = view<int>(shared_memory(), wide, length);
+    const int length = (int)told[plan::LENGTH], own = (int)told[plan::OWN];
+    const auto known = view<int>(shared_memory(), (int)told[plan::PLACE], length);
     for (int k = s.thread; k < length; k += threads) known[k] = (int)told[k];
     __syncthreads();
     s.plan = known;
@@ -1264,7 +1268,7 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
     s.numbers = own_workspace(a, own);
     s.own = view<real>(s.numbers, 0, own * (int)(sizeof(double) / sizeof(real)));
     s.places = view<int>(s.numbers, s[plan::PLACES], 2 * (own - s[plan::PLACES]));
-    s.shared = view<real>(shared_memory(), wide + (length + 1) / 2, s[plan::SHARED]);
+    s.shared = view<real>(shared_memory(), s[plan::WIDE], s[plan::SHARED]);
     return s;
 }
 
@@ -1273,6 +1277,7 @@ template <class Program>
 __device__ inline void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample, int sites) {
     Chain chain = begin_chain(a, sample, s.threads, sites, 0);
     s.spins = chain.spins;
+    s.ratios = a.outputs + (COUNTS + (long long)sample * sites);
     for (; chain.step < chain.end; chain.step += 1) {
         draw_for(chain, stream::SWEEP);
         s.reverse = chain.step % 2 == 1;

@@ -225,6 +225,25 @@ impl CudaNetwork {
         self.walk_in_full(chains, walk)
     }
 
+    /// Sequential sweeps by environments, without global moves: what became of the
+    /// chains, and for every spin `Re log psi(s')/psi(s)` of its flip in the last one.
+    ///
+    /// # Errors
+    /// No such sweep, failures of the device.
+    pub fn sweep_with_ratios(
+        &self,
+        chains: &mut Spins,
+        walk: &Walk,
+    ) -> Result<(Tally, Vec<f64>), DeviceError> {
+        let sweeper = self
+            .sweeper()
+            .map_err(|e| DeviceError::new(e.to_string()))?;
+        let (mut moved, mut ratios) = (chains.to_vec(), Vec::new());
+        let tally = sweeper.sweep(&self.full, &mut moved, walk, Some(&mut ratios))?;
+        chains.copy_from_slice(&moved);
+        Ok((tally, ratios))
+    }
+
     /// As [`CudaNetwork::try_walk`], evaluating every proposal in full.
     fn walk_in_full(&self, chains: &mut Spins, walk: &Walk) -> Result<Tally, DeviceError> {
         let make = || Chains::new(&self.device, &self.full.source, &self.options);

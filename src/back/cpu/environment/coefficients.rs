@@ -27,35 +27,28 @@ const TABLE_BITS: usize = 14;
 const STRETCH: usize = 24;
 
 /// A table of one coefficient: the bits of its window as index.
-pub(super) struct Table<T> {
+struct Table<T> {
     shift: usize,
     mask: usize,
-    /// Numbers of the first pattern, then of the next.
-    pub rows: Vec<T>,
+    rows: Vec<T>,
 }
 
 /// See the [module](self).
 pub(super) struct Coefficients<T: Real> {
     pub layout: SiteLayout,
-    /// Every coefficient as a node.
-    pub graph: Graph,
+    graph: Graph,
     /// Spins per token.
     token: usize,
     tokens: usize,
     ring: bool,
     /// First and last token a site sees.
     pub window: [i64; 2],
-    /// Where every coefficient is, in the order of the tables.
-    pub placed: Vec<Placed>,
-    /// Nodes whose values on sites it is made of.
-    pub sites: Vec<NodeId>,
+    placed: Vec<Placed>,
     fixed_nodes: Vec<Fixed>,
-    /// Constant elements.
-    pub fixed: Vec<f64>,
+    fixed: Vec<f64>,
     direct: Option<Compiled<T>>,
     patterns: Option<Compiled<T>>,
-    /// One per coefficient, or none.
-    pub tables: Vec<Table<T>>,
+    tables: Vec<Table<T>>,
 }
 
 impl<T: Real> Coefficients<T> {
@@ -105,7 +98,6 @@ impl<T: Real> Coefficients<T> {
             ring,
             window,
             placed,
-            sites,
             fixed_nodes,
             fixed: Vec::new(),
             direct,
@@ -125,15 +117,15 @@ impl<T: Real> Coefficients<T> {
         self.fill(theta, features)
     }
 
-    /// Tokens of a run that evaluates coefficients directly, where any are.
-    pub fn patch(&self) -> Option<usize> {
-        let direct = self.direct.as_ref()?;
-        Some(direct.lattice().extent[0] / self.token)
-    }
-
     /// Whether coefficients are looked up.
     pub fn tabulated(&self) -> bool {
         self.patterns.is_some()
+    }
+
+    /// The table of a coefficient, a number of [`Placed`]: all of a pattern, then of the
+    /// next; the first spin of its own window is the lowest bit.
+    pub fn rows(&self, coefficient: usize) -> Option<&[T]> {
+        self.tables.get(coefficient).map(|t| &t.rows[..])
     }
 
     /// Constants and tables.
@@ -351,7 +343,7 @@ impl<T: Real> Coefficients<T> {
 }
 
 /// Constant elements of the graph.
-fn constants(
+pub(super) fn constants(
     graph: &Graph,
     wanted: &[Fixed],
     theta: &[f64],

@@ -1,12 +1,17 @@
 //! Environments as numbers, for a back end that walks along the chain itself.
 
+use super::coefficients::constants;
 use super::mixer::{Direction, MixerTables};
-use super::placing::Element;
+use super::placing::{Element, Placing};
 use super::{Environments, Refusal, most};
 use crate::back::cpu::compiled::Compiled;
 use crate::back::cpu::simd::Real;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::pass::flips::Frontier;
+use crate::pass::vertices::Vertices;
+
+/// Tokens that are evaluated directly at once, beyond those that are only seen.
+const STRETCH: usize = 16;
 
 /// All tables of [`Environments`], of one parameter set. Numbers in working precision
 /// are given in f64.
@@ -37,7 +42,7 @@ pub(in crate::back) struct Description {
     pub features: Vec<f64>,
     /// First and last token a token sees.
     pub window: [i64; 2],
-    /// Whether pieces have rows.
+    /// Whether all pieces have rows.
     pub tabulated: bool,
     /// Tokens of a chain on which coefficients are evaluated directly, if any are.
     pub patch: Option<usize>,
@@ -45,8 +50,6 @@ pub(in crate::back) struct Description {
     pub base: Vec<f64>,
     /// Number of a token, result on sites, weight: what else it is made of, in order.
     pub terms: Vec<(usize, usize, f64)>,
-    /// Work per proposal on the CPU: multiply-adds.
-    pub products: f64,
 }
 
 /// One coefficient of a token.
@@ -96,7 +99,12 @@ pub(in crate::back) struct Way {
 /// Environments that can be described anew when parameters change.
 pub(in crate::back) trait Described: Send + Sync {
     /// The tables.
-    fn description(&self) -> Description;
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    fn description(&self) -> Result<Description, Refusal>;
+    /// Multiply-adds per proposal.
+    fn products(&self) -> f64;
     /// Follows new parameters.
     ///
     /// # Errors
@@ -115,6 +123,9 @@ pub(in crate::back) trait Described: Send + Sync {
 struct Host<T: Real> {
     network: Compiled<T>,
     environments: Environments<T>,
+    /// Every coefficient as a node, and where it is in the block of a token.
+    vertices: Graph,
+    place: Placing,
 }
 
 /// Derives environments for a network.
@@ -128,15 +139,26 @@ pub(in crate::back) fn describe<T: Real>(
 ) -> Result<Box<dyn Described>, Refusal> {
     let network = Compiled::<T>::new(graph.clone(), lattice, theta, false)?;
     let environments = Environments::new(&network)?;
+    let vertices = Vertices::new(graph, &environments.form, lattice)?;
+    let mut place = Placing::default();
+    place.all(&vertices, environments.features.count);
     Ok(Box::new(Host {
         network,
         environments,
+        vertices: vertices.graph,
+        place,
     }))
 }
 
 impl<T: Real> Described for Host<T> {
-    fn description(&self) -> Description {
-        self.environments.description()
+    fn description(&self) -> Result<Description, Refusal> {
+        let (place, token) = (&self.place, self.environments.token);
+        let theta = self.network.params();
+        let fixed = constants(&self.vertices, &place.fixed, theta, token)?;
+        Ok(self.environments.description(place, &fixed))
+    }
+    fn products(&self) -> f64 {
+        self.environments.products().total()
     }
     fn set_params(&mut self, theta: &[f64]) -> Result<(), Refusal> {
         let prepared = self.network.prepare(theta)?;
@@ -144,8 +166,7 @@ impl<T: Real> Described for Host<T> {
         self.environments.set_params(&self.network)
     }
     fn coefficients(&self) -> (&Graph, &[NodeId]) {
-        let c = &self.environments.coefficients;
-        (&c.graph, &c.sites)
+        (&self.vertices, &self.place.sites)
     }
     fn readout(&self) -> Result<(Graph, Vec<u32>), Refusal> {
         let graph = self.network.graph();
@@ -181,10 +202,10 @@ impl Way {
 
 impl<T: Real> Environments<T> {
     /// The tables as numbers.
-    pub(in crate::back) fn description(&self) -> Description {
-        let (c, layout) = (&self.coefficients, &self.coefficients.layout);
+    fn description(&self, place: &Placing, fixed: &[f64]) -> Description {
+        let (c, layout) = (&self.coefficients, &place.layout);
         let piece = |start: usize| {
-            let found = c.placed.iter().position(|p| p.start == start);
+            let found = place.placed.iter().position(|p| p.start == start);
             found.unwrap_or_else(|| unreachable!("every coefficient was placed"))
         };
         let mixer = |(m, t): (usize, &MixerTables<T>)| {
@@ -199,7 +220,7 @@ impl<T: Real> Environments<T> {
                 lanes: wide(&t.lanes),
                 directions: [Way::new(&t.right), Way::new(&t.left)],
                 source,
-                window: c.placed[source].window,
+                window: place.placed[source].window,
                 vertices: (layout.vertices[m].iter())
                     .map(|&(k, at)| (k, piece(at)))
                     .collect(),
@@ -210,11 +231,11 @@ impl<T: Real> Environments<T> {
         };
         let (mut base, mut terms) = (vec![0.0; layout.size], Vec::new());
         let f = &self.features;
-        for placed in &c.placed {
+        for placed in &place.placed {
             for entry in &placed.entries {
                 let mut add = |to: usize, weight: f64| match entry.element {
                     Element::Site(k) => terms.push((to, k, weight)),
-                    Element::Fixed(k) => base[to] += weight * c.fixed[k],
+                    Element::Fixed(k) => base[to] += weight * fixed[k],
                 };
                 match entry.pooled {
                     None => add(entry.to, 1.0),
@@ -225,6 +246,8 @@ impl<T: Real> Environments<T> {
             }
         }
         terms.sort_by_key(|t| t.0);
+        let tabulated = (0..place.placed.len()).all(|k| c.rows(k).is_some());
+        let length = (c.window[1] - c.window[0]) as usize + STRETCH;
         Description {
             token: self.token,
             tokens: self.tokens,
@@ -233,12 +256,12 @@ impl<T: Real> Environments<T> {
             step: self.step,
             most: most(self.reach, self.step),
             mixers: self.mixers.iter().enumerate().map(mixer).collect(),
-            pieces: (c.placed.iter().enumerate())
+            pieces: (place.placed.iter().enumerate())
                 .map(|(k, p)| Piece {
                     start: p.start,
                     len: p.len,
                     window: p.window.map_or([0, 0], |w| [w[0], w[1] - w[0] + 1]),
-                    rows: c.tables.get(k).map_or(Vec::new(), |t| wide(&t.rows)),
+                    rows: c.rows(k).map_or(Vec::new(), wide),
                 })
                 .collect(),
             block: layout.size,
@@ -246,11 +269,13 @@ impl<T: Real> Environments<T> {
             column: layout.padded,
             features: f.constant.clone(),
             window: c.window,
-            tabulated: !c.tables.is_empty(),
-            patch: c.patch(),
+            tabulated,
+            patch: match self.ring {
+                true => (!tabulated).then_some(length),
+                false => Some(length.min(self.tokens)),
+            },
             base,
             terms,
-            products: self.products().total(),
         }
     }
 }

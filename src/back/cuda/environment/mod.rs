@@ -108,7 +108,12 @@ impl SweepSource {
             shared: SHARED.min(options.shared / 4),
             ..options.clone()
         };
-        let description = environments.description();
+        let description = environments.description()?;
+        let (needed, limit) = (plan::bytes(&description), options.shared);
+        if needed > limit / 2 {
+            let text = format!("its plan of {needed} bytes leaves no shared memory of {limit}");
+            return Err(Refusal::Derivation(text).into());
+        }
         let coefficients = match description.patch {
             Some(tokens) => {
                 let (graph, sites) = environments.coefficients();
@@ -142,7 +147,11 @@ impl SweepSource {
             }
             calls.push((short, body));
         }
-        let all = part(full, "sweep_log_psi", options)?;
+        let below = Options {
+            shared: options.shared.saturating_sub(plan::bytes(&description)),
+            ..options.clone()
+        };
+        let all = part(full, "sweep_log_psi", &below)?;
         let body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
         calls.push(("full", body));
         texts.push(all.text.clone());
@@ -166,8 +175,8 @@ impl SweepSource {
     }
 
     /// The plan of the parameters in force for blocks with so many bytes of workspace.
-    fn plan(&self, workspace: usize) -> Plan {
-        let description = self.environments.description();
+    fn plan(&self, workspace: usize) -> Result<Plan, NoSweep> {
+        let description = self.environments.description()?;
         let rows = self.coefficients.as_ref().map(|s| &s.program.site_outputs);
         let room = Room {
             shared: self.limit,
@@ -177,12 +186,12 @@ impl SweepSource {
             patch_rows: rows.map_or(0, Vec::len),
             results: self.readout.kernel.outputs,
         };
-        Plan::new(&description, room)
+        Ok(Plan::new(&description, room))
     }
 
     /// Multiply-adds per proposal.
     pub fn products(&self) -> f64 {
-        self.environments.description().products
+        self.environments.products()
     }
 
     /// Multiply-adds per proposal, and those a block could do while it waits.
@@ -299,7 +308,7 @@ impl Sweeper {
                 sweeps: (last + 1 - step) as usize,
                 ..*walk
             };
-            all.merge(&self.sweep(full, &mut moved, &own)?);
+            all.merge(&self.sweep(full, &mut moved, &own, None)?);
             if global(last) {
                 let own = Walk {
                     step: last,
@@ -318,8 +327,19 @@ impl Sweeper {
         Ok(all)
     }
 
-    /// Sweeps without global moves.
-    fn sweep(&self, full: &Code, spins: &mut [i8], walk: &Walk) -> Result<Tally, DeviceError> {
+    /// Sweeps without global moves. `ratios`, one number per spin, are those of the
+    /// flips proposed in the last one, `Re log psi(s')/psi(s)`.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device; some configurations may then have
+    /// changed.
+    pub fn sweep(
+        &self,
+        full: &Code,
+        spins: &mut [i8],
+        walk: &Walk,
+        mut ratios: Option<&mut Vec<f64>>,
+    ) -> Result<Tally, DeviceError> {
         let sites = full.source.program.lattice.sites();
         let width = full.outputs();
         let at_once = (i32::MAX as usize / (2 * sites)).min(self.device.budget() / (4 * sites));
@@ -376,8 +396,11 @@ impl Sweeper {
                 },
             ];
             let walk = Walk { first, ..*walk };
-            let orders = Buffer::holding(device, &self.orders(&walk, sites, &launches))?;
-            let counts = Buffer::holding(device, &[0; 8 * chains::COUNTS])?;
+            let wanted = ratios.is_some();
+            let orders = self.orders(&walk, sites, &launches, wanted);
+            let orders = Buffer::holding(device, &orders)?;
+            let results = chains::COUNTS + if wanted { spins.len() } else { 0 };
+            let counts = Buffer::holding(device, &vec![0; 8 * results])?;
             let own = doubles(self.plan.workspace * blocks)?;
             let launch = Launch {
                 samples: chains,
@@ -390,12 +413,14 @@ impl Sweeper {
                 ..Launch::default()
             };
             let kernel = Kernel {
-                shared: self.plan.shared.max(source.full.shared),
                 text: String::new(),
                 ..source.kernel.clone()
             };
             self.module.launch(&kernel, blocks, &launch)?;
             all.merge(&chains::tally(device, counts.span(), 0)?);
+            if let Some(ratios) = &mut ratios {
+                ratios.extend(&counts.numbers(results)?[chains::COUNTS..]);
+            }
             spins.copy_from_slice(&chains::moved(device, &memory, spins.len())?);
         }
         Ok(Tally {
@@ -411,7 +436,7 @@ impl Sweeper {
     }
 
     /// A walk as the numbers that the library describes, as bytes.
-    fn orders(&self, walk: &Walk, sites: usize, launches: &[Launch; 3]) -> Vec<u8> {
+    fn orders(&self, walk: &Walk, sites: usize, launches: &[Launch; 3], ratios: bool) -> Vec<u8> {
         let mut all = chains::head(walk, sites);
         for a in launches {
             let arrays: [Span; 7] = [
@@ -430,6 +455,7 @@ impl Sweeper {
         }
         debug_assert_eq!(all.len(), PLAN, "as the library has it");
         all.extend(self.plan.numbers.iter().map(|&x| x as u32));
+        all[PLAN + plan::RATIOS] = u32::from(ratios);
         all.resize(all.len().next_multiple_of(2), 0);
         all[chains::LENGTH] = all.len() as u32;
         bytes_of(&all)
@@ -444,7 +470,7 @@ fn prepare(
     source: &SweepSource,
     theta: &[f64],
 ) -> Result<Prepared, NoSweep> {
-    let plan = source.plan(device.budget() / (2 * device.blocks().max(1)));
+    let plan = source.plan(device.budget() / (2 * device.blocks().max(1)))?;
     let put = |numbers: &[Vec<f64>; 2]| super::code::upload(device, source.precision, numbers);
     let coefficients = match &source.coefficients {
         Some(s) => s.constants(theta)?,

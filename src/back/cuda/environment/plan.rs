@@ -5,7 +5,7 @@
 use crate::back::cpu::environment::description::{Description, Mixer};
 
 /// Numbers of the first part of the plan.
-const HEAD: usize = 52;
+const HEAD: usize = 54;
 /// Numbers per mixer: its own, then directions, then sides of segments.
 const RECORD: usize = SIDES + 2 * SIDE;
 const DIRECTIONS: usize = 25;
@@ -18,6 +18,9 @@ const SIDE: usize = 9;
 const PIECE: usize = 5;
 /// Segments that come and go: two behind, two ahead.
 const SPARE: usize = 4;
+
+/// Where the plan says that ratios are wanted.
+pub(super) const RATIOS: usize = HEAD - 1;
 
 /// Limits of the memory of one block.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +47,8 @@ pub(super) struct Plan {
     pub tables: Vec<f64>,
     /// Constants in f64.
     pub tables64: Vec<f64>,
-    /// Bytes of shared memory of a block.
-    pub shared: usize,
     /// Doubles of workspace of a block.
     pub workspace: usize,
-    /// Blocks of proposals per segment that is kept.
-    pub spacing: usize,
 }
 
 /// Memory of a block as it is dealt out.
@@ -121,19 +120,28 @@ impl Segment {
     }
 }
 
+/// Where pieces and vertices are in the plan, and its length.
+fn places(d: &Description) -> (usize, usize, usize) {
+    let first_piece = HEAD + d.mixers.len() * RECORD;
+    let first_vertex = first_piece + d.pieces.len() * PIECE;
+    let vertices: usize = d.mixers.iter().map(|m| m.vertices.len()).sum();
+    (first_piece, first_vertex, first_vertex + 2 * vertices)
+}
+
+/// Bytes of shared memory that the plan takes, at its end.
+pub(super) fn bytes(d: &Description) -> usize {
+    8 * places(d).2.div_ceil(2)
+}
+
 impl Plan {
     /// Lays everything out.
     pub fn new(d: &Description, room: Room) -> Plan {
         let (h, mixers, pieces) = (d.features.len(), d.mixers.len(), d.pieces.len());
         let segments = [true, false].map(|right| Segment::new(d, right));
         let size = segments[0].size.max(segments[1].size);
-        let first_piece = HEAD + mixers * RECORD;
-        let first_vertex = first_piece + pieces * PIECE;
-        let vertices: usize = d.mixers.iter().map(|m| m.vertices.len()).sum();
-        let length = first_vertex + 2 * vertices;
-        let free = room
-            .shared
-            .saturating_sub(room.taken + 8 * length.div_ceil(2));
+        let (first_piece, first_vertex, length) = places(d);
+        let place = room.shared - bytes(d);
+        let free = place.saturating_sub(room.taken);
         let mut memory = Memory {
             own: 0,
             shared: 0,
@@ -309,6 +317,7 @@ impl Plan {
         put(length as i32);
         put(room.patch_rows as i32);
         put(room.results as i32);
+        put((place / 8) as i32);
         put((room.taken / 8) as i32);
         put(own as i32);
         put(memory.shared as i32);
@@ -329,6 +338,8 @@ impl Plan {
         for at in [totals, change, change + h, change + 2 * h] {
             put(at as i32);
         }
+        // whether ratios are wanted is known at the launch
+        put(0);
         debug_assert_eq!(k, HEAD, "as the library has it");
         n.extend(rows);
         let mut tables64 = d.features.clone();
@@ -338,9 +349,7 @@ impl Plan {
             numbers: n,
             tables,
             tables64,
-            shared: room.taken + 8 * length.div_ceil(2) + memory.shared * room.real,
             workspace: own,
-            spacing,
         }
     }
 }
