@@ -283,6 +283,7 @@ __device__ inline void add(const Sweep& s, Product& p, Global<real> out, int bat
 }
 
 __device__ inline void copy(const Sweep& s, Global<const real> from, Global<real> to, int count) {
+    #pragma unroll 1
     for (int k = s.thread; k < count; k += s.threads) to[k] = from[k];
 }
 
@@ -297,7 +298,7 @@ __device__ inline bool is_tabulated(const Sweep& s, int token) {
 // One run of the coefficients' program: tokens from x on as far as it is right; how
 // many.
 template <class Program>
-__device__ inline int evaluate(const Sweep& s, const Program& p, int x, int count, int along, Global<real> store) {
+__device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, int count, int along, Global<real> store) {
     const int length = s[plan::PATCH], tokens = s[plan::TOKENS], spins = s[plan::TOKEN];
     const int before = -s[plan::WINDOW_LOW], after = s[plan::WINDOW_HIGH], here = s.token(x);
     const bool down = (along < 0) != s.reverse;
@@ -305,6 +306,7 @@ __device__ inline int evaluate(const Sweep& s, const Program& p, int x, int coun
     if (!s.ring) start = larger(smaller(start, tokens - length), 0);
     const int low = !s.ring && start == 0 ? 0 : start + before;
     const int high = !s.ring && start + length == tokens ? tokens : start + length - after;
+    #pragma unroll 1
     for (int k = s.thread; k < length * spins; k += s.threads) {
         const int token = ((start + k / spins) % tokens + tokens) % tokens;
         p.spins[blockIdx.x * length * spins + k] = s.spins[token * spins + k % spins];
@@ -320,6 +322,7 @@ __device__ inline int evaluate(const Sweep& s, const Program& p, int x, int coun
     const int size = s[plan::BLOCK], terms = s[plan::TERMS];
     const auto values = p.values + (long long)blockIdx.x * s[plan::SITES_OF_PATCH] * length;
     const auto first = s.orders + (order::PLAN + terms), rows = first + (size + 1);
+    #pragma unroll 1
     for (int k = s.thread; k < done * size; k += s.threads) {
         const int j = k / size, e = k % size, token = down ? here - j : here + j;
         double sum = s.tables64[s[plan::FEATURES] + e];
@@ -334,8 +337,9 @@ __device__ inline int evaluate(const Sweep& s, const Program& p, int x, int coun
 // Where the coefficients of `count` tokens from x on are, along the way or against it:
 // among the tables, or below zero, in `store`, where a run of their program put them.
 template <class Program>
-__device__ inline void locate(const Sweep& s, const Program& p, int x, int count, int along, Global<real> store) {
+__device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int count, int along, Global<real> store) {
     const int pieces = s[plan::PIECES], spins = s[plan::TOKEN], sites = s[plan::TOKENS] * spins;
+    #pragma unroll 1
     for (int k = s.thread; k < count * pieces; k += s.threads) {
         const int token = s.token(x + along * (k / pieces));
         const auto piece = s.piece(k % pieces);
@@ -351,6 +355,7 @@ __device__ inline void locate(const Sweep& s, const Program& p, int x, int count
             s.places[k] = ~(k / pieces * s[plan::BLOCK] + piece[plan::START]);
         }
     }
+    #pragma unroll 1
     for (int k = 0; k < count;) {
         if (is_tabulated(s, s.token(x + along * k)))
             ++k;
@@ -362,12 +367,14 @@ __device__ inline void locate(const Sweep& s, const Program& p, int x, int count
 
 // The coefficients of tokens as blocks, one after the other.
 template <class Program>
-__device__ inline void fetch(const Sweep& s, const Program& p, int x, int count, int along, Global<real> out) {
+__device__ __noinline__ void fetch(const Sweep& s, const Program& p, int x, int count, int along, Global<real> out) {
     locate(s, p, x, count, along, out);
     const int pieces = s[plan::PIECES], size = s[plan::BLOCK];
+    #pragma unroll 1
     for (int n = 0; n < pieces; ++n) {
         const auto piece = s.piece(n);
         const int length = piece[plan::LENGTH_OF], start = piece[plan::START];
+        #pragma unroll 1
         for (int k = s.thread; k < count * length; k += s.threads) {
             const int j = k / length, e = k % length, place = s.places[j * pieces + n];
             if (place >= 0) out[j * size + start + e] = s.tables[place + e];
@@ -385,15 +392,20 @@ struct Growth {
     Global<real> grown;
 };
 
-__device__ inline void clear_segment(const Sweep& s, int slot, int side) {
+__device__ __noinline__ void clear_segment(const Sweep& s, int slot, int side) {
     const auto segment = s.segment(slot);
+    #pragma unroll 1
     for (int k = s.thread; k < s[plan::SEGMENT]; k += s.threads) segment[k] = real(0);
+    #pragma unroll 1
     for (int k = s.thread; k < s[plan::FEATURES]; k += s.threads) s.total(slot)[k] = 0;
     __syncthreads();
+    #pragma unroll 1
     for (int m = 0; s.ring && m < s[plan::MIXERS]; ++m) {
         const auto mixer = s.mixer(m), own = s.side(mixer, side);
+        #pragma unroll 1
         for (int which = 0; which < 4; ++which) {
             const int p = s.direction(mixer, side == 0, which / 2)[plan::P];
+            #pragma unroll 1
             for (int k = s.thread; k < mixer[plan::CHANNELS] * p; k += s.threads)
                 segment[own[plan::THROUGH + which] + k * p + k % p] = real(1);
         }
@@ -401,8 +413,9 @@ __device__ inline void clear_segment(const Sweep& s, int slot, int side) {
     __syncthreads();
 }
 
-__device__ inline void copy_segment(const Sweep& s, int from, int to) {
+__device__ __noinline__ void copy_segment(const Sweep& s, int from, int to) {
     copy(s, s.segment(from), s.segment(to), s[plan::SEGMENT]);
+    #pragma unroll 1
     for (int k = s.thread; k < s[plan::FEATURES]; k += s.threads) s.total(to)[k] = s.total(from)[k];
     __syncthreads();
 }
@@ -415,16 +428,19 @@ __device__ __noinline__ void receive(const Sweep& s, const Growth& g, int m) {
     const int columns = s.side(mixer, g.side)[plan::COLUMNS], vertices = mixer[plan::VERTICES];
     const auto v = s.array(mixer[plan::V]);
     const int source = s.start(mixer[plan::SOURCE]);
+    #pragma unroll 1
     for (int k = s.thread; k < g.n * width * columns; k += s.threads) {
         const int row = k / columns;
         v[k] = k % columns ? real(0) : g.blocks[row / width * size + source + row % width];
     }
     __syncthreads();
+    #pragma unroll 1
     for (int e = 0; e < vertices; ++e) {
         const auto vertex = s.plan + (mixer[plan::FIRST_VERTEX] + 2 * e);
         const auto from = s.mixer(vertex[0]), ports = s.side(from, g.side);
         const int parts = from[plan::PARTS], channels = from[plan::CHANNELS];
         const auto matrix = g.blocks + s.start(vertex[1]);
+        #pragma unroll 1
         for (int far = 0; far < (s.ring ? 2 : 1); ++far) {
             const auto way = s.direction(from, g.side == 0, far ? 0 : 1);
             const int p = way[plan::P];
@@ -439,6 +455,7 @@ __device__ __noinline__ void receive(const Sweep& s, const Growth& g, int m) {
         }
     }
     if (vertices) __syncthreads();
+    #pragma unroll 1
     for (int e = 0; e < vertices; ++e) {
         const auto vertex = s.plan + (mixer[plan::FIRST_VERTEX] + 2 * e);
         const auto from = s.mixer(vertex[0]);
@@ -457,6 +474,7 @@ __device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, 
     const auto old = g.old + from;
     copy(s, old, out, count * columns);
     __syncthreads();
+    #pragma unroll 1
     for (int k = 0; k < m; ++k) {
         const auto mixer = s.mixer(k), against = s.direction(mixer, g.side == 0, 1);
         const int p = against[plan::P], channels = mixer[plan::CHANNELS];
@@ -466,6 +484,7 @@ __device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, 
         set_right(a, s.tables + (against[plan::POWERS] + g.n * channels * p * p), 0, p * p, 1, p, 0);
         assign(s, a, out + near, 0, p, columns, 1);
     }
+    #pragma unroll 1
     for (int k = 0; k < m; ++k) {
         const auto mixer = s.mixer(k), ports = s.side(mixer, g.side);
         const int wide = ports[plan::COLUMNS];
@@ -479,7 +498,7 @@ __device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, 
 }
 
 // O_m <- L^n O_m + sum_j L^(n-1-j) B v[j].
-__device__ inline void advance(const Sweep& s, const Growth& g, int m) {
+__device__ __noinline__ void advance(const Sweep& s, const Growth& g, int m) {
     const auto mixer = s.mixer(m), along = s.direction(mixer, g.side == 0, 0), ports = s.side(mixer, g.side);
     const int p = along[plan::P], channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
     const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
@@ -505,6 +524,7 @@ __device__ __noinline__ void go_around(const Sweep& s, const Growth& g, int m) {
     set_left(a, s.tables + against[plan::INJECT], 0, stretch * parts * p, p, 1, 0);
     set_right(a, g.old + ports[plan::THROUGH + 3], 0, p * p, 1, p, 0);
     assign(s, a, moved, 0, inputs * p, p, 1);
+    #pragma unroll 1
     for (int which = 0; which < 2; ++which) {
         const auto way = s.direction(mixer, g.side == 0, which);
         const int q = way[plan::P], block = channels * q * q, at = plan::THROUGH + 2 * which;
@@ -627,6 +647,7 @@ __device__ __noinline__ void extend(const Sweep& s, int side, int n, int from, i
     g.old = s.segment(from);
     g.grown = s.segment(to);
     const int mixers = s[plan::MIXERS];
+    #pragma unroll 1
     for (int m = 0; m < mixers; ++m) {
         const auto mixer = s.mixer(m);
         receive(s, g, m);
@@ -639,9 +660,11 @@ __device__ __noinline__ void extend(const Sweep& s, int side, int n, int from, i
     const int h = s[plan::FEATURES], all = s[plan::ALL_COLUMNS + side], at = s[plan::OF_FEATURES + side];
     copy(s, g.old + at, g.grown + at, h * all);
     __syncthreads();
+    #pragma unroll 1
     for (int m = 0; m < mixers; ++m) pool_mixer(s, g, m);
     // constants add up in f64
     const int q = s.start(s[plan::CONSTANT]), size = s[plan::BLOCK];
+    #pragma unroll 1
     for (int r = s.thread; r < h; r += s.threads) {
         double sum = s.total(from)[r];
         for (int j = 0; j < n; ++j) sum += double(g.blocks[j * size + q + r]);
@@ -701,7 +724,9 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
     const int stretch = parts * (first[plan::REACH] + 1);
     const int segments[2] = {c.behind, c.ahead}, sides[2] = {s.behind(), s.ahead()};
     const auto sent = s.array(s[plan::SENT]);
+    #pragma unroll 1
     for (int way = 0; s.ring && way < 2; ++way) {
+        #pragma unroll 1
         for (int m = 0; m < mixers; ++m) {
             const auto mixer = s.mixer(m), d = s.direction(mixer, right, way);
             const int p = d[plan::P];
@@ -722,6 +747,7 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
         assign(s, a, sent + way * other, 0, p * columns, columns, 1);
     }
     __syncthreads();
+    #pragma unroll 1
     for (int m = 1; m <= mixers; ++m) {
         const bool pooled = m == mixers;
         const auto mixer = s.mixer(pooled ? 0 : m);
@@ -729,8 +755,10 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
         const int entering = states[0] + states[1], size = pooled ? h : s.ring ? 2 * entering : entering;
         const auto out = s.array(pooled ? s[plan::LINKED] : mixer[plan::LINKS]);
         // segments behind and ahead; what leaves at the near end, and at the far one
+        #pragma unroll 1
         for (int k = 0; k < 2; ++k) {
             const auto ports = s.side(first, sides[k]), rows = s.side(mixer, sides[k]);
+            #pragma unroll 1
             for (int far = 0; far < (s.ring && !pooled ? 2 : 1); ++far) {
                 const int wide = pooled ? s[plan::ALL_COLUMNS + sides[k]] : rows[plan::COLUMNS];
                 const int from = pooled ? s[plan::OF_FEATURES + sides[k]] : rows[far ? plan::FAR_OUT : plan::OUT];
@@ -739,6 +767,7 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
                 const int count = pooled ? h : states[way];
                 const int at = pooled ? 0 : (far ? entering : 0) + (way ? states[0] : 0);
                 const auto matrix = s.segment(segments[k]) + from;
+                #pragma unroll 1
                 for (int end = 0; end < (s.ring ? 2 : 1); ++end) {
                     // into the segment behind at its near end: against the way
                     const int into = k == end ? 1 : 0;
@@ -775,12 +804,14 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
     const auto dv = s.array(pooled ? s[plan::POOLED_CHANGE] : mixer[plan::CHANGE_V]);
     int first = 0, last = c.n;
     if (!pooled) active(s, c, mixer, first, last);
+    #pragma unroll 1
     for (int k = s.thread; k < (last - first) * width; k += s.threads) {
         const int j = first + k / width, row = k % width, at = j * width + row;
         const bool inside = c.first <= j && j < c.last;
         real sum = real(0);
         if (inside) sum = coefficient(s, c, j, pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE])[row];
         const int count = pooled ? m : mixer[plan::VERTICES];
+        #pragma unroll 1
         for (int e = 0; e < count; ++e) {
             const auto vertex = s.plan + (mixer[plan::FIRST_VERTEX] + 2 * e);
             const auto from = s.mixer(pooled ? e : vertex[0]);
@@ -816,6 +847,7 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
         const int width = first[plan::WIDTH], count = (to - from) * width;
         const auto dv = s.array(first[plan::CHANGE_V]) + from * width;
         const auto links = s.array(mixer[plan::LINKS]) + from * width * size;
+        #pragma unroll 1
         for (int k = s.thread; k < size; k += s.threads) {
             real sum = real(0);
             #pragma unroll 4
@@ -823,20 +855,24 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
             received[k] = sum;
         }
     } else {
+        #pragma unroll 1
         for (int k = s.thread; k < size; k += s.threads) received[k] = real(0);
     }
     __syncthreads();
     // what earlier mixers that are followed send into the segments
     const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
+    #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         const auto ports = s.side(mixer, sides[side]);
         const int start = followed(c) ? s.side(s.mixer(1), sides[side])[plan::COLUMNS] : 0, end = ports[plan::COLUMNS];
         const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
+        #pragma unroll 1
         for (int far = 0; far < (s.ring ? 2 : 1) && start < end; ++far) {
             const int way = side == far ? 0 : 1, rows = way ? against[plan::ALL] : a;
             const auto matrix = s.segment(segments[side]) + ports[far ? plan::FAR_OUT : plan::OUT];
             const auto out = received + ((far ? entering : 0) + (way ? a : 0));
+            #pragma unroll 1
             for (int r = warp; r < rows; r += warps) {
                 const double sum = warp_dot(matrix + ((long long)r * end + start), 1, x, end - start, lane);
                 if (lane == 0) out[r] = out[r] + real(sum);
@@ -846,6 +882,7 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     __syncthreads();
     if (s.ring) {
         const auto into = s.array(s[plan::ENTERING]);
+        #pragma unroll 1
         for (int k = s.thread; k < entering; k += s.threads) {
             const int way = k < a ? 0 : 1, state = way ? k - a : k;
             const auto d = way ? against : along;
@@ -876,6 +913,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const int turn = right ? 2 * padded : -2 * padded;
     int first, last;
     active(s, c, mixer, first, last);
+    #pragma unroll 1
     for (int k = s.thread; k < n * width; k += s.threads) {
         const int i = k / width, component = k % width, part = component / channels;
         const int other = parts == 2 ? (1 - part) * channels + component % channels : component;
@@ -885,6 +923,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
             sum = fma(kernel[at], dv[j * width + component], sum);
             if (parts == 2) sum = fma(kernel[at + padded], dv[j * width + other], sum);
         }
+        #pragma unroll 1
         for (int way = 0; states && way < 2; ++way) {
             const int p = ways[way][plan::P], channel = component % channels, j = way ? n - 1 - i : i;
             const auto x = entering + (way * a + channel * p);
@@ -901,6 +940,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto behind = s.array(s[plan::INTO_BEHIND]), ahead = s.array(s[plan::INTO_AHEAD]);
     const auto rear = s.side(mixer, s.behind()), front = s.side(mixer, s.ahead());
     const int all = a + ways[1][plan::ALL];
+    #pragma unroll 1
     for (int k = s.thread; k < all; k += s.threads) {
         const int way = k < a ? 0 : 1, state = way ? k - a : k;
         const int p = ways[way][plan::P], channel = state / p;
@@ -921,6 +961,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     __syncthreads();
     if (s.ring) {
         const auto far = s.array(s[plan::RECEIVED]) + all;
+        #pragma unroll 1
         for (int k = s.thread; k < all; k += s.threads) {
             const int way = k < a ? 0 : 1, state = way ? k - a : k;
             const int p = ways[way][plan::P], channel = state / p;
@@ -941,6 +982,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
 // The change of the features, in `CHANGE`: of the slice and of both segments.
 __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
     const int mixers = s[plan::MIXERS], h = s[plan::FEATURES];
+    #pragma unroll 1
     for (int m = 0; m < mixers; ++m) {
         change(s, c, m);
         if (m >= followed(c)) come_back(s, c, m);
@@ -953,6 +995,7 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
     const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
     int first, last;
     active(s, c, source, first, last);
+    #pragma unroll 1
     for (int r = warp; r < h; r += warps) {
         double sum = 0;
         for (int j = lane; j < c.n; j += 32) sum += double(pooled[j * h + r]);
@@ -960,6 +1003,7 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
         if (followed(c))
             sum += warp_dot(s.array(s[plan::LINKED]) + (first * width * h + r), h,
                             s.array(source[plan::CHANGE_V]) + first * width, (last - first) * width, lane);
+        #pragma unroll 1
         for (int side = 0; side < 2; ++side) {
             const int all = s[plan::ALL_COLUMNS + sides[side]];
             int start = 0;
@@ -975,11 +1019,13 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
 }
 
 __device__ inline void add_to(const Sweep& s, Global<real> x, Global<const real> dx, int from, int to) {
+    #pragma unroll 1
     for (int k = from + s.thread; k < to; k += s.threads) x[k] = x[k] + dx[k];
 }
 
 // Makes the last proposal current, but for the coefficients.
 __device__ __noinline__ void accept(const Sweep& s, const Slice& c) {
+    #pragma unroll 1
     for (int m = 0; m < s[plan::MIXERS]; ++m) {
         const auto mixer = s.mixer(m);
         int first, last;
@@ -998,18 +1044,22 @@ __device__ __noinline__ void settle(const Sweep& s, Slice& c) {
     c.first = 0;
     c.last = c.n;
     link(s, c);
+    #pragma unroll 1
     for (int m = 0; m < s[plan::MIXERS]; ++m) {
         const auto mixer = s.mixer(m);
         const auto v = s.array(mixer[plan::SLICE_V]), y = s.array(mixer[plan::SLICE_Y]);
+        #pragma unroll 1
         for (int k = s.thread; k < c.n * mixer[plan::WIDTH]; k += s.threads) v[k] = y[k] = real(0);
     }
     const auto pooled = s.array(s[plan::POOLED]);
+    #pragma unroll 1
     for (int k = s.thread; k < c.n * s[plan::FEATURES]; k += s.threads) pooled[k] = real(0);
     const auto behind = s.array(s[plan::INTO_BEHIND]), ahead = s.array(s[plan::INTO_AHEAD]);
     if (s.thread == 0) behind[0] = ahead[0] = real(1);
     __syncthreads();
     solve(s, c);
     accept(s, c);
+    #pragma unroll 1
     for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads) {
         const int at = s[plan::CHANGE] + r;
         s.numbers[at] = s.numbers[at] + s.total(c.behind)[r] + s.total(c.ahead)[r];
@@ -1088,7 +1138,7 @@ __device__ inline int end_of(const Sweep& s, const Phase& f, int block) {
 // Grows a segment along the way, or against it, with spare ones `first` and the next;
 // the last step goes to `to` unless that is below zero. Returns the slot it ends in.
 template <class Program>
-__device__ inline int grow(const Sweep& s, const Program& p, int from, int until, int slot, int first, int to) {
+__device__ __noinline__ int grow(const Sweep& s, const Program& p, int from, int until, int slot, int first, int to) {
     const int way = first == 0 ? 1 : -1;
     while (from != until) {
         const int n = smaller(way * (until - from), s[plan::STEP]);
@@ -1112,8 +1162,9 @@ struct Current {
 };
 
 // Re log psi of features current + change.
-template <class Program> __device__ inline double read_features(const Sweep& s, const Program& p) {
+template <class Program> __device__ __noinline__ double read_features(const Sweep& s, const Program& p) {
     const int h = s[plan::FEATURES];
+    #pragma unroll 1
     for (int r = s.thread; r < h; r += s.threads)
         p.features[blockIdx.x * h + r] = s.numbers[s[plan::OMEGA] + r] + s.numbers[s[plan::CHANGE] + r];
     __syncthreads();
@@ -1122,6 +1173,7 @@ template <class Program> __device__ inline double read_features(const Sweep& s, 
 }
 
 __device__ inline void add_change(const Sweep& s) {
+    #pragma unroll 1
     for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads)
         s.numbers[s[plan::OMEGA] + r] += s.numbers[s[plan::CHANGE] + r];
     __syncthreads();
@@ -1147,7 +1199,7 @@ __device__ inline void flip_site(Chain& c, int site) {
 
 // Proposes every spin of a block.
 template <class Program>
-__device__ inline void sweep_block(const Sweep& s, const Program& p, Chain& chain, Current& current,
+__device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain& chain, Current& current,
                                    const Phase& f, int block, int behind, int ahead) {
     const int start = start_of(s, f, block), spins = s[plan::TOKEN];
     Slice c = {};
@@ -1158,6 +1210,7 @@ __device__ inline void sweep_block(const Sweep& s, const Program& p, Chain& chai
     fetch(s, p, start, c.n, 1, blocks);
     settle(s, c);
     if (!current.known) {
+        #pragma unroll 1
         for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads)
             s.numbers[s[plan::OMEGA] + r] = s.tables64[r];
         __syncthreads();
@@ -1178,9 +1231,11 @@ __device__ inline void sweep_block(const Sweep& s, const Program& p, Chain& chai
             if (!settle_proposal(s, chain, log_psi - current.log_psi)) continue;
             current.log_psi = log_psi;
             const int size = s[plan::BLOCK], pieces = s[plan::PIECES];
+            #pragma unroll 1
             for (int n = 0; n < pieces; ++n) {
                 const auto piece = s.piece(n);
                 const int length = piece[plan::LENGTH_OF];
+                #pragma unroll 1
                 for (int k = s.thread; k < (c.last - c.first) * length; k += s.threads) {
                     const int j = c.first + k / length, e = k % length;
                     blocks[j * size + piece[plan::START] + e] = coefficient(s, c, j, n)[e];
@@ -1259,6 +1314,7 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
     const auto told = s.orders + order::PLAN;
     const int length = (int)told[plan::LENGTH], own = (int)told[plan::OWN];
     const auto known = view<int>(shared_memory(), (int)told[plan::PLACE], length);
+    #pragma unroll 1
     for (int k = s.thread; k < length; k += threads) known[k] = (int)told[k];
     __syncthreads();
     s.plan = known;

@@ -341,6 +341,24 @@ fn published(boundary: Boundary, precision: Precision) -> SweepSource {
     SweepSource::new(&full, &case.theta, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
+#[test]
+fn segments_are_kept_as_far_as_memory_goes() {
+    let case = Case::example("dysonnet", 4000, Boundary::Open, true);
+    let options = Options::new(Precision::F32);
+    let graph = case.graph.clone();
+    let full = Source::new("log_psi", graph, case.lattice, &[], &[], &options);
+    let full = full.expect("a kernel");
+    let source = SweepSource::new(&full, &case.theta, &options).unwrap_or_else(|e| panic!("{e}"));
+    let bytes = |limit: usize| source.bytes(limit).unwrap_or_else(|e| panic!("{e}"));
+    let (all, least) = (bytes(usize::MAX), bytes(0));
+    // 125 blocks of 16 tokens: all of them, or 11 and those of a group of 12
+    assert!(2 * least < all, "{least} of {all} bytes");
+    let some = bytes((all + least) / 2);
+    assert!(least < some && some <= (all + least) / 2);
+    // environments are cheaper than 2000 tokens
+    assert!(source.work() < 1e6, "{}", source.work());
+}
+
 fn snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("out/cuda");

@@ -418,8 +418,13 @@ impl WaveFunction for CudaNetwork {
             Task::Sweep => self.sweeper().ok(),
             _ => None,
         };
+        let name = match (task, own) {
+            (Task::Sweep, Some(_)) => "environments",
+            (Task::Sweep, None) => "full",
+            _ => "device",
+        };
         Strategy {
-            name: own.map_or("device", |_| "environments"),
+            name,
             bytes: own.map_or(0, Sweeper::bytes),
             flops: own.map_or(f64::NAN, |s| 2.0 * s.products()),
             peak: f64::NAN,

@@ -189,6 +189,15 @@ impl SweepSource {
         Ok(Plan::new(&description, room))
     }
 
+    /// Bytes of device memory of a block, and thus of a chain in flight: as few segments
+    /// are kept as stay below `limit`, if that is possible.
+    ///
+    /// # Errors
+    /// See [`NoSweep`].
+    pub fn bytes(&self, limit: usize) -> Result<usize, NoSweep> {
+        Ok(8 * self.plan(limit)?.workspace)
+    }
+
     /// Multiply-adds per proposal.
     pub fn products(&self) -> f64 {
         self.environments.products()
