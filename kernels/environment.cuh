@@ -21,8 +21,8 @@ template <class T> __device__ inline T* at_address(unsigned long long address, u
 #endif
 
 namespace order {
-constexpr int PARTS = TABLE;  // launches of coefficients, readout, log psi: seven arrays each
-constexpr int PLAN = 100;     // where the plan begins
+constexpr int PROGRAMS = TABLE; // launches of coefficients, readout, log psi: seven arrays each
+constexpr int PLAN = 100;       // where the plan begins
 } // namespace order
 
 // The plan: whole numbers about all of the network ...
@@ -119,7 +119,19 @@ enum Mixer {
     RECORD = SIDES + 2 * 9,
 };
 // ... about each of its directions; tables ...
-enum Direction { P, ALL, POWERS, TRANSPOSED, INJECT, INJECT_BACK, READING, READOUT_OF, SENDING, SENDING_BACK, CLOSURE };
+enum Direction {
+    P,
+    ALL,
+    POWERS,
+    TRANSPOSED,
+    INJECT,
+    INJECT_BACK,
+    READING,
+    READOUT_OF,
+    SENDING,
+    SENDING_BACK,
+    CLOSURE,
+};
 // ... about its part of a segment: first columns, columns of its rows, where they are,
 // and where L^len is: with the growth, transposed, and both against it ...
 enum Side { NEAR, FAR, COLUMNS, OUT, FAR_OUT, THROUGH, SIDE = THROUGH + 4 };
@@ -145,8 +157,12 @@ struct Sweep {
 
     __device__ int operator[](int k) const { return plan[k]; }
     __device__ Global<real> array(int at) const { return at < 0 ? shared + ~at : own + at; }
-    __device__ Numbers mixer(int m) const { return plan + (plan[plan::FIRST_MIXER] + m * plan::RECORD); }
-    __device__ Numbers piece(int k) const { return plan + (plan[plan::FIRST_PIECE] + k * plan::PIECE); }
+    __device__ Numbers mixer(int m) const {
+        return plan + (plan[plan::FIRST_MIXER] + m * plan::RECORD);
+    }
+    __device__ Numbers piece(int k) const {
+        return plan + (plan[plan::FIRST_PIECE] + k * plan::PIECE);
+    }
     __device__ int start(int k) const { return piece(k)[plan::START]; }
     // a direction as somebody sees it who walks right, or left: along, against
     __device__ Numbers direction(Numbers mixer, bool right, int against) const {
@@ -186,7 +202,8 @@ struct Product {
     bool more; // adds to what is there
 };
 
-__device__ inline Product product(int batches, int groups, int rows, int columns, int inner, int parts) {
+__device__ inline Product product(int batches, int groups, int rows, int columns, int inner,
+                                  int parts) {
     Product p = {};
     p.batches = batches;
     p.groups = groups;
@@ -197,7 +214,8 @@ __device__ inline Product product(int batches, int groups, int rows, int columns
     return p;
 }
 
-__device__ inline void set_left(Product& p, Global<const real> from, int batch, int group, int row, int inner, int part) {
+__device__ inline void set_left(Product& p, Global<const real> from, int batch, int group, int row,
+                                int inner, int part) {
     p.left = from;
     p.left_batch = batch;
     p.left_group = group;
@@ -206,7 +224,8 @@ __device__ inline void set_left(Product& p, Global<const real> from, int batch, 
     p.left_part = part;
 }
 
-__device__ inline void set_right(Product& p, Global<const real> from, int batch, int group, int column, int inner, int part) {
+__device__ inline void set_right(Product& p, Global<const real> from, int batch, int group,
+                                 int column, int inner, int part) {
     p.right = from;
     p.right_batch = batch;
     p.right_group = group;
@@ -227,7 +246,8 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
         int x[4], y[4];
         #pragma unroll
         for (int r = 0; r < 4; ++r) {
-            const int row = smaller(i + r, p.rows - 1), column = smaller(j + r * across, p.columns - 1);
+            const int row = smaller(i + r, p.rows - 1);
+            const int column = smaller(j + r * across, p.columns - 1);
             x[r] = batch * p.left_batch + group * p.left_group + row * p.left_row;
             y[r] = batch * p.right_batch + group * p.right_group + column * p.right_column;
         }
@@ -262,7 +282,8 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
     }
 }
 
-__device__ inline void assign(const Sweep& s, Product& p, Global<real> out, int batch, int group, int row, int column) {
+__device__ inline void assign(const Sweep& s, Product& p, Global<real> out, int batch, int group,
+                              int row, int column) {
     p.out = out;
     p.out_batch = batch;
     p.out_group = group;
@@ -272,7 +293,8 @@ __device__ inline void assign(const Sweep& s, Product& p, Global<real> out, int 
     multiply(s, p);
 }
 
-__device__ inline void add(const Sweep& s, Product& p, Global<real> out, int batch, int group, int row, int column) {
+__device__ inline void add(const Sweep& s, Product& p, Global<real> out, int batch, int group,
+                           int row, int column) {
     p.out = out;
     p.out_batch = batch;
     p.out_group = group;
@@ -298,7 +320,8 @@ __device__ inline bool is_tabulated(const Sweep& s, int token) {
 // One run of the coefficients' program: tokens from x on as far as it is right; how
 // many.
 template <class Program>
-__device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, int count, int along, Global<real> store) {
+__device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, int count, int along,
+                                     Global<real> store) {
     const int length = s[plan::PATCH], tokens = s[plan::TOKENS], spins = s[plan::TOKEN];
     const int before = -s[plan::WINDOW_LOW], after = s[plan::WINDOW_HIGH], here = s.token(x);
     const bool down = (along < 0) != s.reverse;
@@ -322,12 +345,13 @@ __device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, in
     const int size = s[plan::BLOCK], terms = s[plan::TERMS];
     const auto values = p.values + (long long)blockIdx.x * s[plan::SITES_OF_PATCH] * length;
     const auto first = s.orders + (order::PLAN + terms), rows = first + (size + 1);
+    const auto base = s.tables64 + s[plan::FEATURES], weights = base + size;
     #pragma unroll 1
     for (int k = s.thread; k < done * size; k += s.threads) {
         const int j = k / size, e = k % size, token = down ? here - j : here + j;
-        double sum = s.tables64[s[plan::FEATURES] + e];
+        double sum = base[e];
         for (int t = (int)first[e]; t < (int)first[e + 1]; ++t)
-            sum += s.tables64[s[plan::FEATURES] + size + t] * double(values[(int)rows[t] * length + token - start]);
+            sum += weights[t] * double(values[(int)rows[t] * length + token - start]);
         store[k] = real(sum);
     }
     __syncthreads();
@@ -337,7 +361,8 @@ __device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, in
 // Where the coefficients of `count` tokens from x on are, along the way or against it:
 // among the tables, or below zero, in `store`, where a run of their program put them.
 template <class Program>
-__device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int count, int along, Global<real> store) {
+__device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int count, int along,
+                                    Global<real> store) {
     const int pieces = s[plan::PIECES], spins = s[plan::TOKEN], sites = s[plan::TOKENS] * spins;
     #pragma unroll 1
     for (int k = s.thread; k < count * pieces; k += s.threads) {
@@ -367,7 +392,8 @@ __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int
 
 // The coefficients of tokens as blocks, one after the other.
 template <class Program>
-__device__ __noinline__ void fetch(const Sweep& s, const Program& p, int x, int count, int along, Global<real> out) {
+__device__ __noinline__ void fetch(const Sweep& s, const Program& p, int x, int count, int along,
+                                   Global<real> out) {
     locate(s, p, x, count, along, out);
     const int pieces = s[plan::PIECES], size = s[plan::BLOCK];
     #pragma unroll 1
@@ -469,7 +495,8 @@ __device__ __noinline__ void receive(const Sweep& s, const Growth& g, int m) {
 }
 
 // Rows of mixer m as functions of what enters at the new growing end.
-__device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, int count, int from, Global<real> out) {
+__device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, int count,
+                                        int from, Global<real> out) {
     const int columns = s.side(s.mixer(m), g.side)[plan::COLUMNS];
     const auto old = g.old + from;
     copy(s, old, out, count * columns);
@@ -481,7 +508,8 @@ __device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, 
         const int near = s.side(mixer, g.side)[plan::NEAR];
         Product a = product(1, channels, count, p, p, 1);
         set_left(a, old + near, 0, p, columns, 1, 0);
-        set_right(a, s.tables + (against[plan::POWERS] + g.n * channels * p * p), 0, p * p, 1, p, 0);
+        set_right(a, s.tables + (against[plan::POWERS] + g.n * channels * p * p), 0, p * p, 1, p,
+                  0);
         assign(s, a, out + near, 0, p, columns, 1);
     }
     #pragma unroll 1
@@ -499,7 +527,8 @@ __device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, 
 
 // O_m <- L^n O_m + sum_j L^(n-1-j) B v[j].
 __device__ __noinline__ void advance(const Sweep& s, const Growth& g, int m) {
-    const auto mixer = s.mixer(m), along = s.direction(mixer, g.side == 0, 0), ports = s.side(mixer, g.side);
+    const auto mixer = s.mixer(m), along = s.direction(mixer, g.side == 0, 0);
+    const auto ports = s.side(mixer, g.side);
     const int p = along[plan::P], channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
     const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
     const auto out = g.grown + ports[plan::OUT];
@@ -508,16 +537,19 @@ __device__ __noinline__ void advance(const Sweep& s, const Growth& g, int m) {
     set_right(a, s.array(mixer[plan::SEEN]), 0, p * columns, 1, columns, 0);
     assign(s, a, out, 0, p * columns, columns, 1);
     a.inner = parts * g.n;
-    set_left(a, s.tables + (along[plan::INJECT_BACK] + (stretch - g.n) * parts * p), 0, stretch * parts * p, 1, p, 0);
+    set_left(a, s.tables + (along[plan::INJECT_BACK] + (stretch - g.n) * parts * p), 0,
+             stretch * parts * p, 1, p, 0);
     set_right(a, s.array(mixer[plan::V]), 0, columns, 1, channels * columns, 0);
     add(s, a, out, 0, p * columns, columns, 1);
 }
 
 // Ring: what the new sites send to the far end through the old ones; L^len.
 __device__ __noinline__ void go_around(const Sweep& s, const Growth& g, int m) {
-    const auto mixer = s.mixer(m), against = s.direction(mixer, g.side == 0, 1), ports = s.side(mixer, g.side);
+    const auto mixer = s.mixer(m), against = s.direction(mixer, g.side == 0, 1);
+    const auto ports = s.side(mixer, g.side);
     const int p = against[plan::P], channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
-    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1, inputs = parts * g.n;
+    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
+    const int inputs = parts * g.n;
     const auto moved = s.array(s[plan::MOVED]), far = g.grown + ports[plan::FAR_OUT];
     substitute(s, g, m, against[plan::ALL], ports[plan::FAR_OUT], far);
     Product a = product(1, channels, inputs, p, p, 1);
@@ -548,9 +580,12 @@ __device__ __noinline__ void go_around(const Sweep& s, const Growth& g, int m) {
 // through the segment.
 __device__ __noinline__ void respond(const Sweep& s, const Growth& g, int m) {
     const auto mixer = s.mixer(m), ports = s.side(mixer, g.side);
-    const auto along = s.direction(mixer, g.side == 0, 0), against = s.direction(mixer, g.side == 0, 1);
-    const int channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS], width = mixer[plan::WIDTH];
-    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1, line = 2 * mixer[plan::REACH] + 1;
+    const auto along = s.direction(mixer, g.side == 0, 0);
+    const auto against = s.direction(mixer, g.side == 0, 1);
+    const int channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
+    const int width = mixer[plan::WIDTH];
+    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
+    const int line = 2 * mixer[plan::REACH] + 1;
     const int p = along[plan::P], q = against[plan::P], n = g.n;
     const auto v = s.array(mixer[plan::V]), y = s.array(mixer[plan::Y]);
     Product a = product(parts, channels, n, columns, p, 1);
@@ -560,7 +595,8 @@ __device__ __noinline__ void respond(const Sweep& s, const Growth& g, int m) {
     const int forward = g.side == 0 ? 1 : -1;
     a.inner = n;
     a.parts = parts;
-    set_left(a, s.tables + (mixer[plan::TOEPLITZ] + mixer[plan::REACH]), parts * line, parts * parts * line, forward, -forward, line);
+    set_left(a, s.tables + (mixer[plan::TOEPLITZ] + mixer[plan::REACH]), parts * line,
+             parts * parts * line, forward, -forward, line);
     set_right(a, v, 0, columns, 1, width * columns, channels * columns);
     add(s, a, y, channels * columns, columns, width * columns, 1);
     a = product(1, channels, q, columns, n * parts, 1);
@@ -579,11 +615,15 @@ __device__ __noinline__ void respond(const Sweep& s, const Growth& g, int m) {
 // step. `Omega += g O_m + sum_j h[j] v_m[j]` with small g and h.
 __device__ __noinline__ void pool_mixer(const Sweep& s, const Growth& g, int m) {
     const auto mixer = s.mixer(m), ports = s.side(mixer, g.side);
-    const auto along = s.direction(mixer, g.side == 0, 0), against = s.direction(mixer, g.side == 0, 1);
-    const int channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS], width = mixer[plan::WIDTH];
-    const int wide = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1, line = 2 * mixer[plan::REACH] + 1;
+    const auto along = s.direction(mixer, g.side == 0, 0);
+    const auto against = s.direction(mixer, g.side == 0, 1);
+    const int channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
+    const int width = mixer[plan::WIDTH];
+    const int wide = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
+    const int line = 2 * mixer[plan::REACH] + 1;
     const int p = along[plan::P], q = against[plan::P], n = g.n, h = s[plan::FEATURES];
-    const int all = s[plan::ALL_COLUMNS + g.side], near = ports[plan::NEAR], step = s[plan::COLUMN], size = s[plan::BLOCK];
+    const int all = s[plan::ALL_COLUMNS + g.side], near = ports[plan::NEAR];
+    const int step = s[plan::COLUMN], size = s[plan::BLOCK];
     const auto old = g.old + s[plan::OF_FEATURES + g.side];
     const auto out = g.grown + s[plan::OF_FEATURES + g.side];
     const auto inputs = s.array(s[plan::INPUTS]), states = s.array(s[plan::STATES]);
@@ -598,7 +638,8 @@ __device__ __noinline__ void pool_mixer(const Sweep& s, const Growth& g, int m) 
         const int forward = g.side == 0 ? -1 : 1;
         a.inner = n;
         a.parts = parts;
-        set_left(a, s.tables + (mixer[plan::TOEPLITZ] + mixer[plan::REACH]), line, parts * parts * line, forward, -forward, parts * line);
+        set_left(a, s.tables + (mixer[plan::TOEPLITZ] + mixer[plan::REACH]), line,
+                 parts * parts * line, forward, -forward, parts * line);
         set_right(a, readout, 0, step, 1, size, channels * step);
         add(s, a, inputs, channels * h, h, width * h, 1);
     }
@@ -616,7 +657,8 @@ __device__ __noinline__ void pool_mixer(const Sweep& s, const Growth& g, int m) 
         a.inner = n;
         a.parts = parts;
         set_left(a, readout, 0, step, 1, size, channels * step);
-        set_right(a, s.tables + (against[plan::READING] + (n - 1) * parts * q), 0, stretch * parts * q, 1, -parts * q, q);
+        set_right(a, s.tables + (against[plan::READING] + (n - 1) * parts * q), 0,
+                  stretch * parts * q, 1, -parts * q, q);
         add(s, a, out + near, 0, q, all, 1);
     }
     __syncthreads();
@@ -651,13 +693,15 @@ __device__ __noinline__ void extend(const Sweep& s, int side, int n, int from, i
     for (int m = 0; m < mixers; ++m) {
         const auto mixer = s.mixer(m);
         receive(s, g, m);
-        substitute(s, g, m, s.direction(mixer, side == 0, 0)[plan::ALL], s.side(mixer, side)[plan::OUT], s.array(mixer[plan::SEEN]));
+        substitute(s, g, m, s.direction(mixer, side == 0, 0)[plan::ALL],
+                   s.side(mixer, side)[plan::OUT], s.array(mixer[plan::SEEN]));
         advance(s, g, m);
         if (s.ring) go_around(s, g, m);
         if (m + 1 < mixers) respond(s, g, m);
         __syncthreads();
     }
-    const int h = s[plan::FEATURES], all = s[plan::ALL_COLUMNS + side], at = s[plan::OF_FEATURES + side];
+    const int h = s[plan::FEATURES], all = s[plan::ALL_COLUMNS + side];
+    const int at = s[plan::OF_FEATURES + side];
     copy(s, g.old + at, g.grown + at, h * all);
     __syncthreads();
     #pragma unroll 1
@@ -686,7 +730,8 @@ struct Slice {
 __device__ inline int followed(const Slice& c) { return c.token < 0 ? 0 : 1; }
 
 // Sites where v_m changes.
-__device__ inline void active(const Sweep& s, const Slice& c, Numbers mixer, int& first, int& last) {
+__device__ inline void active(const Sweep& s, const Slice& c, Numbers mixer, int& first,
+                              int& last) {
     first = 0;
     last = c.n;
     if (mixer[plan::VERTICES]) return;
@@ -751,8 +796,10 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
     for (int m = 1; m <= mixers; ++m) {
         const bool pooled = m == mixers;
         const auto mixer = s.mixer(pooled ? 0 : m);
-        const int states[2] = {s.direction(mixer, right, 0)[plan::ALL], s.direction(mixer, right, 1)[plan::ALL]};
-        const int entering = states[0] + states[1], size = pooled ? h : s.ring ? 2 * entering : entering;
+        const int states[2] = {s.direction(mixer, right, 0)[plan::ALL],
+                               s.direction(mixer, right, 1)[plan::ALL]};
+        const int entering = states[0] + states[1];
+        const int size = pooled ? h : s.ring ? 2 * entering : entering;
         const auto out = s.array(pooled ? s[plan::LINKED] : mixer[plan::LINKS]);
         // segments behind and ahead; what leaves at the near end, and at the far one
         #pragma unroll 1
@@ -761,7 +808,8 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
             #pragma unroll 1
             for (int far = 0; far < (s.ring && !pooled ? 2 : 1); ++far) {
                 const int wide = pooled ? s[plan::ALL_COLUMNS + sides[k]] : rows[plan::COLUMNS];
-                const int from = pooled ? s[plan::OF_FEATURES + sides[k]] : rows[far ? plan::FAR_OUT : plan::OUT];
+                int from = rows[far ? plan::FAR_OUT : plan::OUT];
+                if (pooled) from = s[plan::OF_FEATURES + sides[k]];
                 // along: out of the segment behind at its near end, ahead at its far one
                 const int way = k == far ? 0 : 1;
                 const int count = pooled ? h : states[way];
@@ -775,10 +823,12 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
                     const int p = d[plan::P];
                     Product a = product(1, channels, columns, count, p, 1);
                     if (end) {
-                        const int other = into ? channels * s.direction(first, right, 0)[plan::P] * columns : 0;
+                        const int along = s.direction(first, right, 0)[plan::P];
+                        const int other = into ? channels * along * columns : 0;
                         set_left(a, sent + other, 0, p * columns, 1, columns, 0);
                     } else {
-                        const int table = into ? d[plan::SENDING] : d[plan::SENDING_BACK] + stretch - columns;
+                        const int last = d[plan::SENDING_BACK] + stretch - columns;
+                        const int table = into ? d[plan::SENDING] : last;
                         set_left(a, s.tables + table, 0, p * stretch, 1, stretch, 0);
                     }
                     set_right(a, matrix + ports[end ? plan::FAR : plan::NEAR], 0, p, wide, 1, 0);
@@ -802,6 +852,7 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
     const int step = pooled ? s[plan::COLUMN] : mixer[plan::PADDED];
     const auto v = s.array(pooled ? s[plan::POOLED] : mixer[plan::SLICE_V]);
     const auto dv = s.array(pooled ? s[plan::POOLED_CHANGE] : mixer[plan::CHANGE_V]);
+    const int source = pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE];
     int first = 0, last = c.n;
     if (!pooled) active(s, c, mixer, first, last);
     #pragma unroll 1
@@ -809,7 +860,7 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
         const int j = first + k / width, row = k % width, at = j * width + row;
         const bool inside = c.first <= j && j < c.last;
         real sum = real(0);
-        if (inside) sum = coefficient(s, c, j, pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE])[row];
+        if (inside) sum = coefficient(s, c, j, source)[row];
         const int count = pooled ? m : mixer[plan::VERTICES];
         #pragma unroll 1
         for (int e = 0; e < count; ++e) {
@@ -818,8 +869,10 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
             const int piece = pooled ? from[plan::READOUT] : vertex[1], inner = from[plan::WIDTH];
             if (piece < 0) continue;
             const auto a = coefficient(s, c, j, piece) + row;
-            const auto y = s.array(from[plan::SLICE_Y]) + j * inner, dy = s.array(from[plan::CHANGE_Y]) + j * inner;
-            for (int i = 0; i < inner; ++i) sum = fma(a[i * step], inside ? y[i] + dy[i] : dy[i], sum);
+            const auto y = s.array(from[plan::SLICE_Y]) + j * inner;
+            const auto dy = s.array(from[plan::CHANGE_Y]) + j * inner;
+            for (int i = 0; i < inner; ++i)
+                sum = fma(a[i * step], inside ? y[i] + dy[i] : dy[i], sum);
         }
         dv[at] = inside ? sum - v[at] : sum;
     }
@@ -827,7 +880,8 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
 }
 
 // The sum of products of two rows over the lanes of a warp, in every lane.
-__device__ inline double warp_dot(Global<const real> a, int step, Global<const real> b, int count, int lane) {
+__device__ inline double warp_dot(Global<const real> a, int step, Global<const real> b, int count,
+                                  int lane) {
     real sum = real(0);
     for (int k = lane; k < count; k += 32) sum = fma(a[k * step], b[k], sum);
     return warp_sum(double(sum));
@@ -839,7 +893,8 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     const auto mixer = s.mixer(m), first = s.mixer(0);
     const bool right = !s.reverse;
     const auto along = s.direction(mixer, right, 0), against = s.direction(mixer, right, 1);
-    const int a = along[plan::ALL], entering = a + against[plan::ALL], size = s.ring ? 2 * entering : entering;
+    const int a = along[plan::ALL], entering = a + against[plan::ALL];
+    const int size = s.ring ? 2 * entering : entering;
     const auto received = s.array(s[plan::RECEIVED]);
     if (followed(c)) {
         int from, to;
@@ -865,7 +920,8 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     #pragma unroll 1
     for (int side = 0; side < 2; ++side) {
         const auto ports = s.side(mixer, sides[side]);
-        const int start = followed(c) ? s.side(s.mixer(1), sides[side])[plan::COLUMNS] : 0, end = ports[plan::COLUMNS];
+        const int start = followed(c) ? s.side(s.mixer(1), sides[side])[plan::COLUMNS] : 0;
+        const int end = ports[plan::COLUMNS];
         const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
         #pragma unroll 1
         for (int far = 0; far < (s.ring ? 2 : 1) && start < end; ++far) {
@@ -874,7 +930,8 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
             const auto out = received + ((far ? entering : 0) + (way ? a : 0));
             #pragma unroll 1
             for (int r = warp; r < rows; r += warps) {
-                const double sum = warp_dot(matrix + ((long long)r * end + start), 1, x, end - start, lane);
+                const double sum = warp_dot(matrix + ((long long)r * end + start), 1, x,
+                                            end - start, lane);
                 if (lane == 0) out[r] = out[r] + real(sum);
             }
         }
@@ -889,9 +946,11 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
             const int p = d[plan::P], block = state / p * p;
             const auto closure = s.tables + (d[plan::CLOSURE] + block * p + state % p);
             const auto carried = s.array(mixer[plan::CARRIED + way]) + (block * p + state % p);
-            const auto near = received + (way * a + block), far = received + (entering + way * a + block);
+            const auto near = received + (way * a + block);
+            const auto far = received + (entering + way * a + block);
             real sum = real(0);
-            for (int i = 0; i < p; ++i) sum = fma(near[i], closure[i * p], fma(far[i], carried[i * p], sum));
+            for (int i = 0; i < p; ++i)
+                sum = fma(near[i], closure[i * p], fma(far[i], carried[i * p], sum));
             into[k] = sum;
         }
         __syncthreads();
@@ -903,7 +962,8 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
 __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto mixer = s.mixer(m);
     const bool right = !s.reverse, states = m >= followed(c);
-    const int width = mixer[plan::WIDTH], channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
+    const int width = mixer[plan::WIDTH], channels = mixer[plan::CHANNELS];
+    const int parts = mixer[plan::PARTS];
     const int padded = mixer[plan::PADDED], reach = mixer[plan::REACH], n = c.n;
     const auto dv = s.array(mixer[plan::CHANGE_V]), dy = s.array(mixer[plan::CHANGE_Y]);
     const Numbers ways[2] = {s.direction(mixer, right, 0), s.direction(mixer, right, 1)};
@@ -925,9 +985,11 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
         }
         #pragma unroll 1
         for (int way = 0; states && way < 2; ++way) {
-            const int p = ways[way][plan::P], channel = component % channels, j = way ? n - 1 - i : i;
+            const int p = ways[way][plan::P], channel = component % channels;
+            const int j = way ? n - 1 - i : i;
             const auto x = entering + (way * a + channel * p);
-            const auto read = s.tables + (ways[way][plan::READING] + ((channel * (reach + 1) + j) * parts + part) * p);
+            const int from = ((channel * (reach + 1) + j) * parts + part) * p;
+            const auto read = s.tables + (ways[way][plan::READING] + from);
             for (int t = 0; t < p; ++t) sum = fma(x[t], read[t], sum);
         }
         dy[k] = sum;
@@ -948,8 +1010,10 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
         real sum = real(0);
         for (int j = first; j < last; ++j)
             for (int part = 0; part < parts; ++part)
-                sum = fma(sent[(way ? j : n - 1 - j) * parts + part], dv[j * width + part * channels + channel], sum);
-        const auto power = s.tables + (ways[way][plan::TRANSPOSED] + (n * channels + channel) * p * p + state % p);
+                sum = fma(sent[(way ? j : n - 1 - j) * parts + part],
+                          dv[j * width + part * channels + channel], sum);
+        const int block = (n * channels + channel) * p * p;
+        const auto power = s.tables + (ways[way][plan::TRANSPOSED] + block + state % p);
         const auto x = entering + (way * a + channel * p);
         for (int t = 0; t < p; ++t) sum = fma(x[t], power[t * p], sum);
         leaving[k] = sum;
@@ -965,8 +1029,8 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
         for (int k = s.thread; k < all; k += s.threads) {
             const int way = k < a ? 0 : 1, state = way ? k - a : k;
             const int p = ways[way][plan::P], channel = state / p;
-            const auto after = s.segment(way ? c.behind : c.ahead)
-                             + ((way ? rear : front)[plan::THROUGH + 3] + channel * p * p + state % p);
+            const int at = (way ? rear : front)[plan::THROUGH + 3] + channel * p * p + state % p;
+            const auto after = s.segment(way ? c.behind : c.ahead) + at;
             const auto x = leaving + (way * a + channel * p);
             real sum = far[k];
             for (int t = 0; t < p; ++t) sum = fma(x[t], after[t * p], sum);
@@ -991,7 +1055,8 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
     change(s, c, mixers);
     const auto pooled = s.array(s[plan::POOLED_CHANGE]);
     const auto source = s.mixer(0);
-    const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32, width = source[plan::WIDTH];
+    const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
+    const int width = source[plan::WIDTH];
     const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
     int first, last;
     active(s, c, source, first, last);
@@ -1002,14 +1067,17 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
         sum = warp_sum(sum);
         if (followed(c))
             sum += warp_dot(s.array(s[plan::LINKED]) + (first * width * h + r), h,
-                            s.array(source[plan::CHANGE_V]) + first * width, (last - first) * width, lane);
+                            s.array(source[plan::CHANGE_V]) + first * width,
+                            (last - first) * width, lane);
         #pragma unroll 1
         for (int side = 0; side < 2; ++side) {
             const int all = s[plan::ALL_COLUMNS + sides[side]];
             int start = 0;
-            if (followed(c)) start = mixers > 1 ? s.side(s.mixer(1), sides[side])[plan::COLUMNS] : all;
+            if (followed(c) && mixers == 1) start = all;
+            if (followed(c) && mixers > 1) start = s.side(s.mixer(1), sides[side])[plan::COLUMNS];
             // constants are kept in the segments' totals
-            const auto row = s.segment(segments[side]) + (s[plan::OF_FEATURES + sides[side]] + r * all + start);
+            const int from = s[plan::OF_FEATURES + sides[side]] + r * all + start;
+            const auto row = s.segment(segments[side]) + from;
             const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
             sum += warp_dot(row, 1, x, all - start, lane);
         }
@@ -1018,7 +1086,8 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
     __syncthreads();
 }
 
-__device__ inline void add_to(const Sweep& s, Global<real> x, Global<const real> dx, int from, int to) {
+__device__ inline void add_to(const Sweep& s, Global<real> x, Global<const real> dx, int from,
+                              int to) {
     #pragma unroll 1
     for (int k = from + s.thread; k < to; k += s.threads) x[k] = x[k] + dx[k];
 }
@@ -1031,10 +1100,12 @@ __device__ __noinline__ void accept(const Sweep& s, const Slice& c) {
         int first, last;
         active(s, c, mixer, first, last);
         const int width = mixer[plan::WIDTH];
-        add_to(s, s.array(mixer[plan::SLICE_V]), s.array(mixer[plan::CHANGE_V]), first * width, last * width);
+        add_to(s, s.array(mixer[plan::SLICE_V]), s.array(mixer[plan::CHANGE_V]), first * width,
+               last * width);
         add_to(s, s.array(mixer[plan::SLICE_Y]), s.array(mixer[plan::CHANGE_Y]), 0, c.n * width);
     }
-    add_to(s, s.array(s[plan::POOLED]), s.array(s[plan::POOLED_CHANGE]), 0, c.n * s[plan::FEATURES]);
+    add_to(s, s.array(s[plan::POOLED]), s.array(s[plan::POOLED_CHANGE]), 0,
+           c.n * s[plan::FEATURES]);
     __syncthreads();
 }
 
@@ -1071,7 +1142,7 @@ __device__ __noinline__ void settle(const Sweep& s, Slice& c) {
 // ---- programs of the network: what a token is made of, what features are read by,
 // and log psi, with memory of their own
 
-struct Parts {
+struct Programs {
     Launch of_coefficients, of_readout, of_log_psi;
     Global<signed char> spins;          // blocks x spins of a run
     Global<const real> values;          // blocks x results on sites
@@ -1083,36 +1154,37 @@ struct Parts {
 };
 
 // An array of one of the launches: its address, then its bytes, both wide.
-template <class T> __device__ inline Global<T> part_of(Global<const unsigned int> orders, int launch, int number) {
-    const int at = order::PARTS + 4 * (7 * launch + number);
+template <class T>
+__device__ inline Global<T> array_of(Global<const unsigned int> orders, int launch, int number) {
+    const int at = order::PROGRAMS + 4 * (7 * launch + number);
     return at_address<T>(wide(orders, at), wide(orders, at + 2));
 }
 
-__device__ inline Launch launch_of_part(const Launch& a, int launch) {
+__device__ inline Launch launch_of(const Launch& a, int launch) {
     const auto orders = orders_of(a);
     Launch own = {};
     own.samples = a.samples;
-    own.spins = part_of<const signed char>(orders, launch, 0);
-    own.inputs = part_of<const double>(orders, launch, 1);
-    own.constants = part_of<const real>(orders, launch, 2);
-    own.constants64 = part_of<const double>(orders, launch, 3);
-    own.workspace = part_of<double>(orders, launch, 4);
-    own.outputs = part_of<double>(orders, launch, 5);
-    own.site_outputs = part_of<real>(orders, launch, 6);
+    own.spins = array_of<const signed char>(orders, launch, 0);
+    own.inputs = array_of<const double>(orders, launch, 1);
+    own.constants = array_of<const real>(orders, launch, 2);
+    own.constants64 = array_of<const double>(orders, launch, 3);
+    own.workspace = array_of<double>(orders, launch, 4);
+    own.outputs = array_of<double>(orders, launch, 5);
+    own.site_outputs = array_of<real>(orders, launch, 6);
     return own;
 }
 
-__device__ inline Parts parts_of(const Launch& a, int width) {
+__device__ inline Programs programs_of(const Launch& a, int width) {
     const auto orders = orders_of(a);
-    Parts p = {};
-    p.of_coefficients = launch_of_part(a, 0);
-    p.of_readout = launch_of_part(a, 1);
-    p.of_log_psi = launch_of_part(a, 2);
-    p.spins = part_of<signed char>(orders, 0, 0);
-    p.values = part_of<const real>(orders, 0, 6);
-    p.features = part_of<double>(orders, 1, 1);
-    p.results = part_of<const double>(orders, 1, 5);
-    p.all = part_of<const double>(orders, 2, 5);
+    Programs p = {};
+    p.of_coefficients = launch_of(a, 0);
+    p.of_readout = launch_of(a, 1);
+    p.of_log_psi = launch_of(a, 2);
+    p.spins = array_of<signed char>(orders, 0, 0);
+    p.values = array_of<const real>(orders, 0, 6);
+    p.features = array_of<double>(orders, 1, 1);
+    p.results = array_of<const double>(orders, 1, 5);
+    p.all = array_of<const double>(orders, 2, 5);
     p.width = width;
     return p;
 }
@@ -1132,19 +1204,22 @@ __device__ inline int start_of(const Sweep& s, const Phase& f, int block) {
 }
 __device__ inline int end_of(const Sweep& s, const Phase& f, int block) {
     if (f.whole) return s[plan::TOKENS];
-    return smaller(smaller(f.from + (block + 1) * s[plan::STEP], f.to) + s.seen_ahead(), s[plan::TOKENS]);
+    return smaller(smaller(f.from + (block + 1) * s[plan::STEP], f.to) + s.seen_ahead(),
+                   s[plan::TOKENS]);
 }
 
 // Grows a segment along the way, or against it, with spare ones `first` and the next;
 // the last step goes to `to` unless that is below zero. Returns the slot it ends in.
 template <class Program>
-__device__ __noinline__ int grow(const Sweep& s, const Program& p, int from, int until, int slot, int first, int to) {
+__device__ __noinline__ int grow(const Sweep& s, const Program& p, int from, int until, int slot,
+                                 int first, int to) {
     const int way = first == 0 ? 1 : -1;
     while (from != until) {
         const int n = smaller(way * (until - from), s[plan::STEP]);
         fetch(s, p, way > 0 ? from : from - 1, n, way, s.array(s[plan::GROWN]));
         from += way * n;
-        const int spare = slot == first ? first + 1 : first, next = from == until && to >= 0 ? to : spare;
+        const int spare = slot == first ? first + 1 : first;
+        const int next = from == until && to >= 0 ? to : spare;
         extend(s, way > 0 ? s.behind() : s.ahead(), n, slot, next);
         slot = next;
     }
@@ -1162,11 +1237,13 @@ struct Current {
 };
 
 // Re log psi of features current + change.
-template <class Program> __device__ __noinline__ double read_features(const Sweep& s, const Program& p) {
+template <class Program> __device__ __noinline__ double read_features(const Sweep& s,
+                                                                      const Program& p) {
     const int h = s[plan::FEATURES];
+    const auto omega = s.numbers + s[plan::OMEGA], change = s.numbers + s[plan::CHANGE];
     #pragma unroll 1
     for (int r = s.thread; r < h; r += s.threads)
-        p.features[blockIdx.x * h + r] = s.numbers[s[plan::OMEGA] + r] + s.numbers[s[plan::CHANGE] + r];
+        p.features[blockIdx.x * h + r] = omega[r] + change[r];
     __syncthreads();
     p.compute_readout(blockIdx.x);
     return p.results[(long long)blockIdx.x * s[plan::RESULTS]];
@@ -1199,7 +1276,8 @@ __device__ inline void flip_site(Chain& c, int site) {
 
 // Proposes every spin of a block.
 template <class Program>
-__device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain& chain, Current& current,
+__device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain& chain,
+                                         Current& current,
                                    const Phase& f, int block, int behind, int ahead) {
     const int start = start_of(s, f, block), spins = s[plan::TOKEN];
     Slice c = {};
@@ -1250,8 +1328,10 @@ __device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain
 // All proposals of a phase. Segments: two spare ones behind, two ahead, those kept
 // for every group of blocks, those of one group.
 template <class Program>
-__device__ inline void sweep_phase(const Sweep& s, const Program& p, Chain& chain, Current& current, const Phase& f) {
-    const int blocks = (f.to - f.from + s[plan::STEP] - 1) / s[plan::STEP], spacing = s[plan::SPACING];
+__device__ inline void sweep_phase(const Sweep& s, const Program& p, Chain& chain,
+                                   Current& current, const Phase& f) {
+    const int blocks = (f.to - f.from + s[plan::STEP] - 1) / s[plan::STEP];
+    const int spacing = s[plan::SPACING];
     const int stored = 4, group = s[plan::GROUP];
     clear_segment(s, 0, s.behind());
     clear_segment(s, 2, s.ahead());
@@ -1265,7 +1345,8 @@ __device__ inline void sweep_phase(const Sweep& s, const Program& p, Chain& chai
         const int last = smaller(first + spacing, blocks) - 1;
         slot = stored + first / spacing;
         for (int block = last - 1; block >= first; --block)
-            slot = grow(s, p, end_of(s, f, block + 1), end_of(s, f, block), slot, 2, group + block - first);
+            slot = grow(s, p, end_of(s, f, block + 1), end_of(s, f, block), slot, 2,
+                        group + block - first);
         for (int block = first; block <= last; ++block) {
             const int start = start_of(s, f, block);
             if (start > reached) behind = grow(s, p, reached, start, behind, 0, -1);
@@ -1298,7 +1379,8 @@ __device__ inline void sweep_once(Sweep& s, const Program& p, Chain& chain, int 
     s.origin = (2 * tokens - s.seen_ahead() - 2 * back) % tokens;
     for (int x = back; x < back + seen; ++x)
         for (int part = 0; part < s[plan::TOKEN]; ++part) {
-            flip_site(chain, s.token(x) * s[plan::TOKEN] + (s.reverse ? s[plan::TOKEN] - 1 - part : part));
+            flip_site(chain,
+                      s.token(x) * s[plan::TOKEN] + (s.reverse ? s[plan::TOKEN] - 1 - part : part));
             p.compute_full(sample);
             const double log_psi = p.log_psi(sample);
             if (settle_proposal(s, chain, log_psi - current.log_psi)) current.log_psi = log_psi;
@@ -1330,7 +1412,8 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
 
 // The sweeps of one chain.
 template <class Program>
-__device__ inline void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample, int sites) {
+__device__ inline void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
+                                   int sites) {
     Chain chain = begin_chain(a, sample, s.threads, sites, 0);
     s.spins = chain.spins;
     s.ratios = a.outputs + (COUNTS + (long long)sample * sites);

@@ -147,15 +147,20 @@ impl SweepSource {
             }
             calls.push((short, body));
         }
-        let below = Options {
-            shared: options.shared.saturating_sub(plan::bytes(&description)),
-            ..options.clone()
-        };
-        let all = part(full, "sweep_log_psi", &below)?;
-        let body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
+        // only on a ring does a slice cross the cut
+        let mut all = by_hand("none");
+        let mut body = String::new();
+        if lattice.boundary == Boundary::Periodic {
+            let below = Options {
+                shared: limit - needed,
+                ..options.clone()
+            };
+            all = part(full, "sweep_log_psi", &below)?;
+            body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
+            texts.push(all.text.clone());
+        }
         calls.push(("full", body));
-        texts.push(all.text.clone());
-        texts.push(kernel_text(lattice, all.outputs, &calls));
+        texts.push(kernel_text(lattice, full.kernel.outputs, &calls));
         let kernel = Kernel {
             text: texts.join("\n"),
             threads: THREADS,
@@ -222,12 +227,12 @@ fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> Stri
         "namespace dnet {{
 
 // a chain of {sites} spins, {boundary:?}
-struct SweepProgram : Parts {{
-    __device__ explicit SweepProgram(const Parts& parts) : Parts(parts) {{}}
+struct SweepProgram : Programs {{
+    __device__ explicit SweepProgram(const Programs& all) : Programs(all) {{}}
 {calls}}};
 
 extern \"C\" __global__ void __launch_bounds__({THREADS}) sweep(const __grid_constant__ Launch a) {{
-    const SweepProgram program(parts_of(a, {width}));
+    const SweepProgram program(programs_of(a, {width}));
     Sweep s = begin_sweep(a, {THREADS});
     for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
         sweep_chain(a, s, program, sample, {sites});
