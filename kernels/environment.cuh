@@ -1174,7 +1174,7 @@ __device__ inline Launch launch_of(const Launch& a, int launch) {
     return own;
 }
 
-__device__ inline Programs programs_of(const Launch& a, int width) {
+__device__ __noinline__ Programs programs_of(const Launch& a, int width) {
     const auto orders = orders_of(a);
     Programs p = {};
     p.of_coefficients = launch_of(a, 0);
@@ -1328,7 +1328,7 @@ __device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain
 // All proposals of a phase. Segments: two spare ones behind, two ahead, those kept
 // for every group of blocks, those of one group.
 template <class Program>
-__device__ inline void sweep_phase(const Sweep& s, const Program& p, Chain& chain,
+__device__ __noinline__ void sweep_phase(const Sweep& s, const Program& p, Chain& chain,
                                    Current& current, const Phase& f) {
     const int blocks = (f.to - f.from + s[plan::STEP] - 1) / s[plan::STEP];
     const int spacing = s[plan::SPACING];
@@ -1360,7 +1360,7 @@ __device__ inline void sweep_phase(const Sweep& s, const Program& p, Chain& chai
 // One sweep. On a ring the cut lies where no slice crosses it; those of the last few
 // tokens do, and are evaluated in full.
 template <class Program>
-__device__ inline void sweep_once(Sweep& s, const Program& p, Chain& chain, int sample) {
+__device__ __noinline__ void sweep_once(Sweep& s, const Program& p, Chain& chain, int sample) {
     const int tokens = s[plan::TOKENS], back = s.seen_back(), seen = back + s.seen_ahead();
     Current current = {};
     Phase f = {};
@@ -1412,7 +1412,7 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
 
 // The sweeps of one chain.
 template <class Program>
-__device__ inline void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
+__device__ __noinline__ void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
                                    int sites) {
     Chain chain = begin_chain(a, sample, s.threads, sites, 0);
     s.spins = chain.spins;

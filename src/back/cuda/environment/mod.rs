@@ -30,7 +30,7 @@ use crate::back::cpu::environment::{Described, Refusal, describe};
 use crate::ir::{Boundary, Lattice};
 use crate::run::network::Precision;
 use crate::run::walk::{Proposals, Tally, Walk};
-use plan::{Plan, Room};
+use plan::{HEAD, Plan, RECORD, Room};
 use std::sync::Arc;
 
 /// What the kernel is made of, to follow the device library and that of chains.
@@ -225,6 +225,8 @@ fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> Stri
         .collect();
     format!(
         "namespace dnet {{
+
+static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}, \"as the host has it\");
 
 // a chain of {sites} spins, {boundary:?}
 struct SweepProgram : Programs {{

@@ -5,9 +5,9 @@
 use crate::back::cpu::environment::description::{Description, Mixer};
 
 /// Numbers of the first part of the plan.
-const HEAD: usize = 54;
+pub(super) const HEAD: usize = 54;
 /// Numbers per mixer: its own, then directions, then sides of segments.
-const RECORD: usize = SIDES + 2 * SIDE;
+pub(super) const RECORD: usize = SIDES + 2 * SIDE;
 const DIRECTIONS: usize = 25;
 const SIDES: usize = DIRECTIONS + 2 * DIRECTION;
 /// Numbers per direction.
