@@ -3,6 +3,10 @@
 //! `DNET_CUDA_ALL=1` compiles everything for every architecture (minutes),
 //! `DNET_SKIP_NVRTC=1` leaves out what needs NVIDIA's compiler.
 
+#[path = "gen/nvrtc.rs"]
+mod compiler;
+
+use compiler::nvrtc;
 use dnet::back::cuda::code::Source;
 use dnet::back::cuda::emit::{Kernel, Options};
 use dnet::back::cuda::linear;
@@ -16,7 +20,6 @@ use dnet::pipeline;
 use dnet::run::network::Precision;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -175,28 +178,6 @@ fn text_of_the_typewriter() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("typewriter", made[0].text));
-}
-
-/// NVIDIA's compiler, fetched by `scripts/fetch-nvrtc` if `DNET_NVRTC` names none;
-/// `None` if these tests are not wanted.
-fn nvrtc() -> Option<Nvrtc> {
-    if std::env::var_os("DNET_SKIP_NVRTC").is_some_and(|v| v == "1") {
-        return None;
-    }
-    if let Some(path) = std::env::var_os("DNET_NVRTC").filter(|p| Path::new(p).is_file()) {
-        return Some(Nvrtc::open(Path::new(&path)).expect("the library DNET_NVRTC names"));
-    }
-    let output = Command::new(root().join("scripts/fetch-nvrtc")).output();
-    let output = output.expect("scripts/fetch-nvrtc runs");
-    assert!(
-        output.status.success(),
-        "scripts/fetch-nvrtc could not fetch NVIDIA's compiler; run it where there is a network, \
-         set DNET_NVRTC to a libnvrtc.so.12, or leave these tests out with DNET_SKIP_NVRTC=1:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let file = Path::new(&folder).join("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
-    Some(Nvrtc::open(&file).expect("the library that was fetched"))
 }
 
 /// Whether to compile everything for every architecture.

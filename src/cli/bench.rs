@@ -229,7 +229,21 @@ fn timings(
     }
     let mut accept = |site: usize, _: Complex64| site.is_multiple_of(2);
     // whether or not full evaluation is cheaper here
-    if wanted("sweep") && psi.why_in_full(Task::Sweep).is_none() {
+    if wanted("sweep") && psi.moves_chains() {
+        // a machine of its own makes whole sweeps of many chains
+        let chains = together.unwrap_or(1);
+        let options = SamplerOptions {
+            method: Method::Sweep,
+            chains,
+            ..SamplerOptions::default()
+        };
+        if let Ok(mut sampler) = Sampler::new(options, sites) {
+            let (how, count) = (psi.strategy(Task::Sweep), chains * sites);
+            add("sweep", "proposal", chains, count, how, &mut || {
+                sampler.advance(Target::new(psi), 1);
+            });
+        }
+    } else if wanted("sweep") && psi.why_in_full(Task::Sweep).is_none() {
         let how = psi.strategy(Task::Sweep);
         add("sweep", "proposal", 1, sites, how, &mut || {
             psi.sweep_by_environments(&mut spins, false, &mut accept);

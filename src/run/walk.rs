@@ -84,6 +84,8 @@ pub struct Tally {
     pub uniform_proposed: u64,
     /// Uniform configurations taken.
     pub uniform_accepted: u64,
+    /// Sequential sweeps made by environments.
+    pub by_environments: u64,
 }
 
 impl Tally {
@@ -96,6 +98,7 @@ impl Tally {
         self.inverted += other.inverted;
         self.uniform_proposed += other.uniform_proposed;
         self.uniform_accepted += other.uniform_accepted;
+        self.by_environments += other.by_environments;
     }
 }
 

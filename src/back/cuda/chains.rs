@@ -170,13 +170,15 @@ pub(super) fn tally(
         inverted: count(4),
         uniform_proposed: count(5),
         uniform_accepted: count(6),
+        by_environments: 0,
     })
 }
 
 /// Where the first chain's number is among the orders.
 const FIRST: usize = 5;
 
-/// Where the table of kinds begins.
+/// Where the length of all orders is, and the table of kinds begins.
+pub(super) const LENGTH: usize = TABLE - 1;
 const TABLE: usize = 16;
 
 /// A number in two parts, the low one first.
@@ -251,6 +253,6 @@ fn orders(walk: &Walk, sites: usize) -> Vec<u8> {
         all[TABLE + 3 * k..][..3].copy_from_slice(&[what, first, many as u32]);
     }
     all.resize(all.len().next_multiple_of(2), 0);
-    all[TABLE - 1] = all.len() as u32;
+    all[LENGTH] = all.len() as u32;
     bytes_of(&all)
 }

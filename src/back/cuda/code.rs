@@ -298,7 +298,7 @@ pub(super) fn bytes(precision: Precision) -> usize {
     }
 }
 
-fn upload(
+pub(super) fn upload(
     device: &Arc<dyn Device>,
     precision: Precision,
     [working, double]: &[Vec<f64>; 2],

@@ -15,6 +15,7 @@ pub mod constants;
 pub mod device;
 pub mod driver;
 pub mod emit;
+pub mod environment;
 pub mod flips;
 mod graph;
 pub mod index;

@@ -5,17 +5,19 @@ use super::clusters::{Clusters, Network};
 use super::code::{Code, CudaError, Operands, Source, fitting, spins};
 use super::device::{Buffer, Device, DeviceError, Module, in_turns};
 use super::emit::Options;
+use super::environment::{NoSweep, SweepSource, Sweeper};
 use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
 use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
+use crate::back::cpu::network::Updates;
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::pass::flips::Family;
 use crate::run::rows::CentredRows;
 use crate::run::terms::Terms;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
-use crate::run::{Background, GradientRow, Spins, WaveFunction};
+use crate::run::{Background, GradientRow, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -72,6 +74,9 @@ pub struct CudaNetwork {
     clusters: Clusters,
     chains: OnceLock<Result<Chains, CudaError>>,
     typewriter: OnceLock<Result<Typewriter, DeviceError>>,
+    /// Derived and compiled when a sweep is first asked for.
+    sweeper: OnceLock<Result<Sweeper, NoSweep>>,
+    updates: Updates,
 }
 
 /// Derivatives on sites, and from them those by parameters.
@@ -130,6 +135,8 @@ impl CudaNetwork {
             clusters: Clusters::default(),
             chains: OnceLock::new(),
             typewriter: OnceLock::new(),
+            sweeper: OnceLock::new(),
+            updates: Updates::default(),
         })
     }
 
@@ -163,6 +170,26 @@ impl CudaNetwork {
         &self.device
     }
 
+    /// How sequential sweeps are made.
+    pub fn set_updates(&mut self, updates: Updates) {
+        self.updates = updates;
+        self.sweeper = OnceLock::new();
+    }
+
+    /// The sweep by environments, or why sweeps are evaluated in full.
+    pub fn sweeper(&self) -> Result<&Sweeper, &NoSweep> {
+        let make = || {
+            let full = &self.full.source;
+            let source = SweepSource::new(full, &self.theta, &self.options)?;
+            let (environments, full) = (source.work(), work(&full.program));
+            if self.updates != Updates::Abacus && environments >= full {
+                return Err(NoSweep::Dear { full, environments });
+            }
+            Sweeper::new(&self.device, source, &self.theta)
+        };
+        self.sweeper.get_or_init(make).as_ref()
+    }
+
     fn graph(&self) -> &Graph {
         &self.full.source.graph
     }
@@ -186,6 +213,14 @@ impl CudaNetwork {
             g.install(new);
         }
         self.theta = theta.to_vec();
+        let follows = match self.sweeper.get_mut() {
+            Some(Ok(sweeper)) => sweeper.set_params(theta).is_ok(),
+            _ => false,
+        };
+        if !follows {
+            // derived anew when asked for
+            self.sweeper = OnceLock::new();
+        }
         Ok(())
     }
 
@@ -224,6 +259,37 @@ impl CudaNetwork {
     /// # Errors
     /// No kernel, failures of the device; the chains are then as they were.
     pub fn try_walk(&self, chains: &mut Spins, walk: &Walk) -> Result<Tally, DeviceError> {
+        if matches!(walk.proposals, Proposals::Sequential)
+            && self.updates != Updates::Full
+            && let Ok(sweeper) = self.sweeper()
+        {
+            let in_full = |chains: &mut [i8], walk: &Walk| self.walk_in_full(chains, walk);
+            return sweeper.walk(&self.full, chains, walk, &in_full);
+        }
+        self.walk_in_full(chains, walk)
+    }
+
+    /// Sequential sweeps by environments, without global moves: what became of the
+    /// chains, and for every spin `Re log psi(s')/psi(s)` of its flip in the last one.
+    ///
+    /// # Errors
+    /// No such sweep, failures of the device.
+    pub fn sweep_with_ratios(
+        &self,
+        chains: &mut Spins,
+        walk: &Walk,
+    ) -> Result<(Tally, Vec<f64>), DeviceError> {
+        let sweeper = self
+            .sweeper()
+            .map_err(|e| DeviceError::new(e.to_string()))?;
+        let (mut moved, mut ratios) = (chains.to_vec(), Vec::new());
+        let tally = sweeper.sweep(&self.full, &mut moved, walk, Some(&mut ratios))?;
+        chains.copy_from_slice(&moved);
+        Ok((tally, ratios))
+    }
+
+    /// As [`CudaNetwork::try_walk`], evaluating every proposal in full.
+    fn walk_in_full(&self, chains: &mut Spins, walk: &Walk) -> Result<Tally, DeviceError> {
         let make = || Chains::new(&self.device, &self.full.source, &self.options);
         match self.chains.get_or_init(make) {
             Ok(kernel) => kernel.walk(&self.full, chains, walk),
@@ -405,6 +471,29 @@ impl WaveFunction for CudaNetwork {
                 report(&e);
                 None
             }
+        }
+    }
+    fn strategy(&self, task: Task) -> Strategy {
+        let own = match task {
+            Task::Sweep => self.sweeper().ok(),
+            _ => None,
+        };
+        let name = match (task, own) {
+            (Task::Sweep, Some(_)) => "environments",
+            (Task::Sweep, None) => "full",
+            _ => "device",
+        };
+        Strategy {
+            name,
+            bytes: own.map_or(0, Sweeper::bytes),
+            flops: own.map_or(f64::NAN, |s| 2.0 * s.products()),
+            peak: f64::NAN,
+        }
+    }
+    fn why_in_full(&self, task: Task) -> Option<String> {
+        match task {
+            Task::Sweep => self.sweeper().err().map(NoSweep::to_string),
+            _ => Some("this back end evaluates everything in full".to_owned()),
         }
     }
     fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {

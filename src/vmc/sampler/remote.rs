@@ -87,7 +87,7 @@ pub(super) fn walk(
         }
     }
     let alone = match options.method {
-        Method::Sweep => rounds * sweeps * chains,
+        Method::Sweep => (rounds * sweeps * chains) as u64 - tally.by_environments,
         _ => 0,
     };
     Some(Report {
@@ -102,7 +102,7 @@ pub(super) fn walk(
         worst_error: screened.worst_error,
         worst_error_over_bound: screened.worst_error_over_bound,
         not_a_number: tally.not_a_number,
-        sweeps_without_environments: alone as u64,
+        sweeps_without_environments: alone,
     })
 }
 

@@ -212,6 +212,15 @@ impl<T: Real> Coefficients<T> {
         self.tables.iter().map(rows).sum()
     }
 
+    /// The table of a coefficient, a number of [`Placed`]: all of a pattern, then of the
+    /// next; the first spin of its own window is the lowest bit.
+    pub fn rows(&self, coefficient: usize) -> Option<&[T]> {
+        self.tables
+            .iter()
+            .find(|t| t.0 == coefficient)
+            .map(|t| &t.1.rows[..])
+    }
+
     /// Constants and tables.
     fn fill(&mut self, theta: &[f64], features: &Features) -> Result<(), CompileError> {
         self.fixed = constants(&self.graph, &self.fixed_nodes, theta, self.token)?;
@@ -514,7 +523,7 @@ fn tabulated(placed: &[Placed], token: usize, number: usize) -> (Vec<usize>, [i6
 }
 
 /// Constant elements of the graph.
-fn constants(
+pub(super) fn constants(
     graph: &Graph,
     wanted: &[Fixed],
     theta: &[f64],

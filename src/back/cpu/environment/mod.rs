@@ -21,6 +21,7 @@
 
 mod coefficients;
 mod count;
+pub(in crate::back) mod description;
 mod features;
 mod grow;
 mod kept;
@@ -46,6 +47,7 @@ use crate::pass::normal_form::{NoNormalForm, NormalForm};
 use crate::pass::vertices::{NoVertices, Vertices};
 use coefficients::Coefficients;
 pub use count::Products;
+pub(in crate::back) use description::{Described, describe};
 use features::{Features, Readout};
 use mixer::MixerTables;
 use recurrence::Channel;

@@ -1,0 +1,497 @@
+//! The exact sweep by environments on a device: a block moves one chain.
+//!
+//! The mathematics, and the way along the chain, are those of
+//! `back::cpu::environment`: segments that grow by several tokens at once, a slice
+//! between two of them that is solved for every proposal, links that say what the
+//! segments answer to the sources of a slice. Decisions, and the random numbers they
+//! use, are those of every other sequential sweep.
+//!
+//! * *Tables* of the mixers (with reduced states) and of the coefficients are made by
+//!   the CPU's code in f64 and uploaded as data. Sizes that depend on them, and where
+//!   everything is, are the `plan` of whole numbers that the kernel copies to shared
+//!   memory. New parameters never compile anything.
+//! * *Text*: the hand-written library [`LIBRARY`], the same for every network, and three
+//!   emitted programs: the coefficients of a stretch of the chain (only where they are
+//!   not looked up), log psi from the features in f64, and log psi of a configuration
+//!   for the few proposals of a ring whose slices cross the cut.
+//! * *Memory* is that of the blocks in flight, whatever the number of chains. What a
+//!   proposal reads and writes lies in shared memory as far as it goes; segments ahead
+//!   are kept behind every c-th block of proposals, c as small as the device's memory
+//!   allows, and built again in between.
+
+mod plan;
+
+use super::chains;
+use super::code::{Code, CudaError, Source, bytes, bytes_of};
+use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
+use super::emit::{Kernel, Options, emit_part};
+use crate::back::cpu::environment::{Described, Refusal, describe};
+use crate::ir::{Boundary, Lattice};
+use crate::run::network::Precision;
+use crate::run::walk::{Proposals, Tally, Walk};
+use plan::{HEAD, Plan, RECORD, Room};
+use std::sync::Arc;
+
+/// What the kernel is made of, to follow the device library and that of chains.
+pub const LIBRARY: &str = include_str!("../../../../kernels/environment.cuh");
+
+/// Threads of a block.
+const THREADS: usize = 128;
+
+/// Shared memory that the emitted programs of coefficients and of the readout may use,
+/// in bytes.
+const SHARED: usize = 8 << 10;
+
+/// Multiply-adds that the barriers of a proposal cost beyond those of an evaluation in
+/// full: some twenty phases of a microsecond's fraction for a block that could do
+/// 3e10 per second. An estimate; no device has measured it.
+const WAITING: f64 = 1e5;
+
+/// Numbers before the plan among the orders: those of every walk, and the arrays of
+/// three launches.
+const PLAN: usize = 100;
+
+/// Why a network has no sweep of its own on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSweep {
+    /// It has no environments.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No kernel.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// Full evaluation is estimated to be less work.
+    #[error(
+        "full evaluation takes {full:.2e} multiply-adds per proposal, environments {environments:.2e}"
+    )]
+    Dear {
+        /// Of full evaluation.
+        full: f64,
+        /// Of environments, waiting included.
+        environments: f64,
+    },
+}
+
+impl From<DeviceError> for NoSweep {
+    fn from(e: DeviceError) -> NoSweep {
+        NoSweep::Cuda(e.into())
+    }
+}
+
+/// The sweep's kernel and its emitted programs, before there is a device.
+pub struct SweepSource {
+    /// The kernel; its shared memory is known with the parameters.
+    pub kernel: Kernel,
+    coefficients: Option<Source>,
+    readout: Source,
+    full: Kernel,
+    environments: Box<dyn Described>,
+    precision: Precision,
+    /// Shared memory a block may use, and what the programs use of it, in bytes.
+    limit: usize,
+    taken: usize,
+}
+
+impl SweepSource {
+    /// Derives environments for a network and emits the kernel; `full` is its log psi.
+    ///
+    /// # Errors
+    /// See [`NoSweep`].
+    pub fn new(full: &Source, theta: &[f64], options: &Options) -> Result<SweepSource, NoSweep> {
+        let (graph, lattice) = (&full.graph, full.program.lattice);
+        let environments = match options.precision {
+            Precision::F32 => describe::<f32>(graph, lattice, theta)?,
+            Precision::F64 => describe::<f64>(graph, lattice, theta)?,
+        };
+        let small = Options {
+            shared: SHARED.min(options.shared / 4),
+            ..options.clone()
+        };
+        let description = environments.description()?;
+        let (needed, limit) = (plan::bytes(&description), options.shared);
+        if needed > limit / 2 {
+            let text = format!("its plan of {needed} bytes leaves no shared memory of {limit}");
+            return Err(Refusal::Derivation(text).into());
+        }
+        let coefficients = match description.patch {
+            Some(tokens) => {
+                let (graph, sites) = environments.coefficients();
+                let chain = Lattice::chain(tokens * description.token, Boundary::Open);
+                let name = "sweep_coefficients";
+                Some(Source::new(name, graph.clone(), chain, &[], sites, &small)?)
+            }
+            None => None,
+        };
+        let (graph, inputs) = environments.readout()?;
+        let readout = Source::new("sweep_readout", graph, lattice, &inputs, &[], &small)?;
+        let part = |s: &Source, name: &'static str, options: &Options| {
+            let (graph, inputs) = (&s.graph, s.inputs());
+            emit_part(name.into(), graph, &s.program, inputs, options, THREADS)
+                .map_err(CudaError::from)
+        };
+        let mut texts = vec![chains::LIBRARY.to_owned(), LIBRARY.to_owned()];
+        let mut taken = 0;
+        let mut calls = Vec::new();
+        let sources = [
+            ("coefficients", "sweep_coefficients", coefficients.as_ref()),
+            ("readout", "sweep_readout", Some(&readout)),
+        ];
+        for (short, name, source) in sources {
+            let mut body = String::new();
+            if let Some(source) = source {
+                let kernel = part(source, name, &small)?;
+                taken = taken.max(kernel.shared);
+                body = format!(" {name}_code::compute(of_{short}, sample); ");
+                texts.push(kernel.text);
+            }
+            calls.push((short, body));
+        }
+        // only on a ring does a slice cross the cut
+        let mut all = Kernel::by_hand("none");
+        let mut body = String::new();
+        if lattice.boundary == Boundary::Periodic {
+            let below = Options {
+                shared: limit - needed,
+                ..options.clone()
+            };
+            all = part(full, "sweep_log_psi", &below)?;
+            body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
+            texts.push(all.text.clone());
+        }
+        calls.push(("full", body));
+        texts.push(kernel_text(lattice, full.kernel.outputs, &calls));
+        let kernel = Kernel {
+            text: texts.join("\n"),
+            threads: THREADS,
+            shared: options.shared,
+            ..Kernel::by_hand("sweep")
+        };
+        Ok(SweepSource {
+            kernel,
+            coefficients,
+            readout,
+            full: all,
+            environments,
+            precision: options.precision,
+            limit: options.shared,
+            taken: taken.next_multiple_of(8),
+        })
+    }
+
+    /// The plan of the parameters in force for blocks with so many bytes of workspace.
+    fn plan(&self, workspace: usize) -> Result<Plan, NoSweep> {
+        let description = self.environments.description()?;
+        let rows = self.coefficients.as_ref().map(|s| &s.program.site_outputs);
+        let room = Room {
+            shared: self.limit,
+            taken: self.taken,
+            workspace,
+            real: bytes(self.precision),
+            patch_rows: rows.map_or(0, Vec::len),
+            results: self.readout.kernel.outputs,
+        };
+        Ok(Plan::new(&description, room))
+    }
+
+    /// Bytes of device memory of a block, and thus of a chain in flight: as few segments
+    /// are kept as stay below `limit`, if that is possible.
+    ///
+    /// # Errors
+    /// See [`NoSweep`].
+    pub fn bytes(&self, limit: usize) -> Result<usize, NoSweep> {
+        Ok(8 * self.plan(limit)?.workspace)
+    }
+
+    /// Multiply-adds per proposal.
+    pub fn products(&self) -> f64 {
+        self.environments.products()
+    }
+
+    /// Multiply-adds per proposal, and those a block could do while it waits.
+    pub fn work(&self) -> f64 {
+        self.products() + WAITING
+    }
+}
+
+/// The emitted programs as the library calls them, and the kernel.
+fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> String {
+    let sites = lattice.sites();
+    let boundary = lattice.boundary;
+    let calls: String = (calls.iter())
+        .map(|(name, body)| {
+            format!("    __device__ void compute_{name}(int sample) const {{{body}}}\n")
+        })
+        .collect();
+    format!(
+        "namespace dnet {{
+
+static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}, \"as the host has it\");
+
+// a chain of {sites} spins, {boundary:?}
+struct SweepProgram : Programs {{
+    __device__ explicit SweepProgram(const Programs& all) : Programs(all) {{}}
+{calls}}};
+
+extern \"C\" __global__ void __launch_bounds__({THREADS}) sweep(const __grid_constant__ Launch a) {{
+    const SweepProgram program(programs_of(a, {width}));
+    Sweep s = begin_sweep(a, {THREADS});
+    for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
+        sweep_chain(a, s, program, sample, {sites});
+}}
+
+}} // namespace dnet
+"
+    )
+}
+
+/// The sweep of one network on a device.
+pub struct Sweeper {
+    source: SweepSource,
+    plan: Plan,
+    device: Arc<dyn Device>,
+    module: Arc<dyn Module>,
+    /// Constants of coefficients and readout, in working precision and f64.
+    parts: [[Buffer; 2]; 2],
+    tables: [Buffer; 2],
+}
+
+impl Sweeper {
+    /// Compiles and loads the kernel.
+    ///
+    /// # Errors
+    /// See [`NoSweep`].
+    pub fn new(
+        device: &Arc<dyn Device>,
+        source: SweepSource,
+        theta: &[f64],
+    ) -> Result<Sweeper, NoSweep> {
+        let text = [source.kernel.text.as_str()];
+        let module = Arc::from(device.load_kernels(source.precision, &text)?);
+        let (plan, parts, tables) = prepare(device, &source, theta)?;
+        Ok(Sweeper {
+            source,
+            plan,
+            device: device.clone(),
+            module,
+            parts,
+            tables,
+        })
+    }
+
+    /// Follows new parameters; nothing is compiled.
+    ///
+    /// # Errors
+    /// See [`NoSweep`]; the sweep is then of no further use.
+    pub fn set_params(&mut self, theta: &[f64]) -> Result<(), NoSweep> {
+        self.source.environments.set_params(theta)?;
+        (self.plan, self.parts, self.tables) = prepare(&self.device, &self.source, theta)?;
+        Ok(())
+    }
+
+    /// Multiply-adds per proposal.
+    pub fn products(&self) -> f64 {
+        self.source.products()
+    }
+
+    /// Bytes of device memory per chain in flight.
+    pub fn bytes(&self) -> usize {
+        8 * self.plan.workspace
+    }
+
+    /// Sweeps of chains whose log psi is that of `full`, one configuration after the
+    /// other, and the global moves due after them, which `in_full` makes;
+    /// configurations change only if all goes well.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device.
+    pub fn walk(
+        &self,
+        full: &Code,
+        spins: &mut [i8],
+        walk: &Walk,
+        in_full: &dyn Fn(&mut [i8], &Walk) -> Result<Tally, DeviceError>,
+    ) -> Result<Tally, DeviceError> {
+        let (mut moved, mut all) = (spins.to_vec(), Tally::default());
+        let due = |every: u64, step: u64| every > 0 && (step + 1).is_multiple_of(every);
+        let global = |step: u64| due(walk.inversion_every, step) || due(walk.uniform_every, step);
+        let end = walk.step + walk.sweeps as u64;
+        let mut step = walk.step;
+        while step < end {
+            let last = (step..end).find(|&k| global(k)).unwrap_or(end - 1);
+            let own = Walk {
+                step,
+                sweeps: (last + 1 - step) as usize,
+                ..*walk
+            };
+            all.merge(&self.sweep(full, &mut moved, &own, None)?);
+            if global(last) {
+                let own = Walk {
+                    step: last,
+                    sweeps: 1,
+                    proposals: Proposals::Random {
+                        kinds: &[],
+                        count: 0,
+                    },
+                    ..*walk
+                };
+                all.merge(&in_full(&mut moved, &own)?);
+            }
+            step = last + 1;
+        }
+        spins.copy_from_slice(&moved);
+        Ok(all)
+    }
+
+    /// Sweeps without global moves. `ratios`, one number per spin, are those of the
+    /// flips proposed in the last one, `Re log psi(s')/psi(s)`.
+    ///
+    /// # Errors
+    /// Too little memory, failures of the device; some configurations may then have
+    /// changed.
+    pub fn sweep(
+        &self,
+        full: &Code,
+        spins: &mut [i8],
+        walk: &Walk,
+        mut ratios: Option<&mut Vec<f64>>,
+    ) -> Result<Tally, DeviceError> {
+        let sites = full.source.program.lattice.sites();
+        let width = full.outputs();
+        let at_once = (i32::MAX as usize / (2 * sites)).min(self.device.budget() / (4 * sites));
+        let mut all = Tally::default();
+        for (k, spins) in spins.chunks_mut(at_once.max(1) * sites).enumerate() {
+            let chains = spins.len() / sites;
+            let device = &self.device;
+            let blocks = self.blocks(chains);
+            let first = walk.first.wrapping_add((k * at_once.max(1)) as u32);
+            let memory = chains::configurations(device, spins)?;
+            let doubles = |n: usize| Buffer::new(device, 8 * n);
+            let source = &self.source;
+            let patch = source.coefficients.as_ref().map(|s| &s.kernel);
+            let none = Kernel::by_hand("none");
+            let patch = patch.unwrap_or(&none);
+            let real = bytes(source.precision);
+            let [c, r, f] = [
+                patch.workspace,
+                source.readout.kernel.workspace,
+                source.full.workspace,
+            ];
+            let work = [
+                doubles(c * blocks)?,
+                doubles(r * blocks)?,
+                doubles(f * blocks)?,
+            ];
+            let patches = Buffer::new(device, patch.spins * blocks)?;
+            let values = Buffer::new(device, real * patch.site_outputs * blocks)?;
+            let features = doubles(source.readout.kernel.inputs * blocks)?;
+            let results = doubles(source.readout.kernel.outputs * blocks)?;
+            let log_psi = doubles(width * chains)?;
+            let constants = |k: usize| Launch {
+                constants: self.parts[k][0].span(),
+                constants64: self.parts[k][1].span(),
+                workspace: work[k].span(),
+                ..Launch::default()
+            };
+            let launches = [
+                Launch {
+                    spins: patches.span(),
+                    site_outputs: values.span(),
+                    ..constants(0)
+                },
+                Launch {
+                    inputs: features.span(),
+                    outputs: results.span(),
+                    ..constants(1)
+                },
+                Launch {
+                    spins: memory.span(),
+                    outputs: log_psi.span(),
+                    workspace: work[2].span(),
+                    ..full.constants()
+                },
+            ];
+            let walk = Walk { first, ..*walk };
+            let wanted = ratios.is_some();
+            let orders = self.orders(&walk, sites, &launches, wanted);
+            let orders = Buffer::holding(device, &orders)?;
+            let results = chains::COUNTS + if wanted { spins.len() } else { 0 };
+            let counts = Buffer::holding(device, &vec![0; 8 * results])?;
+            let own = doubles(self.plan.workspace * blocks)?;
+            let launch = Launch {
+                samples: chains,
+                site_outputs: memory.span(),
+                inputs: orders.span(),
+                outputs: counts.span(),
+                constants: self.tables[0].span(),
+                constants64: self.tables[1].span(),
+                workspace: own.span(),
+                ..Launch::default()
+            };
+            let kernel = Kernel {
+                text: String::new(),
+                ..source.kernel.clone()
+            };
+            self.module.launch(&kernel, blocks, &launch)?;
+            all.merge(&chains::tally(device, counts.span(), 0)?);
+            if let Some(ratios) = &mut ratios {
+                ratios.extend(&counts.numbers(results)?[chains::COUNTS..]);
+            }
+            spins.copy_from_slice(&chains::moved(device, &memory, spins.len())?);
+        }
+        Ok(Tally {
+            by_environments: (spins.len() / sites * walk.sweeps) as u64,
+            ..all
+        })
+    }
+
+    /// Blocks in flight: as many as the device likes and its memory holds.
+    fn blocks(&self, chains: usize) -> usize {
+        let fit = self.device.budget() / (2 * self.bytes()).max(1);
+        self.device.blocks().min(chains).min(fit).max(1)
+    }
+
+    /// A walk as the numbers that the library describes, as bytes.
+    fn orders(&self, walk: &Walk, sites: usize, launches: &[Launch; 3], ratios: bool) -> Vec<u8> {
+        let mut all = chains::head(walk, sites);
+        for a in launches {
+            let arrays: [Span; 7] = [
+                a.spins,
+                a.inputs,
+                a.constants,
+                a.constants64,
+                a.workspace,
+                a.outputs,
+                a.site_outputs,
+            ];
+            for array in arrays {
+                all.extend(chains::wide(array.address));
+                all.extend(chains::wide(array.bytes as u64));
+            }
+        }
+        debug_assert_eq!(all.len(), PLAN, "as the library has it");
+        all.extend(self.plan.numbers.iter().map(|&x| x as u32));
+        all[PLAN + plan::RATIOS] = u32::from(ratios);
+        all.resize(all.len().next_multiple_of(2), 0);
+        all[chains::LENGTH] = all.len() as u32;
+        bytes_of(&all)
+    }
+}
+
+/// The plan, constants of the programs and tables of these parameters.
+type Prepared = (Plan, [[Buffer; 2]; 2], [Buffer; 2]);
+
+fn prepare(
+    device: &Arc<dyn Device>,
+    source: &SweepSource,
+    theta: &[f64],
+) -> Result<Prepared, NoSweep> {
+    let plan = source.plan(device.budget() / (2 * device.blocks().max(1)))?;
+    let put = |numbers: &[Vec<f64>; 2]| super::code::upload(device, source.precision, numbers);
+    let coefficients = match &source.coefficients {
+        Some(s) => s.constants(theta)?,
+        None => Default::default(),
+    };
+    let parts = [put(&coefficients)?, put(&source.readout.constants(theta)?)?];
+    let tables = put(&[plan.tables.clone(), plan.tables64.clone()])?;
+    Ok((plan, parts, tables))
+}
