@@ -7,6 +7,7 @@
 //! behind a header that runs every CUDA thread as a fiber.
 
 pub mod ast;
+mod background;
 pub mod cache;
 pub mod chains;
 mod clusters;
