@@ -27,6 +27,7 @@ __device__ inline T* view(S* memory, int offset, int) {
 // Arguments of every kernel. Samples are dealt to blocks.
 struct Launch {
     int samples;
+    int sizes[4];                       // of what kernels written by hand work on
     Global<const signed char> spins;    // samples x spins
     Global<const double> inputs;        // samples x numbers written by the host
     Global<const real> constants;       // what depends on parameters alone
@@ -153,11 +154,17 @@ template <int N> __device__ inline void fold_sums(double* v, int lane, int dista
     }
 }
 
+// N numbers in registers.
+template <int N> struct Sums {
+    double v[N];
+    __device__ inline double& operator[](int k) { return v[k]; }
+};
+
 // N sums over the lanes of a warp at once, N a power of two: lane l gets the sum of
-// v[l / (32 / N)]. `v` is used up.
-template <int N> __device__ inline double warp_sums(double* v, int lane) {
-    fold_sums<N>(v, lane, 16);
-    double x = v[0];
+// v[l / (32 / N)]. Long code that kernels need many times: a function of its own.
+template <int N> __device__ __noinline__ double warp_sums(Sums<N> sums, int lane) {
+    fold_sums<N>(sums.v, lane, 16);
+    double x = sums[0];
     #pragma unroll
     for (int distance = 16 / N; distance > 0; distance /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, distance);

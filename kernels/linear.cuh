@@ -5,7 +5,7 @@
 // kernel works on in the arrays of `Launch`:
 //
 //     samples        pieces of work, dealt to blocks
-//     constants      sizes (whole numbers), named at every kernel
+//     sizes          named at every kernel
 //     inputs         a matrix that is read
 //     constants64    vectors that are read
 //     outputs        a result
@@ -25,8 +25,6 @@ constexpr int PITCH = TILE + 1;     // keeps the banks of shared memory apart
 constexpr int PANEL = 32;           // columns of a Cholesky step
 constexpr int PANEL_PITCH = PANEL + 1;
 constexpr int PANEL_ROWS = 64;      // rows of a piece of a panel
-
-__device__ inline int size(const Launch& a, int k) { return (int)a.constants[k]; }
 
 // Row and column of tile number t of a lower triangle.
 __device__ inline void lower_tile(int t, int& row, int& column) {
@@ -54,12 +52,25 @@ __device__ inline void add_terms(double* sum, Global<double> left, Global<double
     }
 }
 
+// Where this thread's 4 x 4 results, from row i0 and column j0 on, are in the lower
+// triangle of an n x n matrix: `place(position, number of the result)`.
+template <class Place> __device__ inline void each_result(int n, int i0, int j0, Place place) {
+    #pragma unroll
+    for (int s = 0; s < 4; ++s) {
+        #pragma unroll
+        for (int t = 0; t < 4; ++t) {
+            const int i = i0 + s, j = j0 + t;
+            if (i < n && j <= i) place((long long)i * n + j, s * 4 + t);
+        }
+    }
+}
+
 // The lower triangle of `A diag(scale) A^T` (or of `A^T A`, if COLUMNS): sums over
 // columns (rows). Sizes: rows, columns, whether there is a scale.
 template <bool COLUMNS> __device__ inline void gram(const Launch& a) {
     const int thread = threadIdx.x;
-    const int rows = size(a, 0), columns = size(a, 1);
-    const bool scaled = size(a, 2) != 0;
+    const int rows = a.sizes[0], columns = a.sizes[1];
+    const bool scaled = a.sizes[2] != 0;
     const int n = COLUMNS ? columns : rows, terms = COLUMNS ? rows : columns;
     const auto matrix = a.inputs;
     const auto scale = a.constants64;
@@ -96,14 +107,7 @@ template <bool COLUMNS> __device__ inline void gram(const Launch& a) {
             add_terms(sum, left, right, p, q);
             __syncthreads();
         }
-        #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-            #pragma unroll
-            for (int t = 0; t < 4; ++t) {
-                const int i = i0 + p + s, j = j0 + q + t;
-                if (i < n && j <= i) out[(long long)i * n + j] = sum[s * 4 + t];
-            }
-        }
+        each_result(n, i0 + p, j0 + q, [&](long long at, int k) { out[at] = sum[k]; });
     }
 }
 
@@ -118,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) gram_of_columns(const _
 // `A x`, a row per warp. Sizes: rows, columns. Pieces: groups of WARPS rows.
 extern "C" __global__ void __launch_bounds__(THREADS) apply(const __grid_constant__ Launch a) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int rows = size(a, 0), columns = size(a, 1);
+    const int rows = a.sizes[0], columns = a.sizes[1];
     const auto matrix = a.inputs;
     const auto x = a.constants64;
     const auto out = a.outputs;
@@ -137,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(const __grid_constan
 // y is 0 counts for nothing, whatever it holds. Sizes: rows, columns.
 template <bool SQUARES> __device__ inline void sum_rows(const Launch& a) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int rows = size(a, 0), columns = size(a, 1);
+    const int rows = a.sizes[0], columns = a.sizes[1];
     const auto matrix = a.inputs;
     const auto y = a.constants64;
     const auto out = a.outputs;
@@ -173,7 +177,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) column_squares(const __gri
 // Gradients of samples `start..start + count` of n, [sample, part, column], become
 // rows `part n + sample`. Sizes: columns, parts, n, start. Pieces: count x parts.
 extern "C" __global__ void __launch_bounds__(THREADS) place_rows(const __grid_constant__ Launch a) {
-    const int columns = size(a, 0), parts = size(a, 1), n = size(a, 2), start = size(a, 3);
+    const int columns = a.sizes[0], parts = a.sizes[1], n = a.sizes[2], start = a.sizes[3];
     const auto values = a.inputs;
     const auto out = a.outputs;
     for (int piece = blockIdx.x; piece < a.samples; piece += gridDim.x) {
@@ -188,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) place_rows(const __grid_co
 // place; a row of weight zero becomes zero, whatever it was. `constants64`: n
 // weights, then the means of each part. Sizes: columns, n. Pieces: rows.
 extern "C" __global__ void __launch_bounds__(THREADS) centre_rows(const __grid_constant__ Launch a) {
-    const int columns = size(a, 0), n = size(a, 1);
+    const int columns = a.sizes[0], n = a.sizes[1];
     const auto weights = a.constants64;
     const auto out = a.outputs;
     for (int row = blockIdx.x; row < a.samples; row += gridDim.x) {
@@ -205,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) centre_rows(const __grid_c
 // The diagonal d of an n x n matrix becomes d + absolute + relative d, and 1 where
 // that is 0 and `filled`. `constants64`: absolute, relative, filled. Sizes: n.
 extern "C" __global__ void __launch_bounds__(THREADS) shift_diagonal(const __grid_constant__ Launch a) {
-    const int n = size(a, 0);
+    const int n = a.sizes[0];
     const auto shift = a.constants64;
     const auto out = a.outputs;
     for (int piece = blockIdx.x; piece < a.samples; piece += gridDim.x) {
@@ -223,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) shift_diagonal(const __gri
 // The block on the diagonal. One block of 32 threads, a row each. `workspace[0]`
 // becomes 1 where a pivot is not positive; what follows is then meaningless.
 extern "C" __global__ void __launch_bounds__(32) cholesky_block(const __grid_constant__ Launch a) {
-    const int row = threadIdx.x, n = size(a, 0), first = size(a, 1);
+    const int row = threadIdx.x, n = a.sizes[0], first = a.sizes[1];
     const int width = n - first < PANEL ? n - first : PANEL;
     const auto matrix = a.outputs;
     const auto block = view<double>(shared_memory(), 0, PANEL * PANEL_PITCH);
@@ -253,7 +257,7 @@ extern "C" __global__ void __launch_bounds__(32) cholesky_block(const __grid_con
 // The rows below it: X L^T = A. Blocks of PANEL_ROWS threads, a row each; only
 // whole panels have rows below.
 extern "C" __global__ void __launch_bounds__(PANEL_ROWS) cholesky_panel(const __grid_constant__ Launch a) {
-    const int thread = threadIdx.x, n = size(a, 0), first = size(a, 1);
+    const int thread = threadIdx.x, n = a.sizes[0], first = a.sizes[1];
     const auto matrix = a.outputs;
     const auto block = view<double>(shared_memory(), 0, PANEL * PANEL_PITCH);
     const auto panel = view<double>(shared_memory(), PANEL * PANEL_PITCH, PANEL_ROWS * PANEL_PITCH);
@@ -292,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(PANEL_ROWS) cholesky_panel(const __
 
 // What remains: A -= X X^T, on tiles of the lower triangle.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) cholesky_update(const __grid_constant__ Launch a) {
-    const int thread = threadIdx.x, n = size(a, 0), first = size(a, 1);
+    const int thread = threadIdx.x, n = a.sizes[0], first = a.sizes[1];
     const auto matrix = a.outputs;
     const auto left = view<double>(shared_memory(), 0, DEPTH * PITCH);
     const auto right = view<double>(shared_memory(), DEPTH * PITCH, DEPTH * PITCH);
@@ -314,21 +318,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) cholesky_update(const _
             add_terms(sum, left, right, p, q);
             __syncthreads();
         }
-        #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-            #pragma unroll
-            for (int t = 0; t < 4; ++t) {
-                const int i = i0 + p + s, j = j0 + q + t;
-                if (i < n && j <= i) matrix[(long long)i * n + j] -= sum[s * 4 + t];
-            }
-        }
+        each_result(n, i0 + p, j0 + q, [&](long long at, int k) { matrix[at] -= sum[k]; });
     }
 }
 
 // x with L L^T x = b, in place of b, by one block: forward, then back, PANEL rows at
 // a time. Sizes: n.
 extern "C" __global__ void __launch_bounds__(THREADS) cholesky_solve(const __grid_constant__ Launch a) {
-    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32, n = size(a, 0);
+    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32, n = a.sizes[0];
     const auto l = a.inputs;
     const auto x = a.outputs;
     const auto solved = view<double>(shared_memory(), 0, PANEL);
@@ -336,6 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) cholesky_solve(const __gri
         const int width = n - first < PANEL ? n - first : PANEL;
         const long long row = (long long)(first + thread) * n + first;
         double value = thread < width ? x[first + thread] : 0.0;
+        #pragma unroll 1
         for (int c = 0; c < width; ++c) {
             if (thread == c) solved[c] = value / l[row + c];
             __syncthreads();
@@ -353,6 +351,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) cholesky_solve(const __gri
     for (int first = (n - 1) / PANEL * PANEL; first >= 0; first -= PANEL) {
         const int width = n - first < PANEL ? n - first : PANEL;
         double value = thread < width ? x[first + thread] : 0.0;
+        #pragma unroll 1
         for (int c = width - 1; c >= 0; --c) {
             const long long row = (long long)(first + c) * n + first;
             if (thread == c) solved[c] = value / l[row + c];

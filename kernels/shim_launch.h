@@ -9,6 +9,7 @@ struct Array {
 
 struct Arguments {
     long samples;
+    int sizes[4];
     Array spins, inputs, constants, constants64, workspace, outputs, site_outputs;
 };
 
@@ -23,6 +24,7 @@ static void run_kernel() {
     const Arguments& a = *arguments;
     dnet::Launch launch = {
         (int)a.samples,
+        {a.sizes[0], a.sizes[1], a.sizes[2], a.sizes[3]},
         global<const signed char>(a.spins),
         global<const double>(a.inputs),
         global<const real>(a.constants),

@@ -77,6 +77,17 @@ template <class Program> __device__ inline double build(const Program& p, const 
     return read(p, c, NO_CHANGE);
 }
 
+// Takes note of a correction after so many accepted flips. The numbers of a chain stay
+// in memory: they are rarely touched, and registers are for log psi.
+__device__ __noinline__ void take_note(Global<double> own, int errors, int made, double bound,
+                                       double error) {
+    const double seen = own[made - 1];
+    if (!(seen >= error)) own[made - 1] = error;
+    if (error > own[errors]) own[errors] = error;
+    if (error > 0 && error / bound > own[errors + 1]) own[errors + 1] = error / bound;
+    own[errors + 3] += 1;
+}
+
 // The sweeps of one chain. All threads decide alike.
 template <class Program>
 __device__ inline void move_typewriter(const Launch& a, const Program& p, int sample, int threads,
@@ -85,9 +96,8 @@ __device__ inline void move_typewriter(const Launch& a, const Program& p, int sa
     Chain c = begin_chain(a, sample, threads, sites, numbers);
     const auto own = a.outputs + (long long)sample * numbers;
     const int width = (int)c.orders[order::WIDTH], blocks = (sites + width - 1) / width;
-    double log_psi = build(p, c), worst = 0, worst_over_bound = 0;
+    double log_psi = build(p, c);
     bool stale = false;
-    int screened = 0, corrections = 0;
     for (; c.step < c.end; c.step += 1) {
         draw_for(c, stream::SWEEP);
         for (int pass = 0; pass < 2 * width; ++pass) {
@@ -108,16 +118,12 @@ __device__ inline void move_typewriter(const Launch& a, const Program& p, int sa
                     const bool decided =
                         frozen - bound > c.threshold || frozen + bound <= c.threshold;
                     if (c.orders[order::SCREENED] && decided) {
-                        screened += 1;
+                        if (c.thread == 0) own[errors + 2] += 1;
                     } else {
                         log_psi = build(p, c);
                         ratio = read(p, c, first) - log_psi;
                         const double error = magnitude(ratio - frozen);
-                        if (c.thread == 0 && !(seen >= error)) own[made - 1] = error;
-                        corrections += 1;
-                        if (error > worst) worst = error;
-                        if (error > 0 && error / bound > worst_over_bound)
-                            worst_over_bound = error / bound;
+                        if (c.thread == 0) take_note(own, errors, made, bound, error);
                         made = 0;
                     }
                 }
@@ -149,12 +155,6 @@ __device__ inline void move_typewriter(const Launch& a, const Program& p, int sa
                 log_psi = inverted;
             }
         }
-    }
-    if (c.thread == 0) {
-        own[errors] = worst;
-        own[errors + 1] = worst_over_bound;
-        own[errors + 2] = screened;
-        own[errors + 3] = corrections;
     }
     finish_chain(a, c);
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 /// Runs `dnetc` at the root of the repository, uncoloured.
 fn dnetc(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dnetc"))
+        .env("DNET_COSTS", "")
         .args(args)
         .env("COLUMNS", "100")
         .output()
@@ -349,6 +350,7 @@ fn colours() {
     let forced = run(1, &["check", "--color", "always", bad]).1;
     assert!(forced.contains("\x1b["));
     let out = Command::new(env!("CARGO_BIN_EXE_dnetc"))
+        .env("DNET_COSTS", "")
         .args(["check", bad])
         .env("NO_COLOR", "1")
         .output()

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 fn dnetc(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dnetc"))
+        .env("DNET_COSTS", "")
         .current_dir(dir)
         .args(args)
         .output()

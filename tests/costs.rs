@@ -25,10 +25,16 @@ impl Place {
         std::fs::write(self.path("cache/costs.toml"), text).expect("written");
     }
     fn dnetc(&self, args: &[&str]) -> Output {
+        self.dnetc_with(args, None)
+    }
+    /// With a file named in `DNET_COSTS`.
+    fn dnetc_with(&self, args: &[&str], costs: Option<&Path>) -> Output {
         Command::new(env!("CARGO_BIN_EXE_dnetc"))
             .args(args)
             .current_dir(self.0.path())
             .env("DNET_CACHE", self.path("cache"))
+            .env_remove("DNET_COSTS")
+            .envs(costs.map(|path| ("DNET_COSTS", path)))
             .output()
             .expect("dnetc runs")
     }
@@ -72,6 +78,38 @@ fn inspect_names_the_costs_in_force() {
             assert!(err.contains(words), "{wrong}: {err}");
         }
     }
+}
+
+/// A file that is named counts, an empty name none at all; and the library itself reads
+/// nothing that it was not told to read.
+#[test]
+fn a_variable_names_the_costs() {
+    let place = Place::new();
+    place.write("in the cache folder", "7.25");
+    let named = place.path("elsewhere.toml");
+    std::fs::copy(place.path("cache/costs.toml"), &named).expect("copied");
+    let text = std::fs::read_to_string(&named).expect("readable");
+    std::fs::write(&named, text.replace("in the cache folder", "elsewhere")).expect("written");
+    let inspect = ["inspect", JASTROW, "--sites", "8"];
+    for (costs, words) in [
+        (None, "in the cache folder: function 7.250"),
+        (Some(named.as_path()), "elsewhere: function 7.250"),
+        (Some(Path::new("")), "reference machine"),
+    ] {
+        let done = place.dnetc_with(&inspect, costs);
+        let out = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success() && out.contains(words), "{out}");
+    }
+    let done = place.dnetc_with(&["bench", "--calibrate"], Some(Path::new("")));
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        !done.status.success() && err.contains("DNET_COSTS"),
+        "{err}"
+    );
+    assert_eq!(
+        dnet::back::costs::in_force().machine,
+        dnet::back::costs::REFERENCE
+    );
 }
 
 #[test]
@@ -120,6 +158,12 @@ fn calibration_needs_no_network_and_measuring_does() {
     assert!(!done.status.success() && err.contains("<FILE>"), "{err}");
     let (out, _) = place.succeeds(&["bench", "--calibrate"]);
     assert!(out.contains("costs.toml"), "{out}");
+    let written = std::fs::read_to_string(place.path("cache/costs.toml")).expect("written");
+    let environment = |line: &&str| line.starts_with("environment = ");
+    let cost: f64 = (written.lines().find(environment))
+        .and_then(|line| line.split_once(" = ")?.1.parse().ok())
+        .expect("the cost of environments");
+    assert!(cost > 0.0, "{written}");
     let (out, err) = place.succeeds(&["inspect", JASTROW, "--sites", "8"]);
     assert!(!out.contains("reference machine"), "{out}");
     assert!(!err.contains("cannot be used"), "{err}");

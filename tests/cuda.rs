@@ -3,6 +3,9 @@
 //! Every network of every example in both precisions, on one lattice each; with
 //! `DNET_CUDA_ALL=1` on every lattice, and single flips of all of them.
 
+#[path = "gen/networks.rs"]
+#[allow(dead_code)] // a part of it
+mod networks;
 #[path = "cuda_shim/mod.rs"]
 mod shim;
 
@@ -14,45 +17,16 @@ use dnet::interp::{Context, Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
 use dnet::pass::reverse::parameter_gradients;
 use dnet::run::network::Precision;
+use networks::{Random, error};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use shim::{Order, ShimDevice};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-
-/// A small deterministic generator: uniform numbers in [0, 1).
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let mut x = self.0;
-        x ^= x >> 33;
-        x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
-        x ^= x >> 33;
-        (x >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn spins(&mut self, n: usize) -> Vec<i8> {
-        (0..n)
-            .map(|_| if self.uniform() < 0.5 { 1 } else { -1 })
-            .collect()
-    }
-}
 
 /// Every network of every example as a graph.
 fn examples() -> Vec<(String, Graph)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .expect("the examples")
-        .map(|f| f.expect("an entry").path())
-        .filter(|p| p.extension().is_some_and(|e| e == "dnet"))
-        .collect();
-    files.sort();
     let mut all = Vec::new();
-    for file in files {
+    for file in networks::examples() {
         let program = Program::load(&file);
         for n in program.networks() {
             let info = program.network(&n.name.name).check();
@@ -128,12 +102,6 @@ impl Case {
         let e = evaluate(&self.graph, self.lattice, &self.tensors, spins);
         e.expect("evaluates").log_psi()
     }
-}
-
-fn error(got: Complex64, want: Complex64) -> f64 {
-    let phase = (Complex64::new(0.0, got.im).exp() - Complex64::new(0.0, want.im).exp()).norm();
-    let worst = (got.re - want.re).abs().max(phase);
-    if worst.is_nan() { f64::INFINITY } else { worst }
 }
 
 /// Chains and rectangles with these boundaries.

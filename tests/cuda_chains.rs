@@ -1,6 +1,8 @@
 //! Samplers and estimators on a device, compiled for the host, against those on
 //! the CPU with the same random numbers.
 
+#[path = "cuda_shim/case.rs"]
+mod case;
 #[path = "networks/mod.rs"]
 mod networks;
 #[path = "cuda_shim/mod.rs"]
@@ -8,78 +10,20 @@ mod shim;
 #[path = "support/mod.rs"]
 mod support;
 
-use dnet::back::cpu::network::CpuNetwork;
+use case::Case;
 use dnet::back::cuda::chains::ChainSource;
 use dnet::back::cuda::code::Source;
-use dnet::back::cuda::device::Device;
 use dnet::back::cuda::emit::Options;
-use dnet::back::cuda::network::CudaNetwork;
-use dnet::ir::{Boundary, Graph, Lattice};
-use dnet::params::Params;
+use dnet::ir::Boundary;
 use dnet::pass::flips::Family;
-use dnet::pipeline;
-use dnet::rng::{ChainRng, Stream};
 use dnet::run::WaveFunction;
 use dnet::run::network::Precision;
 use dnet::run::walk::{Proposals, Walk};
 use dnet::verify::backend::{decisions, sums};
 use dnet::vmc::estimator::local_energies;
-use dnet::vmc::sampler::{
-    Acceptance, Method, Move, Report, Sampler, SamplerOptions, Samples, Target,
-};
+use dnet::vmc::sampler::{Acceptance, Method, Move, Report, Sampler, SamplerOptions, Target};
 use rayon::prelude::*;
-use shim::{Order, ShimDevice};
-use std::sync::Arc;
-
-/// A small network on a lattice, with parameters of order one.
-struct Case {
-    name: &'static str,
-    graph: Graph,
-    lattice: Lattice,
-    theta: Vec<f64>,
-}
-
-impl Case {
-    fn new(name: &'static str, extent: [usize; 2], boundary: Boundary) -> Case {
-        let lattice = Lattice { extent, boundary };
-        let all = networks::examples();
-        let found = all
-            .iter()
-            .flat_map(|(_, program)| networks::small_networks(program))
-            .find(|info| info.name == name);
-        let info = found.unwrap_or_else(|| panic!("no network {name}"));
-        let graph = pipeline::amplitude(&pipeline::graph(&info));
-        let count = Params::zeros(&graph, lattice).expect("exists here").count();
-        let mut rng = ChainRng::new(7, 0, 0, Stream::Parameters);
-        let theta = (0..count).map(|_| rng.uniform() - 0.5).collect();
-        Case {
-            name,
-            graph,
-            lattice,
-            theta,
-        }
-    }
-
-    fn on_cpu(&self, precision: Precision) -> Box<dyn WaveFunction> {
-        let (graph, lattice, theta) = (self.graph.clone(), self.lattice, &self.theta);
-        match precision {
-            Precision::F32 => Box::new(CpuNetwork::<f32>::new(graph, lattice, theta).unwrap()),
-            Precision::F64 => Box::new(CpuNetwork::<f64>::new(graph, lattice, theta).unwrap()),
-        }
-    }
-
-    /// On two blocks, with memory for a few chains at once.
-    fn on_device(&self, precision: Precision, order: Order) -> CudaNetwork {
-        self.with_budget(precision, order, 5 * 2 * (self.lattice.sites() + 8))
-    }
-
-    fn with_budget(&self, precision: Precision, order: Order, budget: usize) -> CudaNetwork {
-        let device: Arc<dyn Device> = Arc::new(ShimDevice::new(order, 2, budget));
-        let options = Options::new(precision);
-        CudaNetwork::new(device, &self.graph, self.lattice, &self.theta, &options)
-            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
-    }
-}
+use shim::Order;
 
 /// Chains, a ring and an open chain, a torus, real and complex, with tables and
 /// without.
@@ -182,19 +126,6 @@ fn chains_on_the_device_make_the_decisions_of_the_cpu() {
     });
 }
 
-/// Configurations drawn uniformly.
-fn samples(case: &Case, count: usize) -> Samples {
-    let sites = case.lattice.sites();
-    let mut rng = ChainRng::new(5, 0, 0, Stream::Init);
-    let spin = |_| if rng.bits() & 1 == 0 { 1 } else { -1 };
-    Samples {
-        sites,
-        per_chain: count,
-        spins: (0..count * sites).map(spin).collect(),
-        weights: None,
-    }
-}
-
 #[test]
 fn local_energies_of_many_samples_are_those_of_the_cpu() {
     use Boundary::{Open, Periodic};
@@ -215,7 +146,7 @@ fn local_energies_of_many_samples_are_those_of_the_cpu() {
             // memory for two or three samples at once
             let mut device = case.with_budget(Precision::F64, order, 3 << 13);
             let mut cpu = case.on_cpu(Precision::F64);
-            let samples = samples(case, 5);
+            let samples = case.samples(5);
             // once more with other parameters: programs must follow them
             let other: Vec<f64> = case.theta.iter().map(|x| 0.5 * x).collect();
             for (name, theta) in [
@@ -247,7 +178,7 @@ fn a_back_end_is_compared_in_sums_and_decisions() {
     let case = Case::new("rbm_complex", [9, 1], Boundary::Periodic);
     let mut device = case.on_device(Precision::F64, Order::Forward);
     let cpu = case.on_cpu(Precision::F64);
-    let batch = samples(&case, 3).spins;
+    let batch = case.samples(3).spins;
     let error = sums(cpu.as_ref(), &device, &batch).expect("sums");
     assert!(error < 1e-12, "{error}");
     assert_eq!(decisions(&device, 1, 6, 250), Some(0.0));

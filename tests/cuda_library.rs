@@ -150,9 +150,9 @@ fn sums_over_warps() {
 fn many_sums_over_warps_at_once() {
     for n in [1, 2, 4, 8, 16, 32] {
         let body = format!(
-            "double v[{n}];
+            "Sums<{n}> v = {{}};
             for (int k = 0; k < {n}; ++k) v[k] = a.inputs[thread * 32 + k];
-            a.outputs[thread] = warp_sums<{n}>(v, lane);"
+            a.outputs[thread] = warp_sums(v, lane);"
         );
         let x: Vec<f64> = (0..64 * 32).map(|k| (k as f64 * 0.7).sin()).collect();
         let got = run(&body, Order::Random(2), 64, &x, 64).expect("runs");

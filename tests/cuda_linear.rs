@@ -12,9 +12,10 @@ use dnet::check::Program;
 use dnet::ir::{Boundary, Lattice};
 use dnet::pipeline;
 use dnet::rng::{ChainRng, Stream};
+use dnet::run::WaveFunction;
 use dnet::run::network::Precision;
 use dnet::run::rows::{CentredRows, System};
-use dnet::run::{Background, GradientRow, Spins, WaveFunction};
+use dnet::verify::backend::Outside;
 use dnet::vmc::optim::{Form, Jacobian, Schedule, SrOptions, natural_gradient};
 use dnet::vmc::sampler::Samples;
 use faer::linalg::solvers::Solve;
@@ -166,7 +167,7 @@ fn rows_of_weight_zero_count_for_nothing() {
     let weights = [0.5, 0.25, 0.0, 0.25];
     let builder = RowBuilder::new(&linear, samples, 2, columns).expect("fits");
     let all = linear.matrix(samples * 2, columns, &values).expect("fits");
-    builder.place(0, samples, all.span()).expect("runs");
+    builder.place(&(0..samples), all.data()).expect("runs");
     let rows = builder.centre(&weights).expect("runs");
     assert!(rows.mean().iter().all(|m| m.is_finite()));
     let column = rows.apply(&[0.0, 1.0, 0.0]);
@@ -179,42 +180,6 @@ fn rows_of_weight_zero_count_for_nothing() {
     };
     close(&part(0), &[0.0; 3], 1e-14, "real parts");
     close(&part(1), &[0.0; 3], 1e-14, "imaginary parts");
-}
-
-/// The same network without rows of its own: the optimiser holds them.
-struct OnHost<'a>(&'a dyn WaveFunction);
-
-impl WaveFunction for OnHost<'_> {
-    fn lattice(&self) -> Lattice {
-        self.0.lattice()
-    }
-    fn param_count(&self) -> usize {
-        self.0.param_count()
-    }
-    fn is_complex(&self) -> bool {
-        self.0.is_complex()
-    }
-    fn set_params(&mut self, _theta: &[f64]) {}
-    fn params(&self) -> &[f64] {
-        self.0.params()
-    }
-    fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
-        self.0.log_psi(batch, out);
-    }
-    fn gradients(&self, batch: &Spins, row: GradientRow) {
-        self.0.gradients(batch, row);
-    }
-    fn background<'a>(&'a self, spins: &Spins) -> Box<dyn Background + 'a> {
-        self.0.background(spins)
-    }
-    fn sweep(
-        &self,
-        _spins: &mut Spins,
-        _reverse: bool,
-        _decide: &mut dyn FnMut(usize, Complex64) -> bool,
-    ) -> Option<()> {
-        None
-    }
 }
 
 #[test]
@@ -249,7 +214,7 @@ fn steps_of_stochastic_reconfiguration_are_those_of_the_host() {
             .zip(numbers(14, 9))
             .map(|(a, b)| Complex64::new(*a, b))
             .collect();
-        let host = OnHost(&network);
+        let host = Outside(&network);
         let there = Jacobian::new(&network, &samples, &energies, 1 << 30).expect("finite");
         let here = Jacobian::new(&host, &samples, &energies, 1 << 30).expect("finite");
         let weights = vec![1.0 / 9.0; 9];

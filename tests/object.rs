@@ -353,6 +353,7 @@ fn the_documented_program() {
 
 fn emit(args: &[&str]) -> (bool, String, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_dnetc"))
+        .env("DNET_COSTS", "")
         .arg("emit")
         .args(args)
         .current_dir(EXAMPLES)

@@ -5,14 +5,17 @@ mod abacus_nets;
 mod dysonnet_files;
 
 use abacus_nets::{Mix, Net, Plan, Rng};
+use dnet::back::cpu::budget::Budget;
 use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::back::cpu::simd::Real;
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
+use dnet::params::initialise;
 use dnet::pipeline;
 use dnet::run::{Task, WaveFunction};
 use num_complex::Complex64;
+use std::sync::Arc;
 
 const BOUNDARIES: [Boundary; 2] = [Boundary::Periodic, Boundary::Open];
 
@@ -170,6 +173,150 @@ fn sweeps_in_single_precision() {
             let case = random_case(depth, seed, 25, boundary);
             let worst = case.sweep(&case.compiled::<f32>(), false, &mut Rng(seed));
             assert!(worst < 2e-5, "{worst:e}: {}", case.name);
+        }
+    }
+}
+
+/// With less memory fewer segments are kept, others are grown again: the same numbers.
+/// Below what one sweep takes there are no environments, and a reason.
+#[test]
+fn sweeps_keep_to_the_memory_there_is() {
+    let case = random_case(2, 63, 230, Boundary::Periodic);
+    let mut network = case.compiled::<f32>();
+    let spins = Rng(5).spins(case.lattice.sites());
+    let want = ratios(&network, &spins);
+    let bytes = |network: &CpuNetwork<f32>| network.strategy(Task::Sweep).bytes;
+    let most = bytes(&network);
+    let threads = rayon::current_num_threads();
+    let (mut least, mut refused) = (most, false);
+    for part in 1..=40 {
+        // half of it is for sweeps
+        let limit = 2 * threads * most * (41 - part) / 40;
+        if network.work_within(&Arc::new(Budget::new(limit))).is_err() {
+            break;
+        }
+        match network.environments() {
+            Ok(_) => {
+                assert!(bytes(&network) <= limit / 2);
+                least = least.min(bytes(&network));
+                assert_eq!(ratios(&network, &spins), want);
+            }
+            Err(why) => {
+                refused = true;
+                assert!(why.to_string().contains("--memory"), "{why}");
+                assert!(least > limit / 2, "{least} would fit {limit}");
+            }
+        }
+    }
+    assert!(least < most, "{least} of {most}");
+    let room = 2 * least - 2;
+    if network.work_within(&Arc::new(Budget::new(room))).is_ok() {
+        refused |= network.environments().is_err();
+    }
+    assert!(refused, "{least} of {most} bytes");
+}
+
+/// The published network at depth 4.
+fn published(tokens: usize, boundary: Boundary) -> (Case, Vec<Tensor>) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/dysonnet.dnet");
+    let program = Program::load(&file);
+    let network = program.network("dysonnet").with("depth", 4);
+    let info = network.check().expect("the example");
+    let lowered = pipeline::graph(&info);
+    let lattice = Lattice::chain(2 * tokens, boundary);
+    let initial = initialise(&info, &lowered, lattice, 5).expect("parameters");
+    let graph = pipeline::amplitude(&lowered);
+    let case = Case {
+        name: format!("depth 4, {tokens} tokens, {boundary:?}"),
+        params: order_one(&graph, lattice, 6),
+        graph,
+        lattice,
+    };
+    (case, initial.tensors)
+}
+
+/// Log ratios of a sweep in which every third spin is flipped.
+fn ratios<T: Real>(network: &CpuNetwork<T>, spins: &[i8]) -> Vec<Complex64> {
+    let (mut spins, mut ratios) = (spins.to_vec(), Vec::new());
+    let done = network.sweep(&mut spins, false, &mut |site, ratio| {
+        ratios.push(ratio);
+        site % 3 == 0
+    });
+    done.expect("a sweep");
+    ratios
+}
+
+fn worst(a: &[Complex64], b: &[Complex64]) -> f64 {
+    let errors = a.iter().zip(b).map(|(a, b)| (a - b).norm());
+    errors.fold(
+        0.0,
+        |x, e| if e.is_nan() { f64::INFINITY } else { x.max(e) },
+    )
+}
+
+/// Single precision at depth 4 is good to 2e-5 at the size of initial parameters and
+/// around it; with parameters of order one, where the network amplifies, also to eight
+/// times what one rounding of every parameter makes (the worst of four).
+#[test]
+fn depth_four_in_single_precision() {
+    for boundary in BOUNDARIES {
+        let (mut case, initial) = published(27, boundary);
+        let spins = Rng(9).spins(case.lattice.sites());
+        let large = std::mem::replace(&mut case.params, initial);
+        let mut rng = Rng(10);
+        let tensors = case.params.iter_mut();
+        tensors.for_each(|t| t.data.iter_mut().for_each(|x| *x += 0.1 * rng.sym()));
+        let mut single = case.compiled::<f32>();
+        let mut double = case.compiled::<f64>();
+        for (size, params) in [("initial", case.params.clone()), ("order one", large)] {
+            case.params = params;
+            let theta = case.theta();
+            single.set_params(&theta);
+            let got = ratios(&single, &spins);
+            // some of them by the reference interpreter
+            let (mut now, mut exact) = (spins.clone(), Vec::new());
+            let mut chosen = Vec::new();
+            for site in 0..spins.len() {
+                let old = now.clone();
+                now[site] = -now[site];
+                if site % 13 == 5 {
+                    exact.push(case.exact(&now) - case.exact(&old));
+                    chosen.push(site);
+                }
+                if site % 3 != 0 {
+                    now = old;
+                }
+            }
+            let pick = |all: Vec<Complex64>| -> Vec<Complex64> {
+                chosen.iter().map(|&site| all[site]).collect()
+            };
+            let got = pick(got);
+            let roundings = if size == "initial" { 0 } else { 4 };
+            let mut sensitivity = 0.0_f64;
+            for _ in 0..roundings {
+                let unit = f64::from(f32::EPSILON) / 2.0;
+                let near: Vec<f64> = theta.iter().map(|x| x * (1.0 + unit * rng.sym())).collect();
+                double.set_params(&near);
+                let near = pick(ratios(&double, &spins));
+                sensitivity = sensitivity.max(worst(&near, &exact));
+            }
+            let (error, largest) = (
+                worst(&got, &exact),
+                exact.iter().map(|z| z.norm()).fold(0.0, f64::max),
+            );
+            println!(
+                "{size}, {boundary:?}: {error:.1e}, ratios up to {largest:.1}, one rounding {sensitivity:.1e}"
+            );
+            let slack = if size == "initial" {
+                0.0
+            } else {
+                8.0 * sensitivity
+            };
+            assert!(
+                error <= 2e-5 + slack,
+                "{size}, {}: {error:e}, one rounding of the parameters makes {sensitivity:e}",
+                case.name
+            );
         }
     }
 }

@@ -503,6 +503,7 @@ fn a_full_disk_loses_nothing() {
             "trap '' XFSZ; ulimit -f 4; exec \"$0\" train --resume out --iterations 200",
         ])
         .arg(env!("CARGO_BIN_EXE_dnetc"))
+        .env("DNET_COSTS", "")
         .current_dir(place.path(""))
         .output()
         .unwrap();

@@ -3,8 +3,9 @@
 //!
 //! Without a calibration they are those of a reference machine, so that the same
 //! choices are made everywhere. `dnetc bench --calibrate` measures them and writes
-//! a file, which is read when the first network is compiled. A training stores the
-//! constants it was started with and goes on with them.
+//! a file, which the command line reads; a program with this library in it does so
+//! only if it says so ([`prefer`]). A training stores the constants it was started
+//! with and goes on with them.
 
 use crate::params::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,23 @@ pub struct Costs {
     pub copy: f64,
     /// A step of a program, whatever its length.
     pub step: f64,
+    /// A multiply-add of segments and slices, see
+    /// [`Environments::products`](super::cpu::environment::Environments::products).
+    #[serde(default = "reference::environment")]
+    pub environment: f64,
+    /// A proposal between environments, whatever their size.
+    #[serde(default = "reference::proposal")]
+    pub proposal: f64,
+}
+
+/// Of the reference machine, for calibrations that do not have them yet.
+mod reference {
+    pub fn environment() -> f64 {
+        1.5
+    }
+    pub fn proposal() -> f64 {
+        2e4
+    }
 }
 
 impl Default for Costs {
@@ -50,6 +68,8 @@ impl Default for Costs {
             lookup: 1.0,
             copy: 1.0,
             step: 0.0,
+            environment: reference::environment(),
+            proposal: reference::proposal(),
         }
     }
 }
@@ -64,25 +84,27 @@ pub struct CalibrationError {
     why: String,
 }
 
-static IN_FORCE: OnceLock<Costs> = OnceLock::new();
+/// Names the file of the calibration; empty: there is none.
+const VARIABLE: &str = "DNET_COSTS";
 
-/// The constants of this process: those set by [`set`], else those of the
-/// calibration, else the built-in ones (with a warning, if there is a calibration
-/// that cannot be used).
+static IN_FORCE: OnceLock<Costs> = OnceLock::new();
+static PREFERRED: OnceLock<Costs> = OnceLock::new();
+
+/// The constants of this process: those set by [`set`], else those of [`prefer`],
+/// else the built-in ones.
 pub fn in_force() -> &'static Costs {
-    IN_FORCE.get_or_init(|| {
-        calibration()
-            .unwrap_or_else(|e| {
-                tracing::warn!("{e}; meanwhile the built-in constants are used");
-                None
-            })
-            .unwrap_or_default()
-    })
+    IN_FORCE.get_or_init(|| PREFERRED.get().cloned().unwrap_or_default())
 }
 
 /// Sets the constants of this process; `false` if others are in force already.
 pub fn set(costs: &Costs) -> bool {
     IN_FORCE.get_or_init(|| costs.clone()) == costs
+}
+
+/// Prefers constants, say those of [`calibration`], to the built-in ones, until some
+/// are in force.
+pub fn prefer(costs: Costs) {
+    PREFERRED.get_or_init(|| costs);
 }
 
 /// The calibration of this machine, if there is one.
@@ -93,10 +115,14 @@ pub fn calibration() -> Result<Option<Costs>, CalibrationError> {
     file().map_or(Ok(None), |path| Costs::read(&path))
 }
 
-/// Where the calibration is: in `$DNET_CACHE`, or in `dnet` in the user's cache
-/// folder.
+/// Where the calibration is: the file named in `$DNET_COSTS` (empty: nowhere), or
+/// `costs.toml` in `$DNET_CACHE`, or in `dnet` in the user's cache folder.
 pub fn file() -> Option<PathBuf> {
-    Some(super::cuda::cache::directory()?.join(FILE))
+    match std::env::var_os(VARIABLE) {
+        Some(path) if path.is_empty() => None,
+        Some(path) => Some(PathBuf::from(path)),
+        None => Some(super::cuda::cache::directory()?.join(FILE)),
+    }
 }
 
 impl Costs {
@@ -142,8 +168,9 @@ impl Costs {
         write_atomically(path, format!("{head}{text}").as_bytes())
     }
 
-    /// The constants by name, in the order of [`Counts::terms`](super::cpu::work::Counts::terms).
-    pub fn entries(&self) -> [(&'static str, f64); 7] {
+    /// The constants by name, first those of
+    /// [`Counts::terms`](super::cpu::work::Counts::terms) in their order.
+    pub fn entries(&self) -> [(&'static str, f64); 9] {
         [
             ("function", self.function),
             ("operation", self.operation),
@@ -152,6 +179,8 @@ impl Costs {
             ("lookup", self.lookup),
             ("copy", self.copy),
             ("step", self.step),
+            ("environment", self.environment),
+            ("proposal", self.proposal),
         ]
     }
 }
@@ -179,6 +208,13 @@ mod tests {
         };
         costs.write(&path).unwrap();
         assert_eq!(Costs::read(&path).unwrap(), Some(costs.clone()));
+        // one that was made before environments had costs of their own
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.retain(|l| !l.starts_with("environment") && !l.starts_with("proposal"));
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        assert_eq!(Costs::read(&path).unwrap(), Some(costs.clone()));
+        std::fs::write(&path, &text).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         for (from, to) in [
             ("step = 0.0", "step = -1.0"),

@@ -9,8 +9,8 @@ use crate::back::cpu::simd::Isa;
 pub fn run() -> Result<(), CliError> {
     let Some(path) = costs::file() else {
         return Err(CliError::new(
-            "there is no folder to keep the costs in",
-            "name one in the variable DNET_CACHE",
+            "there is no place to keep the costs in",
+            "name a file in the variable DNET_COSTS, or a folder in DNET_CACHE",
         ));
     };
     let (costs, nanoseconds) = calibrate(machine()).map_err(|e| {

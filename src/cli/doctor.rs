@@ -1,11 +1,152 @@
 //! `dnetc doctor`
 
-use super::common::{CliError, print};
+use super::common::{CliError, LatticeArgs, NetworkArgs, Ui, check_lattice, print};
+use crate::back::cuda::cache::Key;
+use crate::back::cuda::driver::Gpu;
+use crate::back::cuda::emit::Options;
+use crate::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
+use crate::back::cuda::units::{UNITS, units};
 use crate::back::cuda::{cache, driver, nvrtc};
+use crate::pipeline;
+use crate::run::clock::processor_time;
+use crate::run::network::Precision;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// Reports what the back ends find on this machine.
-pub fn run() -> Result<(), CliError> {
-    print(&report())
+/// Arguments of `doctor`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also measure how long this file takes until its kernels are loaded
+    #[arg(long, value_name = "FILE")]
+    time: Option<PathBuf>,
+    /// Of that file (may be left out if it has one network)
+    #[arg(long, value_name = "NAME", requires = "time")]
+    network: Option<String>,
+    #[command(flatten)]
+    lattice: LatticeArgs,
+    /// Working precision
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// GPU architecture to compile for where there is no GPU
+    #[arg(long, value_name = "sm_XY", default_value = "sm_90")]
+    arch: Architecture,
+}
+
+/// Reports what the back ends find on this machine, and measures a file.
+pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
+    let mut text = report();
+    if let Some(file) = &args.time {
+        text.push_str(&times(args, file, ui)?);
+    }
+    print(&text)
+}
+
+/// What something takes: elapsed time, and processor time of all threads.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    wall: Duration,
+    processor: Duration,
+}
+
+impl Cost {
+    fn of<T>(work: impl FnOnce() -> T) -> (T, Cost) {
+        let (start, used) = (Instant::now(), processor_time());
+        let done = work();
+        let cost = Cost {
+            wall: start.elapsed(),
+            processor: processor_time().saturating_sub(used),
+        };
+        (done, cost)
+    }
+
+    fn and(self, other: Cost) -> Cost {
+        Cost {
+            wall: self.wall + other.wall,
+            processor: self.processor + other.processor,
+        }
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        let (wall, processor) = (ms(self.wall), ms(self.processor));
+        write!(
+            f,
+            "{wall:8.1} ms elapsed, {processor:8.1} ms of processor time"
+        )
+    }
+}
+
+/// How long a file takes until its kernels are loaded: compiled anew, and kept from
+/// before. Without a GPU the last step, loading, is left out.
+fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<String, CliError> {
+    let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
+    let network = NetworkArgs {
+        file: file.to_owned(),
+        network: args.network.clone(),
+        define: Vec::new(),
+    };
+    let (read, front) = Cost::of(|| {
+        let (program, info) = network.check(ui)?;
+        let lattice = args.lattice.lattice(info.lattice)?.ok_or_else(|| {
+            CliError::new(
+                "kernels are made for one lattice",
+                "say which: `--sites 100`",
+            )
+        })?;
+        check_lattice(&program, &info, lattice)?;
+        let graph = pipeline::amplitude(&pipeline::graph(&info));
+        Ok::<_, CliError>((info.name, lattice, graph))
+    });
+    let (name, lattice, graph) = read?;
+    let options = Options::new(args.precision);
+    let gpu = Gpu::first().ok();
+    let library = Nvrtc::find().map_err(|e| plain(&e))?;
+    let [x, y] = lattice.extent;
+    let on = gpu
+        .as_ref()
+        .map_or(format!("{}, no GPU", args.arch), |g| g.name());
+    let mut text = format!("\n{name} on {x} x {y} spins, {:?}, {on}\n", args.precision);
+    let mut line = |what: &str, cost: Cost| {
+        let _ = writeln!(text, "{what:<40}{cost}");
+    };
+    line("the file, to its graph", front);
+    let mut sum = [front; 2];
+    for (unit_name, _) in UNITS {
+        let (made, emitting) = Cost::of(|| units(&graph, lattice, &options, Some(unit_name)));
+        let (made, _) = made.map_err(|e| plain(&e))?;
+        // a network without flip program has no such kernels
+        let Some(unit) = made.first() else { continue };
+        let unit_text = unit.translation_unit();
+        let (binary, compiling) = Cost::of(|| library.compile(&unit_text, args.arch, Form::Cubin));
+        let code = binary.map_err(|e| plain(&e))?.code;
+        let key = || Key::new(&unit_text, args.arch, &nvrtc::installed());
+        key().write(&code);
+        let (what, loading) = match &gpu {
+            Some(gpu) => {
+                // the first time it may be compiled for this GPU
+                gpu.load(&unit_text).map_err(|e| plain(&e))?;
+                let (loaded, cost) = Cost::of(|| gpu.load(&unit_text));
+                loaded.map_err(|e| plain(&e))?;
+                ("kept, loaded", cost)
+            }
+            None => match Cost::of(|| key().read()) {
+                (Some(_), cost) => ("kept, read", cost),
+                (None, cost) => ("not kept", cost),
+            },
+        };
+        line(&format!("{unit_name}: text"), emitting);
+        line(&format!("{unit_name}: compiled"), compiling);
+        line(&format!("{unit_name}: {what}"), loading);
+        if unit_name == UNITS[0].0 {
+            sum = [emitting.and(compiling), emitting.and(loading)].map(|c| front.and(c));
+        }
+    }
+    line("from the file to log psi, compiled", sum[0]);
+    line("from the file to log psi, kept", sum[1]);
+    Ok(text)
 }
 
 fn report() -> String {
@@ -26,7 +167,7 @@ fn report() -> String {
             lines.push("  to use a GPU, install NVIDIA's driver for it".to_owned());
         }
     }
-    match nvrtc::Nvrtc::find() {
+    match Nvrtc::find() {
         Ok(library) => {
             let (major, minor) = library.version();
             let list: Vec<String> = library

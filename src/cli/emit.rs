@@ -9,13 +9,14 @@ use crate::back::cpu::network::CpuNetwork;
 use crate::back::cpu::object as back_object;
 use crate::back::cpu::simd::Real;
 use crate::back::cuda::emit::Options;
-use crate::back::cuda::network::NetworkSource;
-use crate::back::cuda::nvrtc::{self, Architecture, Form, Nvrtc};
+use crate::back::cuda::nvrtc::{Architecture, Binary, Form, Nvrtc, NvrtcError};
+use crate::back::cuda::units::{self, Unit};
 use crate::ir::text::text;
 use crate::ir::{Graph, Lattice, lower};
 use crate::kernel::lower::lower as lower_to_loops;
 use crate::pipeline;
 use crate::run::network::Precision;
+use rayon::prelude::*;
 use std::path::PathBuf;
 
 /// Arguments of `emit`.
@@ -36,10 +37,14 @@ pub struct Args {
     /// Working precision of native code
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     precision: Precision,
+    /// Of the code for GPUs: only this kernel, complete
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
     /// GPU architecture for ptx and cubin
     #[arg(long, value_name = "sm_XY", default_value = "sm_90")]
     arch: Architecture,
-    /// Write to a file instead of standard output
+    /// Write to a file instead of standard output; machine code of several kernels to
+    /// a folder
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -61,11 +66,11 @@ enum Target {
     Header,
     /// Other parameters for that object file, prepared
     Block,
-    /// CUDA C++: log psi and its derivatives, with the device library
+    /// CUDA C++: all kernels of the network, with the device library
     Cuda,
-    /// Virtual machine code of NVIDIA GPUs
+    /// Virtual machine code of NVIDIA GPUs, with registers, spills and shared memory
     Ptx,
-    /// Machine code of an NVIDIA GPU; registers and spills are listed
+    /// Machine code of an NVIDIA GPU; without `--output` only what it takes is listed
     Cubin,
 }
 
@@ -157,34 +162,91 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     deliver(args.output.as_deref(), &text)
 }
 
-/// Prints the code of log psi and its derivatives for a GPU.
+/// The code for a GPU.
 fn cuda(args: &Args, ui: &Ui, graph: &Graph, lattice: Lattice) -> Result<(), CliError> {
-    let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
-    let options = Options::new(args.precision);
-    let source = NetworkSource::new(graph, lattice, &options).map_err(|e| plain(&e))?;
-    let text = source.text();
-    let code = if args.target == Target::Cuda {
-        text.into_bytes()
-    } else {
-        let form = match args.target {
-            Target::Ptx => Form::Ptx,
-            _ => Form::Cubin,
-        };
-        let library = Nvrtc::find().map_err(|e| plain(&e))?;
-        let binary = library
-            .compile(&text, args.arch, form)
-            .map_err(|e| plain(&e))?;
-        if !binary.resources.is_empty() {
-            ui.note(nvrtc::listing(args.arch, &binary.resources).trim_end());
-        }
-        binary.code
+    let only = match &args.kernel {
+        Some(name) => Some(units::unit_of(name).ok_or_else(|| {
+            let known = units::UNITS.iter().chain([&units::LINEAR]).map(|u| u.0);
+            CliError::new(
+                format!("no kernel `{name}`"),
+                format!("one of {}", known.collect::<Vec<_>>().join(", ")),
+            )
+        })?),
+        None => None,
     };
-    match (&args.output, args.target) {
-        (Some(path), _) => write_atomically(path, &code),
-        (None, Target::Cubin) => Err(CliError::new(
-            "machine code is not printed",
-            "say where to write it: `--output log_psi.cubin`",
-        )),
-        (None, _) => print(String::from_utf8_lossy(&code).trim_end_matches('\0')),
+    let options = Options::new(args.precision);
+    let (all, missing) =
+        units::units(graph, lattice, &options, only).map_err(|e| CliError::plain(e.to_string()))?;
+    if let Some(reason) = missing {
+        if let Some(name) = only {
+            return Err(CliError::plain(format!("there is no `{name}`: {reason}")));
+        }
+        ui.note(&format!(
+            "no flip program, and so no kernels of it: {reason}"
+        ));
     }
+    if args.target == Target::Cuda {
+        let text = match (only, all.as_slice()) {
+            (Some(_), [unit]) => unit.translation_unit(),
+            _ => units::listing(&all),
+        };
+        return deliver(args.output.as_deref(), &text);
+    }
+    let library = Nvrtc::find().map_err(|e| CliError::plain(e.to_string()))?;
+    let compile = |u: &Unit| {
+        let text = u.translation_unit();
+        let cubin = library.compile(&text, args.arch, Form::Cubin)?;
+        let takes = takes(u, args.arch, &cubin);
+        let code = match args.target {
+            Target::Ptx => library.compile(&text, args.arch, Form::Ptx)?.code,
+            _ => cubin.code,
+        };
+        Ok::<_, NvrtcError>((takes, code))
+    };
+    let done: Result<Vec<_>, NvrtcError> = all.par_iter().map(compile).collect();
+    let done = done.map_err(|e| CliError::plain(e.to_string()))?;
+    if args.target == Target::Ptx {
+        let one = |(takes, code): &(String, Vec<u8>)| {
+            let remarks: String = takes.lines().map(|l| format!("// {l}\n")).collect();
+            let code = String::from_utf8_lossy(code);
+            format!("{remarks}{}", code.trim_end_matches('\0'))
+        };
+        let text: Vec<String> = done.iter().map(one).collect();
+        return deliver(args.output.as_deref(), &text.join("\n"));
+    }
+    let listing: String = done.iter().map(|(takes, _)| takes.as_str()).collect();
+    match (&args.output, only) {
+        (None, _) => return print(&listing),
+        (Some(path), Some(_)) => {
+            for (_, code) in &done {
+                write_atomically(path, code)?;
+            }
+        }
+        (Some(folder), None) => {
+            std::fs::create_dir_all(folder).map_err(|e| CliError::io("make", folder, &e))?;
+            for (unit, (_, code)) in all.iter().zip(&done) {
+                write_atomically(&folder.join(format!("{}.cubin", unit.name)), code)?;
+            }
+        }
+    }
+    ui.note(listing.trim_end());
+    Ok(())
+}
+
+/// What the kernels of a unit take, one line each.
+fn takes(unit: &Unit, architecture: Architecture, binary: &Binary) -> String {
+    let of = |name: &str| binary.resources.iter().find(|r| r.kernel == name);
+    let lines = unit.kernels.iter().filter_map(|k| {
+        let r = of(&k.name)?;
+        Some(format!(
+            "{:<19} {architecture:<6} {:>3} threads, {:>3} registers, {} bytes spilled, {} bytes of stack, {} bytes of shared memory\n",
+            k.name,
+            k.threads,
+            r.registers,
+            r.spills,
+            r.stack,
+            k.shared + r.shared,
+        ))
+    });
+    lines.collect()
 }

@@ -113,6 +113,10 @@ struct Native(Result<Compiled, String>);
 struct Compiled {
     /// What a thread works in, by entry point.
     memory: Vec<(&'static str, Room)>,
+    /// Bytes of what depends on parameters alone.
+    constants: usize,
+    /// Bytes of a sample's gradient where the optimiser keeps it.
+    row: usize,
     /// Ratios of clusters.
     ratios: LocalUpdates,
     /// All single flips of a configuration: the cheaper way.
@@ -135,10 +139,15 @@ impl Native {
             ("single_flips", Task::Flips),
         ];
         Native(network.map(|network| {
+            let sweep = network.environments().is_ok();
+            let sweep = sweep.then_some(("sweep", Task::Sweep));
+            let parts = if network.is_complex() { 2 } else { 1 };
             Compiled {
-                memory: (tasks.into_iter())
+                memory: (tasks.into_iter().chain(sweep))
                     .filter_map(|(name, task)| Some((name, network.room(task)?)))
                     .collect(),
+                constants: network.constant_bytes(),
+                row: 8 * parts * network.param_count(),
                 ratios: network.local_updates(),
                 flips: network.strategy(Task::Flips).name,
                 sweeps: match (network.environments(), network.sweeps_by_environments()) {
@@ -161,6 +170,12 @@ impl Native {
             let bytes = in_units(room.bytes);
             let _ = writeln!(t, "  {name:12}  {bytes:>9}  for {} at a time", room.samples);
         }
+        let (constants, row) = (in_units(code.constants), in_units(code.row));
+        let _ = writeln!(
+            t,
+            "and for all threads together:\n  constants     {constants:>9}\n  \
+             gradients     {row:>9}  per sample, kept by the optimiser while there is room"
+        );
         let (sweeps, why) = &code.sweeps;
         let why = (why.as_ref()).map_or(String::new(), |w| format!(" because of {w}"));
         let _ = writeln!(
@@ -187,14 +202,18 @@ impl Native {
 
     fn memory(&self) -> Json {
         let rooms = self.0.iter().flat_map(|code| &code.memory);
-        rooms
-            .map(|(name, r)| {
-                (
-                    name.to_string(),
-                    json!({"samples": r.samples, "bytes": r.bytes}),
-                )
-            })
-            .collect()
+        let rooms = rooms.map(|(name, r)| {
+            let room = json!({"samples": r.samples, "bytes": r.bytes});
+            (name.to_string(), room)
+        });
+        let shared = self.0.iter().flat_map(|code| {
+            let bytes = |n: usize| json!({ "bytes": n });
+            [
+                ("constants".to_owned(), bytes(code.constants)),
+                ("gradient_row".to_owned(), bytes(code.row)),
+            ]
+        });
+        rooms.chain(shared).collect()
     }
 }
 

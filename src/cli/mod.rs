@@ -97,7 +97,7 @@ enum Verb {
     /// Print the code a network is compiled to
     Emit(emit::Args),
     /// Report what was found for each back end on this machine
-    Doctor,
+    Doctor(doctor::Args),
     /// Explain a diagnostic code
     Explain(explain::Args),
     /// Create a directory with a network and a Hamiltonian that compile
@@ -137,12 +137,13 @@ pub fn main() -> ExitCode {
         },
         cli.message_format,
     );
-    if cli.verb.compiles()
-        && let Err(e) = costs::calibration()
-    {
-        ui.note(&format!(
-            "warning: {e}; meanwhile the built-in costs are used"
-        ));
+    if cli.verb.compiles() {
+        match costs::calibration() {
+            Ok(calibration) => calibration.into_iter().for_each(costs::prefer),
+            Err(e) => ui.note(&format!(
+                "warning: {e}; meanwhile the built-in costs are used"
+            )),
+        }
     }
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args, &ui),
@@ -159,7 +160,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(&args, &ui),
         Verb::Bench(args) => bench::run(&args, &ui),
         Verb::Emit(args) => emit::run(&args, &ui),
-        Verb::Doctor => doctor::run(),
+        Verb::Doctor(args) => doctor::run(&args, &ui),
         Verb::Explain(args) => explain::run(&args),
         Verb::New(args) => new::run(&args),
         Verb::Completions { shell } => {

@@ -33,6 +33,7 @@ mod pattern;
 pub mod print;
 pub(crate) mod shape;
 mod sites;
+mod sums;
 pub mod table;
 
 use crate::ir::{Lattice, NodeId, Op};

@@ -6,6 +6,7 @@ use crate::interp::{Context, EvalError, evaluate_node, map, zip};
 use crate::ir::graph::{MapFn, ZipFn};
 use crate::ir::{Lattice, Lowered};
 use crate::rng::{ChainRng, Stream};
+use std::collections::HashMap;
 
 /// Why parameters cannot be initialised.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -29,8 +30,11 @@ pub enum InitError {
     },
 }
 
-/// Random configurations behind `data_mean` and `data_std`.
-const DATA_CONFIGURATIONS: usize = 64;
+/// Random configurations behind `data_mean` and `data_std`: at least, at most.
+const DATA_CONFIGURATIONS: [usize; 2] = [8, 64];
+
+/// Spins in these configurations together: no more configurations than that takes.
+const DATA_SPINS: usize = 1 << 20;
 
 /// Initial parameters; a pure function of the network, the lattice and `seed`.
 /// Parameters are initialised in declaration order, so that `data_mean(x)`
@@ -45,7 +49,9 @@ pub fn initialise(
     seed: u64,
 ) -> Result<Params, InitError> {
     let mut params = Params::zeros(&lowered.graph, lattice)?;
-    let spins: Vec<Vec<i8>> = (0..DATA_CONFIGURATIONS)
+    let [least, most] = DATA_CONFIGURATIONS;
+    let count = (DATA_SPINS / lattice.sites().max(1)).clamp(least, most);
+    let spins: Vec<Vec<i8>> = (0..count)
         .map(|k| {
             let mut rng = ChainRng::new(seed, k as u32, 0, Stream::Init);
             (0..lattice.sites())
@@ -53,7 +59,7 @@ pub fn initialise(
                 .collect()
         })
         .collect();
-    let mut at = 0;
+    let (mut at, mut known) = (0, HashMap::new());
     for p in &info.params {
         let parts = if p.ty.dtype == DType::Complex { 2 } else { 1 };
         for (part, init) in p.init.iter().enumerate().take(parts) {
@@ -64,6 +70,7 @@ pub fn initialise(
                 shape: params.tensors[at].shape.clone(),
                 lead: params.tensors[at].shape.len() - p.ty.shape.len(),
                 params: &params,
+                known: &mut known,
                 rng: ChainRng::new(seed, at as u32, part as u64, Stream::Parameters),
             };
             let data = e.eval(init)?;
@@ -100,8 +107,13 @@ struct Evaluator<'a> {
     /// 1 if there is a place index.
     lead: usize,
     params: &'a Params,
+    /// Statistics of values, all of whose parameters have been initialised.
+    known: &'a mut HashMap<ValueId, Statistics>,
     rng: ChainRng,
 }
+
+/// Mean and standard deviation over configurations and sites, per element.
+type Statistics = (Vec<f64>, Vec<f64>);
 
 impl Evaluator<'_> {
     fn len(&self) -> usize {
@@ -167,8 +179,10 @@ impl Evaluator<'_> {
             .collect())
     }
 
-    /// Mean and standard deviation over configurations and sites, per element.
-    fn data(&self, value: ValueId) -> Result<(Vec<f64>, Vec<f64>), InitError> {
+    fn data(&mut self, value: ValueId) -> Result<Statistics, InitError> {
+        if let Some(known) = self.known.get(&value) {
+            return Ok(known.clone());
+        }
         let n = self.len();
         let (mut sum, mut squares, mut count) = (vec![0.0; n], vec![0.0; n], 0.0);
         for s in self.spins {
@@ -189,11 +203,12 @@ impl Evaluator<'_> {
             }
         }
         let mean: Vec<f64> = sum.iter().map(|s| s / count).collect();
-        let std = squares
+        let std: Vec<f64> = squares
             .iter()
             .zip(&mean)
             .map(|(q, m)| (q / count - m * m).max(0.0).sqrt().max(1e-6))
             .collect();
+        self.known.insert(value, (mean.clone(), std.clone()));
         Ok((mean, std))
     }
 }

@@ -71,6 +71,10 @@ pub trait WaveFunction: Send + Sync {
     fn set_params(&mut self, theta: &[f64]);
     /// The parameters in force.
     fn params(&self) -> &[f64];
+    /// Bytes that it, and what is computed from it, may work in; `None`: no limit.
+    fn memory_limit(&self) -> Option<usize> {
+        None
+    }
     /// `log psi` of each configuration; `batch.len() == out.len() * sites`.
     fn log_psi(&self, batch: &Spins, out: &mut [Complex64]);
     /// Gradients `d log psi / d theta` per configuration; calls

@@ -206,8 +206,9 @@ pub fn decisions(
     Some(differ as f64 / own.len() as f64)
 }
 
-/// A wave function whose chains are moved from outside.
-struct Outside<'a>(&'a dyn WaveFunction);
+/// A wave function that does nothing by itself: its chains are moved, its local sums
+/// formed and the rows of its gradients held from outside.
+pub struct Outside<'a>(pub &'a dyn WaveFunction);
 
 impl WaveFunction for Outside<'_> {
     fn lattice(&self) -> Lattice {

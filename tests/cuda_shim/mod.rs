@@ -1,14 +1,19 @@
 //! A device without a GPU: emitted text compiled by g++ behind `kernels/shim.h`.
+#![allow(dead_code)] // each test crate uses a part of it
 
-use dnet::back::cuda::device::{Device, DeviceError, Launch, Module, Span};
+mod queues;
+
+use dnet::back::cuda::device::{Device, DeviceError, Launch, Module, Span, Stream};
 use dnet::back::cuda::emit::Kernel;
 use libloading::Library;
+pub use queues::When;
+use queues::{Op, Queues};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 const PROLOGUE: &str = include_str!("../../kernels/shim.h");
 const EPILOGUE: &str = include_str!("../../kernels/shim_launch.h");
@@ -26,18 +31,34 @@ pub struct ShimDevice {
     order: Order,
     blocks: usize,
     budget: usize,
-    memory: Mutex<HashMap<u64, Vec<u64>>>,
+    queues: Arc<Mutex<Queues>>,
 }
 
 impl ShimDevice {
-    /// A device with room for `budget` bytes that runs `blocks` blocks.
+    /// A device with room for `budget` bytes that runs `blocks` blocks, and does at
+    /// once what it is asked for.
     pub fn new(order: Order, blocks: usize, budget: usize) -> ShimDevice {
+        ShimDevice::doing(When::AtOnce, order, blocks, budget)
+    }
+
+    /// As [`ShimDevice::new`], doing what it is asked for at other times.
+    pub fn doing(when: When, order: Order, blocks: usize, budget: usize) -> ShimDevice {
         ShimDevice {
             order,
             blocks,
             budget,
-            memory: Mutex::default(),
+            queues: Arc::new(Mutex::new(Queues::new(when))),
         }
+    }
+
+    /// Counts the kernels every stream was asked for, wherever the device goes.
+    pub fn counter(&self) -> impl Fn() -> [usize; Stream::COUNT] + use<> {
+        let queues = self.queues.clone();
+        move || queues.lock().unwrap_or_else(|e| e.into_inner()).launches()
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -51,6 +72,7 @@ struct Array {
 #[repr(C)]
 struct Arguments {
     samples: c_long,
+    sizes: [c_int; 4],
     arrays: [Array; 7],
 }
 
@@ -64,9 +86,10 @@ type LaunchFn = unsafe extern "C" fn(
 ) -> *const c_char;
 
 struct ShimModule {
-    library: Library,
+    library: Arc<Library>,
     order: Order,
     real: usize,
+    queues: Arc<Mutex<Queues>>,
 }
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -99,100 +122,119 @@ pub fn compile(unit: &str) -> Result<Library, DeviceError> {
     Ok(library)
 }
 
-impl Module for ShimModule {
-    fn launch(&self, kernel: &Kernel, blocks: usize, a: &Launch) -> Result<(), DeviceError> {
-        let array = |s: Span, size: usize| Array {
-            first: s.address as *mut c_void,
-            length: (s.bytes / size) as c_long,
-        };
-        let arguments = Arguments {
-            samples: a.samples as c_long,
-            arrays: [
-                array(a.spins, 1),
-                array(a.inputs, 8),
-                array(a.constants, self.real),
-                array(a.constants64, 8),
-                array(a.workspace, 8),
-                array(a.outputs, 8),
-                array(a.site_outputs, self.real),
-            ],
-        };
-        let order = match self.order {
-            Order::Forward => 0,
-            Order::Backward => 1,
-            Order::Random(seed) => 2 + seed,
-        };
-        // SAFETY: symbols of the shim, with the types they have there.
-        let error = unsafe {
-            let symbol = |e: libloading::Error| DeviceError::new(e.to_string());
-            let run = self
-                .library
-                .get::<LaunchFn>(b"dnet_launch")
-                .map_err(symbol)?;
-            let name = kernel.name.as_bytes();
-            let function = self.library.get::<*const c_void>(name).map_err(symbol)?;
-            let error = run(
-                *function,
-                &arguments,
-                blocks as c_int,
-                kernel.threads as c_int,
-                (kernel.shared / 8) as c_long,
-                order,
-            );
-            (!error.is_null()).then(|| CStr::from_ptr(error).to_string_lossy().into_owned())
-        };
-        match error {
-            Some(text) => Err(DeviceError::new(format!("{}: {text}", kernel.name))),
-            None => Ok(()),
-        }
+/// Runs a kernel now.
+fn run(
+    library: &Library,
+    (name, threads, shared): (&str, usize, usize),
+    (order, real): (Order, usize),
+    blocks: usize,
+    a: &Launch,
+) -> Result<(), DeviceError> {
+    let array = |s: Span, size: usize| Array {
+        first: s.address as *mut c_void,
+        length: (s.bytes / size) as c_long,
+    };
+    let arguments = Arguments {
+        samples: a.samples as c_long,
+        sizes: a.sizes,
+        arrays: [
+            array(a.spins, 1),
+            array(a.inputs, 8),
+            array(a.constants, real),
+            array(a.constants64, 8),
+            array(a.workspace, 8),
+            array(a.outputs, 8),
+            array(a.site_outputs, real),
+        ],
+    };
+    let order = match order {
+        Order::Forward => 0,
+        Order::Backward => 1,
+        Order::Random(seed) => 2 + seed,
+    };
+    // SAFETY: symbols of the shim, with the types they have there.
+    let error = unsafe {
+        let symbol = |e: libloading::Error| DeviceError::new(e.to_string());
+        let run = library.get::<LaunchFn>(b"dnet_launch").map_err(symbol)?;
+        let function = library.get::<*const c_void>(name.as_bytes());
+        let function = function.map_err(symbol)?;
+        let (blocks, threads) = (blocks as c_int, threads as c_int);
+        let shared = (shared / 8) as c_long;
+        let error = run(*function, &arguments, blocks, threads, shared, order);
+        (!error.is_null()).then(|| CStr::from_ptr(error).to_string_lossy().into_owned())
+    };
+    match error {
+        Some(text) => Err(DeviceError::new(format!("{name}: {text}"))),
+        None => Ok(()),
     }
 }
+
+impl Module for ShimModule {
+    fn launch_on(
+        &self,
+        stream: Stream,
+        kernel: &Kernel,
+        blocks: usize,
+        a: &Launch,
+    ) -> Result<(), DeviceError> {
+        let (library, how, a) = (self.library.clone(), (self.order, self.real), *a);
+        let (name, threads, shared) = (kernel.name.clone(), kernel.threads, kernel.shared);
+        let work = move || run(&library, (&name, threads, shared), how, blocks, &a);
+        let mut queues = self.queues.lock().unwrap_or_else(|e| e.into_inner());
+        queues.ask(stream, Op::Launch(Box::new(work)))
+    }
+}
+
+/// What was compiled already, by its text.
+type Compiled = Mutex<HashMap<String, Arc<Library>>>;
 
 impl Device for ShimDevice {
     fn name(&self) -> String {
         "fibers".to_owned()
     }
     fn load(&self, unit: &str) -> Result<Box<dyn Module>, DeviceError> {
+        static COMPILED: std::sync::LazyLock<Compiled> = std::sync::LazyLock::new(Mutex::default);
+        let lock = || COMPILED.lock().unwrap_or_else(|e| e.into_inner());
+        let known = lock().get(unit).cloned();
+        let library = match known {
+            Some(library) => library,
+            None => {
+                let library = Arc::new(compile(unit)?);
+                lock().insert(unit.to_owned(), library.clone());
+                library
+            }
+        };
         let double = unit.contains("typedef double real;");
         Ok(Box::new(ShimModule {
-            library: compile(unit)?,
+            library,
             order: self.order,
             real: if double { 8 } else { 4 },
+            queues: self.queues.clone(),
         }))
     }
-    fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
-        // NaN in both precisions: what nobody wrote shows
-        let words = vec![u64::MAX; bytes.div_ceil(8)];
-        let address = words.as_ptr() as u64;
-        self.memory.lock().unwrap().insert(address, words);
-        Ok(address)
+    fn allocate(&self, stream: Stream, bytes: usize) -> Result<u64, DeviceError> {
+        Ok(self.queues().allocate(stream, bytes))
     }
     fn release(&self, address: u64) {
-        let words = self
-            .memory
-            .lock()
-            .unwrap()
-            .remove(&address)
-            .expect("allocated here");
-        drop(words);
+        self.queues().release(address);
     }
-    fn upload(&self, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
+    fn upload_on(&self, stream: Stream, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
         assert!(bytes.len() <= to.bytes, "inside the buffer");
-        // SAFETY: memory allocated above.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.address as *mut u8, bytes.len()) }
-        Ok(())
+        self.queues().ask(stream, Op::Upload(to, bytes.to_vec()))
     }
-    fn download(&self, from: Span, bytes: &mut [u8]) -> Result<(), DeviceError> {
+    fn download_on(&self, stream: Stream, from: Span, bytes: &mut [u8]) -> Result<(), DeviceError> {
         assert!(bytes.len() <= from.bytes, "inside the buffer");
-        // SAFETY: memory allocated above.
+        let mut queues = self.queues();
+        queues.wait(stream)?;
+        // SAFETY: memory of the queues, which are locked.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                from.address as *const u8,
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            )
+            let from = from.address as *const u8;
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len());
         }
         Ok(())
+    }
+    fn order(&self, earlier: Stream, later: Stream) -> Result<(), DeviceError> {
+        self.queues().order(earlier, later)
     }
     fn blocks(&self) -> usize {
         self.blocks

@@ -72,8 +72,13 @@ pub fn params(graph: &Graph, lattice: Lattice, random: &mut Random) -> Option<Ve
     Some(tensors)
 }
 
-/// The distance of two logarithms of amplitudes; phases modulo 2 pi.
+/// The distance of two logarithms of amplitudes; phases modulo 2 pi. Infinite where one
+/// of them is no number.
 pub fn error(got: Complex64, want: Complex64) -> f64 {
     let phase = (Complex64::new(0.0, got.im).exp() - Complex64::new(0.0, want.im).exp()).norm();
-    (got.re - want.re).abs().max(phase)
+    let size = (got.re - want.re).abs();
+    if size.is_nan() || phase.is_nan() {
+        return f64::INFINITY;
+    }
+    size.max(phase)
 }

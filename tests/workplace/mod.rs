@@ -28,6 +28,7 @@ impl Workplace {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dnetc"));
         command
             .args(args)
+            .env("DNET_COSTS", "")
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         command

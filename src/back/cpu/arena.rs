@@ -1,8 +1,12 @@
 //! Aligned memory and the assignment of buffers to it.
 
 use crate::kernel::Program;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+
+/// From this size on memory is asked for in huge pages: many rows are read side by
+/// side, and on small pages the translation of addresses takes as long as the reading.
+const HUGE: usize = 2 << 20;
 
 /// Zeroed memory aligned to cache lines.
 pub struct Memory {
@@ -17,14 +21,38 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// `bytes` zero bytes.
     pub fn new(bytes: usize) -> Memory {
-        let layout =
-            Layout::from_size_align(bytes.max(64), 64).expect("a size the machine can address");
+        let large = bytes > 2 * HUGE;
+        let layout = Layout::from_size_align(bytes.max(64), if large { HUGE } else { 64 })
+            .expect("a size the machine can address");
         // SAFETY: the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => Memory { start, layout },
-            None => handle_alloc_error(layout),
+        let start = unsafe {
+            if large {
+                alloc(layout)
+            } else {
+                alloc_zeroed(layout)
+            }
+        };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        if large {
+            // before any page is touched
+            huge_pages(start, bytes);
+            // SAFETY: allocated with this size.
+            unsafe { start.as_ptr().write_bytes(0, bytes) }
         }
+        Memory { start, layout }
+    }
+    /// Numbers in a row.
+    pub fn of<T: Copy>(numbers: &[T]) -> Memory {
+        let bytes = size_of_val(numbers);
+        let mut memory = Memory::new(bytes);
+        // SAFETY: plain numbers, and room for them.
+        unsafe {
+            let from = numbers.as_ptr().cast::<u8>();
+            memory.as_mut_ptr().copy_from_nonoverlapping(from, bytes);
+        }
+        memory
     }
     /// Its size in bytes.
     pub fn len(&self) -> usize {
@@ -42,6 +70,17 @@ impl Memory {
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.start.as_ptr()
     }
+}
+
+/// Asks for huge pages; without them memory is as good, only slower.
+fn huge_pages(start: NonNull<u8>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a hint about memory of ours.
+    unsafe {
+        libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 impl Drop for Memory {

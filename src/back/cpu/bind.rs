@@ -7,7 +7,7 @@ use super::jit::{Compiler, JitError, KernelId};
 use super::lanes::Offsets;
 use super::lookup::{Quad, quads};
 use super::math::Precision;
-use super::microkernel::Product;
+use super::microkernel::{Dots, Product};
 use super::mixer::{Unit, units};
 use super::outer::Outer;
 use super::simd::Real;
@@ -78,7 +78,7 @@ pub(super) enum BoundStep {
     },
     Dot {
         batch: bool,
-        rows: Vec<(i32, Vec<(i32, i32)>)>,
+        tiles: Vec<Dots>,
         lanes: usize,
     },
     Lookup {
@@ -355,15 +355,10 @@ impl Bound {
             }
             Step::Dot { space, rows } => BoundStep::Dot {
                 batch: *space == Space::Batch,
-                rows: rows
-                    .iter()
-                    .map(|(out, factors)| {
-                        (
-                            table(out),
-                            factors.iter().map(|(a, b)| (table(a), table(b))).collect(),
-                        )
-                    })
-                    .collect(),
+                tiles: Dots::tiles(rows.iter().map(|(out, factors)| {
+                    let factors = factors.iter().map(|(a, b)| (table(a), table(b)));
+                    (table(out), factors.unzip())
+                })),
                 lanes: self.lanes[space],
             },
             Step::Lookup {

@@ -152,4 +152,42 @@ mod tests {
         // what exceeds the limit alone is lent to one at a time
         assert_eq!(budget.take(1000).bytes, 1000);
     }
+
+    /// A program whose owner goes while its memory is given back: then whoever asked
+    /// for memory holds it last.
+    struct Going {
+        owner: Mutex<Option<Arc<Going>>>,
+        _busy: Loan,
+    }
+
+    impl Idle for Going {
+        fn release(&self) {
+            drop(self.owner.lock().unwrap().take());
+        }
+    }
+
+    #[test]
+    fn programs_may_go_while_their_memory_is_given_back() {
+        let budget = Arc::new(Budget::new(100));
+        let going = Arc::new(Going {
+            owner: Mutex::default(),
+            _busy: budget.take(60),
+        });
+        let weak: Weak<Going> = Arc::downgrade(&going);
+        budget.register(weak.clone());
+        *going.owner.lock().unwrap() = Some(going.clone());
+        drop(going);
+        let (done, wait) = std::sync::mpsc::channel();
+        let asking = budget.clone();
+        std::thread::spawn(move || {
+            let bytes = asking.take(90).bytes;
+            // nobody listens any more if this comes too late
+            let _ = done.send(bytes);
+        });
+        // A lock taken twice never ends; nothing else takes a minute.
+        let minute = Duration::from_secs(60);
+        let bytes = wait.recv_timeout(minute).expect("no deadlock");
+        assert_eq!(bytes, 90);
+        assert_eq!(weak.strong_count(), 0, "gone");
+    }
 }

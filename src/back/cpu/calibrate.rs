@@ -2,9 +2,11 @@
 //!
 //! Some networks, each dominated by another kind of step, are run one configuration
 //! at a time; the costs are what explains their times best, in the sense of least
-//! relative squares, none of them negative.
+//! relative squares, none of them negative. Those of environments explain sweeps of
+//! networks of several sizes and depths.
 
 use super::compiled::Compiled;
+use super::environment::Environments;
 use super::work::Counts;
 use crate::back::costs::Costs;
 use crate::check::Program;
@@ -31,9 +33,15 @@ const PROBES: [(&str, usize, bool); 12] = [
     ("steps", 16, false),
 ];
 
+/// Networks whose sweeps are measured: depth, components.
+const SWEEPS: [(i64, i64); 4] = [(1, 4), (2, 8), (3, 8), (3, 16)];
+
+/// Sites of these networks.
+const SWEPT: usize = 192;
+
 const SOURCE: &str = "
 use std::nn::{dense, mean, log_cosh_head}
-use std::mixers::power_law
+use std::mixers::{power_law, s4d}
 
 network products() on chain {
     let x = patch(spins, 1) |> dense(48) as a |> dense(48) as b |> dense(48) as c
@@ -73,6 +81,12 @@ network steps() on chain {
     repeat 24 { x = tanh(dense(x, 2)) }
     log_psi = mean(x) |> log_cosh_head(2)
 }
+network sweeps(depth: nat = 1, dim: nat = 4) on chain {
+    let phi = patch(spins, 1) |> dense(dim)
+    var h = phi
+    repeat depth { h += tanh(dense(phi, dim)) * s4d(h, 4, bidirectional: true) }
+    log_psi = mean(h) |> log_cosh_head(2)
+}
 ";
 
 /// Measured costs of this machine, in single precision, and nanoseconds per
@@ -93,6 +107,19 @@ pub fn calibrate(machine: String) -> Result<(Costs, f64), String> {
         return Err("multiply-adds seem to take no time: the machine is too busy".to_owned());
     }
     let [function, operation, dot, transform, lookup, copy, step] = rest.map(|x| x / nanoseconds);
+    let mut sweeps = Vec::new();
+    for (depth, dim) in SWEEPS {
+        let network = program.network("sweeps").with("depth", depth);
+        let checked = network
+            .with("dim", dim)
+            .check()
+            .map_err(|e| e.to_string())?;
+        sweeps.push(sweep(lower(&checked).graph)?);
+    }
+    let [environment, proposal] = solve(&sweeps).map(|x| x / nanoseconds);
+    if environment <= 0.0 {
+        return Err("environments seem to take no time: the machine is too busy".to_owned());
+    }
     let costs = Costs {
         machine,
         function,
@@ -102,6 +129,8 @@ pub fn calibrate(machine: String) -> Result<(Costs, f64), String> {
         lookup,
         copy,
         step,
+        environment,
+        proposal,
     };
     Ok((costs, nanoseconds))
 }
@@ -128,9 +157,8 @@ pub fn counts() -> Result<Vec<Counts>, String> {
     PROBES.iter().map(count).collect()
 }
 
-/// What a network consists of, and nanoseconds of one evaluation.
-fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), String> {
-    let lattice = Lattice::chain(sites, Boundary::Periodic);
+/// Some parameters.
+fn parameters(graph: &Graph, sites: usize) -> Vec<f64> {
     let length = |d: &Dim| match *d {
         Dim::Static(n) => n,
         Dim::Sites { scale, per } => sites * scale / per,
@@ -138,23 +166,18 @@ fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), St
     let count: usize = (graph.params.iter())
         .map(|p| p.ty.shape.iter().map(length).product::<usize>())
         .sum();
-    let theta: Vec<f64> = (0..count).map(|k| 0.3 * (k as f64 * 0.739).sin()).collect();
-    let network = if tables {
-        Compiled::<f32>::new(graph, lattice, &theta, false)
-    } else {
-        Compiled::<f32>::without_tables(graph, lattice, &theta, &[])
-    };
-    let network = network.map_err(|e| e.to_string())?;
-    let spins: Vec<i8> = (0..sites)
-        .map(|k| if (k * k + 3 * k) % 7 < 3 { 1 } else { -1 })
-        .collect();
-    let run = || {
-        network.evaluate_here(&spins, &mut |_, out| {
-            std::hint::black_box(out[0]);
-        })
-    };
+    (0..count).map(|k| 0.3 * (k as f64 * 0.739).sin()).collect()
+}
+
+/// A configuration without structure.
+fn configuration(sites: usize) -> Vec<i8> {
+    let up = |k: usize| (k * k + 3 * k) % 7 < 3;
+    (0..sites).map(|k| if up(k) { 1 } else { -1 }).collect()
+}
+
+/// Nanoseconds of a call: calls of about 200 microseconds each, the fastest of many.
+fn fastest(mut run: impl FnMut()) -> f64 {
     run();
-    // calls of about 200 microseconds each, the fastest of many of them
     let start = processor_time();
     (0..3).for_each(|_| run());
     let each = (processor_time() - start).as_secs_f64() / 3.0;
@@ -166,18 +189,53 @@ fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), St
         let time = (processor_time() - start).as_secs_f64() / calls as f64;
         best = best.min(time);
     }
-    Ok((Counts::new(network.program()).terms(), 1e9 * best))
+    1e9 * best
+}
+
+/// What a network consists of, and nanoseconds of one evaluation.
+fn probe(graph: Graph, sites: usize, tables: bool) -> Result<([f64; 8], f64), String> {
+    let lattice = Lattice::chain(sites, Boundary::Periodic);
+    let theta = parameters(&graph, sites);
+    let network = if tables {
+        Compiled::<f32>::new(graph, lattice, &theta, false)
+    } else {
+        Compiled::<f32>::without_tables(graph, lattice, &theta, &[])
+    };
+    let network = network.map_err(|e| e.to_string())?;
+    let spins = configuration(sites);
+    let time = fastest(|| {
+        network.evaluate_here(&spins, &mut |_, out| {
+            std::hint::black_box(out[0]);
+        })
+    });
+    Ok((Counts::new(network.program()).terms(), time))
+}
+
+/// Multiply-adds of a proposal between environments and the proposal itself, and its
+/// nanoseconds.
+fn sweep(graph: Graph) -> Result<([f64; 2], f64), String> {
+    // an open chain: none of its proposals is evaluated in full
+    let lattice = Lattice::chain(SWEPT, Boundary::Open);
+    let theta = parameters(&graph, SWEPT);
+    let full = Compiled::<f32>::new(graph, lattice, &theta, false).map_err(|e| e.to_string())?;
+    let environments = Environments::new(&full).map_err(|e| e.to_string())?;
+    let mut spins = configuration(SWEPT);
+    let time = fastest(|| {
+        environments.sweep(&full, &mut spins, false, &mut |site, _| site % 2 == 0);
+    });
+    let counts = [environments.products().total(), 1.0];
+    Ok((counts, time / SWEPT as f64))
 }
 
 /// Costs x >= 0 that minimise the relative errors of `counts . x = time`.
-pub fn solve(samples: &[([f64; 8], f64)]) -> [f64; 8] {
-    let rows: Vec<[f64; 8]> = (samples.iter())
+pub fn solve<const N: usize>(samples: &[([f64; N], f64)]) -> [f64; N] {
+    let rows: Vec<[f64; N]> = (samples.iter())
         .map(|(counts, time)| counts.map(|n| n / time))
         .collect();
-    let mut x = [0.0; 8];
+    let mut x = [0.0; N];
     // coordinate by coordinate: the problem is convex
-    for turn in 0..8 * 20_000 {
-        let k = turn % 8;
+    for turn in 0..N * 20_000 {
+        let k = turn % N;
         let (mut up, mut down) = (0.0, 0.0);
         for row in &rows {
             let all: f64 = row.iter().zip(&x).map(|(a, x)| a * x).sum();

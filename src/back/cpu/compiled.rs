@@ -210,11 +210,12 @@ impl<T: Real> Compiled<T> {
 
     fn from_program(
         graph: Graph,
-        program: Program,
+        mut program: Program,
         theta: &[f64],
         inputs: &[u32],
         listing: bool,
     ) -> Result<Self, CompileError> {
+        program.join_sums();
         let mut compiler = Compiler::new(listing)?;
         let plan = KernelPlan::new(&program, T::PRECISION, &mut compiler)?;
         let code = compiler.finish()?;
@@ -259,6 +260,8 @@ impl<T: Real> Compiled<T> {
                 limit,
             });
         }
+        // what several samples at a time may take
+        let limit = limit.saturating_sub(self.constant_bytes());
         let mut bounds = vec![one];
         for many in batches(program).into_iter().skip(1) {
             let bound = Bound::new(program, &self.plan, many);
@@ -283,6 +286,11 @@ impl<T: Real> Compiled<T> {
             })
             .collect();
         Ok(())
+    }
+
+    /// Bytes of what depends on parameters alone.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.bytes(&self.program)
     }
 
     fn longest_segment(&self) -> usize {

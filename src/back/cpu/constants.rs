@@ -44,6 +44,8 @@ pub struct Constants<T: Real> {
     pub correlators: Vec<Correlator<T>>,
     /// Whole values that reference steps read.
     pub kept: HashMap<NodeId, Tensor>,
+    /// Numbers in the kernels of mixers and correlations.
+    kernels: usize,
 }
 
 /// The parameters as tensors from one flat vector, in declaration order.
@@ -246,6 +248,9 @@ impl<T: Real> Constants<T> {
             .map(|&k| (k, value(k).clone()))
             .collect();
         let pool = pool64.iter().map(|&x| T::rounded(x)).collect();
+        let mixing = program.mixers.iter().flat_map(|m| m.kernel.iter().copied());
+        let correlating = (program.correlations.iter()).flat_map(|c| kernels(&c.kind));
+        let kernels = mixing.chain(correlating).map(|k| value(k).data.len()).sum();
         Ok(Constants {
             pool,
             pool64,
@@ -256,7 +261,26 @@ impl<T: Real> Constants<T> {
             mixers,
             correlators,
             kept,
+            kernels,
         })
+    }
+
+    /// Bytes held: exact but for mixers, which count as many numbers as their kernels
+    /// and one complex number per channel and site.
+    pub fn bytes(&self, program: &Program) -> usize {
+        let transformed = program.mixers.iter().map(|m| {
+            let channels = m.channels.iter().product::<usize>();
+            2 * channels * program.geometry(m.space).segment()
+        });
+        let correlated =
+            (program.correlations.iter()).map(|c| 2 * program.geometry(c.space).segment());
+        let wide = self.pool64.len() + self.weights64.len();
+        let wide = wide + self.statics.iter().map(Vec::len).sum::<usize>();
+        let wide = wide + self.kept.values().map(|t| t.data.len()).sum::<usize>();
+        let numbers = self.pool.len() + self.weights.len() + self.kernels;
+        let numbers = numbers + transformed.sum::<usize>() + correlated.sum::<usize>();
+        let tables = self.tables.iter().map(TableData::bytes).sum::<usize>();
+        8 * wide + size_of::<T>() * numbers + tables
     }
 
     /// Complex numbers of scratch the mixers need for so many samples.

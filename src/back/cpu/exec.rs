@@ -326,13 +326,17 @@ impl<T: Real> Executable<'_, T> {
                     unsafe { dense::<T>(self.isa, arena, p, &self.constants.weights, *lanes) }
                 }
             }
-            BoundStep::Dot { batch, rows, lanes } => {
-                for (out, factors) in rows {
+            BoundStep::Dot {
+                batch,
+                tiles,
+                lanes,
+            } => {
+                for tile in tiles {
                     unsafe {
                         if *batch {
-                            dot::<f64>(self.isa, arena, *out, factors, *lanes);
+                            dot::<f64>(self.isa, arena, tile, *lanes);
                         } else {
-                            dot::<T>(self.isa, arena, *out, factors, *lanes);
+                            dot::<T>(self.isa, arena, tile, *lanes);
                         }
                     }
                 }

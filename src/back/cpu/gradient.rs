@@ -131,6 +131,11 @@ impl<T: Real> GradientCode<T> {
         8 * self.outputs * (self.lengths[0] + self.lengths[1])
     }
 
+    /// Bytes of what depends on parameters alone.
+    pub fn constant_bytes(&self) -> usize {
+        self.above.constant_bytes() + self.below.constant_bytes()
+    }
+
     /// Works in the memory of a budget.
     ///
     /// # Errors

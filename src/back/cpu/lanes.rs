@@ -4,15 +4,16 @@
 //! the symbols of their channels, transformed back and transposed to rows again.
 //! Channels that share an input share its transform.
 
-use super::fft::{Planes, Transform};
-use super::math::Precision;
+use super::arena::Memory;
+use super::fft::{Around, Planes, Transform};
 use super::mixer::{Unit, units};
 use super::simd::{Isa, Real, Vector};
 use crate::kernel::{Geometry, MixChannel};
 use rustfft::num_complex::{Complex, Complex64};
+use std::ops::Range;
 
-/// Bytes a transform may work in; more than this leaves the cache.
-const CACHE: usize = 768 << 10;
+/// Bytes a transform and its spectrum may take; more than this leaves all caches.
+const CACHE: usize = 16 << 20;
 
 /// A mixer on a chain, ready to run.
 pub struct Batched<T: Real> {
@@ -23,30 +24,55 @@ pub struct Batched<T: Real> {
     length: usize,
     /// Vector lanes.
     width: usize,
-    groups: Vec<Group<T>>,
+    groups: Vec<Group>,
+    /// Of all groups.
+    symbols: Memory,
 }
 
 /// Inputs transformed together.
-struct Group<T> {
+struct Group {
     /// A unit with each input.
     inputs: Vec<usize>,
-    uses: Vec<Use<T>>,
+    uses: Vec<Use>,
 }
 
 /// One multiplication of a group's spectra.
-struct Use<T> {
+struct Use {
     /// Per lane the unit that gets the result.
     units: Vec<Option<usize>>,
-    /// Symbols: per momentum the real and the imaginary parts of all lanes; for
+    /// Where its symbols start: per place of the spectrum the real and the imaginary parts of all lanes; for
     /// pairs of real channels half the sum and half the difference, four rows.
-    symbols: Vec<T>,
+    symbols: usize,
 }
+
+/// Most lanes a vector has.
+const MOST: usize = 16;
 
 /// Byte offsets of the rows of a unit: inputs, results.
 pub(super) type Offsets = ([usize; 2], [Option<usize>; 2]);
 
 fn lanes<T: Real>(bits: usize) -> usize {
     bits / 8 / T::PRECISION.bytes()
+}
+
+/// Groups of lanes, each lane with the units it serves; a last group that would be
+/// half empty has its inputs in several lanes.
+fn deal(inputs: &[Vec<usize>], width: usize) -> Vec<Vec<Vec<usize>>> {
+    let lanes = |some: &[Vec<usize>]| {
+        let room = width / some.len();
+        let copies = |units: &Vec<usize>| {
+            let units = units.clone();
+            let n = room.min(units.len());
+            (0..n).map(move |c| units.iter().copied().skip(c).step_by(n).collect())
+        };
+        some.iter().flat_map(copies).collect()
+    };
+    inputs.chunks(width).map(lanes).collect()
+}
+
+/// How often a group's spectra are used.
+fn uses(group: &[Vec<usize>]) -> usize {
+    group.iter().map(Vec::len).max().unwrap_or(0)
 }
 
 impl<T: Real> Batched<T> {
@@ -63,7 +89,6 @@ impl<T: Real> Batched<T> {
             return None;
         }
         let length = symbols.first()?.len();
-        let transform = Transform::new(length)?;
         let units = units(channels);
         // the first unit of every input, and all its units
         let mut inputs: Vec<Vec<usize>> = Vec::new();
@@ -73,27 +98,39 @@ impl<T: Real> Batched<T> {
                 _ => inputs.push(vec![k]),
             }
         }
-        // a transform moves between two pairs of planes
+        // a spectrum and its product
         let fits = |bits: usize| 4 * length * bits / 8 <= CACHE;
-        let bits = match isa {
-            Isa::Avx512 if inputs.len() > lanes::<T>(256) && fits(512) => 512,
-            Isa::Avx512 | Isa::Avx2 if fits(256) => 256,
-            _ => return None,
+        let possible = match isa {
+            Isa::Avx512 => [256, 512].as_slice(),
+            Isa::Avx2 => &[256],
+            Isa::Portable => &[],
         };
+        // measured: half the width takes three fifths of the time
+        let time = |bits: &usize| {
+            let groups = deal(&inputs, lanes::<T>(*bits));
+            let transforms = groups.iter().map(|group| 1 + uses(group));
+            transforms.sum::<usize>() * (bits + 128)
+        };
+        let possible = possible.iter().copied().filter(|b| fits(*b));
+        let bits = possible.min_by_key(time)?;
         let width = lanes::<T>(bits);
-        let groups = inputs
-            .chunks(width)
-            .map(|inputs| Group {
-                inputs: inputs.iter().map(|i| i[0]).collect(),
-                uses: (0..inputs.iter().map(Vec::len).max().unwrap_or(0))
+        let transform = Transform::new(length, bits / 8)?;
+        let mut numbers: Vec<T> = Vec::new();
+        let groups = deal(&inputs, width)
+            .iter()
+            .map(|group| Group {
+                inputs: group.iter().map(|units| units[0]).collect(),
+                uses: (0..uses(group))
                     .map(|k| {
                         let pick = |i: &Vec<usize>| i.get(k).copied();
-                        let mut lanes: Vec<Option<usize>> = inputs.iter().map(pick).collect();
+                        let mut lanes: Vec<Option<usize>> = group.iter().map(pick).collect();
                         lanes.resize(width, None);
-                        let numbers = interleaved(complex, length, symbols, &units, &lanes);
+                        let first = numbers.len();
+                        let all = interleaved(complex, &transform, symbols, &units, &lanes);
+                        numbers.extend(all.into_iter().map(T::rounded));
                         Use {
                             units: lanes,
-                            symbols: numbers.into_iter().map(T::rounded).collect(),
+                            symbols: first,
                         }
                     })
                     .collect(),
@@ -107,7 +144,14 @@ impl<T: Real> Batched<T> {
             length,
             width,
             groups,
+            symbols: Memory::of(&numbers),
         })
+    }
+
+    #[inline(always)]
+    fn symbols(&self, one: &Use) -> *const T {
+        let start = self.symbols.as_ptr().cast::<T>();
+        start.wrapping_add(one.symbols)
     }
 
     pub(super) fn complex(&self) -> bool {
@@ -116,8 +160,8 @@ impl<T: Real> Batched<T> {
 
     /// Complex numbers of scratch memory.
     pub(super) fn scratch(&self) -> usize {
-        // three pairs of planes, and room to align them
-        3 * self.length * self.width + 64
+        // two pairs of planes, two short ones, unwanted results, and room to align them
+        2 * (self.length + self.transform.near()) * self.width + self.width + 64
     }
 
     /// Applies the mixer to all units of one sample, whose segment starts `lane`
@@ -155,88 +199,147 @@ impl<T: Real> Batched<T> {
         first: usize,
         scratch: &mut [Complex<T>],
     ) {
-        let plane = self.length * self.width;
         let start = scratch.as_mut_ptr().cast::<T>();
         let skip = start.cast::<u8>().align_offset(64) / T::PRECISION.bytes();
-        let planes = |k: usize| unsafe {
-            let p = start.add(skip + 2 * k * plane);
+        let (plane, short) = (self.length * V::LANES, self.transform.near() * V::LANES);
+        let planes = |at: usize, plane: usize| unsafe {
+            let p = start.add(skip + at);
             [p, p.add(plane)]
         };
+        let (spectrum, z) = (planes(0, plane), planes(2 * plane, plane));
+        let near = [0, 2].map(|k| planes(4 * plane + k * short, short));
+        let unwanted = unsafe { near[1][1].add(short) };
         let row = |offset: usize| unsafe { arena.add(offset).cast::<T>().add(first) };
         for group in &self.groups {
             unsafe {
-                let (input, spare, other) = (planes(0), planes(1), planes(2));
-                for (part, input) in input.into_iter().enumerate() {
-                    let x = |l: usize| {
+                for (part, x) in spectrum.into_iter().enumerate() {
+                    let from: [*const T; MOST] = std::array::from_fn(|l| {
                         let unit = group.inputs.get(l).unwrap_or(&group.inputs[0]);
                         row(units[*unit].0[part]).cast_const()
-                    };
-                    gather(self.sites, self.width, &x, input);
-                    let padding = (self.length - self.sites) * self.width;
-                    input.add(self.sites * self.width).write_bytes(0, padding);
+                    });
+                    gather::<V>(self.sites, &from[..V::LANES], x);
+                    let padding = (self.length - self.sites) * V::LANES;
+                    x.add(self.sites * V::LANES).write_bytes(0, padding);
                 }
-                let (spectrum, free) = self.transform.run::<V>(input, spare);
+                self.transform.forward::<V>(spectrum, near);
                 for one in &group.uses {
-                    self.multiply::<V>(one, spectrum, free);
-                    // the inverse: parts exchanged on both sides
-                    let swapped = |p: Planes<T>| [p[1], p[0]];
-                    let (result, _) = self.transform.run::<V>(swapped(free), swapped(other));
-                    let result = swapped(result);
-                    for (part, result) in result.into_iter().enumerate() {
-                        let out = |l: usize| {
+                    let to: [[Option<*mut T>; MOST]; 2] = std::array::from_fn(|part| {
+                        std::array::from_fn(|l| {
                             let unit = one.units.get(l).copied().flatten();
                             unit.and_then(|u| units[u].1[part]).map(row)
-                        };
-                        scatter(self.sites, self.width, result, &out);
-                    }
+                        })
+                    });
+                    let product = Product::<V> {
+                        mixer: self,
+                        one,
+                        spectrum,
+                        z,
+                        to: &to,
+                        unwanted,
+                    };
+                    self.transform.inverse::<V>(z, near, &product);
+                }
+            }
+        }
+    }
+}
+
+/// The product of a spectrum with symbols, on its way to the rows of the results.
+struct Product<'a, V: Vector>
+where
+    V::Element: Real,
+{
+    mixer: &'a Batched<V::Element>,
+    one: &'a Use,
+    spectrum: Planes<V::Element>,
+    z: Planes<V::Element>,
+    /// Per part and lane.
+    to: &'a [[Option<*mut V::Element>; MOST]; 2],
+    /// Room for a vector.
+    unwanted: *mut V::Element,
+}
+
+impl<V: Vector> Around for Product<'_, V>
+where
+    V::Element: Real,
+{
+    #[inline(always)]
+    unsafe fn fill(&self, places: Range<usize>) {
+        let (complex, width) = (self.mixer.complex, V::LANES);
+        let rows = if complex { 2 } else { 4 };
+        unsafe {
+            let zero = V::splat(V::Element::default());
+            let symbols = self.mixer.symbols(self.one);
+            for place in places {
+                let symbol = symbols.add(rows * place * width);
+                let x = pair::<V>(self.spectrum, place);
+                let mut z = times_plus::<V>(symbol, x, [zero; 2]);
+                if !complex {
+                    let [re, im] = pair(self.spectrum, self.mixer.transform.mirrored(place));
+                    z = times_plus::<V>(symbol.add(2 * width), [re, zero.minus(im)], z);
+                }
+                z[0].store(self.z[0].add(place * width));
+                z[1].store(self.z[1].add(place * width));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn will_fill(&self, places: Range<usize>) {
+        let rows = if self.mixer.complex { 2 } else { 4 };
+        let symbols = self.mixer.symbols(self.one);
+        for place in places.start * rows..places.end * rows {
+            V::prefetch(symbols.wrapping_add(place * V::LANES));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn will_be_done(&self, sites: Range<usize>) {
+        let last = sites.end.min(self.mixer.sites);
+        if sites.start < last {
+            for to in self.to.iter().flat_map(|to| &to[..V::LANES]).flatten() {
+                unsafe {
+                    V::prefetch(to.add(sites.start));
+                    V::prefetch(to.add(last - 1));
                 }
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn multiply<V: Vector<Element = T>>(
-        &self,
-        one: &Use<T>,
-        spectrum: Planes<T>,
-        out: Planes<T>,
-    ) {
-        let width = V::LANES;
-        unsafe {
-            let zero = V::splat(T::default());
-            let load = |q: usize| {
-                let at = q * width;
-                [V::load(spectrum[0].add(at)), V::load(spectrum[1].add(at))]
-            };
-            // c + s x
-            let product = |s: [V; 2], x: [V; 2], c: [V; 2]| {
-                let minus = zero.minus(s[1]);
-                [
-                    minus.fma(x[1], s[0].fma(x[0], c[0])),
-                    s[1].fma(x[0], s[0].fma(x[1], c[1])),
-                ]
-            };
-            for q in 0..self.length {
-                let symbol = |k: usize| {
-                    let rows = if self.complex { 2 } else { 4 };
-                    V::load(one.symbols.as_ptr().add((rows * q + k) * width))
-                };
-                let mut z = product([symbol(0), symbol(1)], load(q), [zero; 2]);
-                if !self.complex {
-                    let [re, im] = load((self.length - q) % self.length);
-                    z = product([symbol(2), symbol(3)], [re, zero.minus(im)], z);
-                }
-                z[0].store(out[0].add(q * width));
-                z[1].store(out[1].add(q * width));
-            }
+    unsafe fn done(&self, sites: Range<usize>) {
+        let sites = sites.start..sites.end.min(self.mixer.sites);
+        for (to, z) in self.to.iter().zip(self.z) {
+            unsafe { scatter::<V>(sites.clone(), z, &to[..V::LANES], self.unwanted) }
         }
     }
 }
 
+#[inline(always)]
+unsafe fn pair<V: Vector>(planes: Planes<V::Element>, at: usize) -> [V; 2] {
+    planes.map(|p| unsafe { V::load(p.add(at * V::LANES)) })
+}
+
+/// `s x + c`, with s the two vectors at `symbol`.
+#[inline(always)]
+unsafe fn times_plus<V: Vector>(symbol: *const V::Element, x: [V; 2], c: [V; 2]) -> [V; 2]
+where
+    V::Element: Real,
+{
+    unsafe {
+        let (re, im) = (V::load(symbol), V::load(symbol.add(V::LANES)));
+        let minus = V::splat(V::Element::default()).minus(im);
+        [
+            minus.fma(x[1], re.fma(x[0], c[0])),
+            im.fma(x[0], re.fma(x[1], c[1])),
+        ]
+    }
+}
+
 /// The symbols of some units as [`Use`] keeps them.
-fn interleaved(
+fn interleaved<T: Real>(
     complex: bool,
-    length: usize,
+    transform: &Transform<T>,
     symbols: &[Vec<Complex64>],
     units: &[Unit],
     lanes: &[Option<usize>],
@@ -245,7 +348,7 @@ fn interleaved(
     let symbol = |q: usize, lane: &Option<usize>, c: usize| {
         lane.map_or(Complex64::ZERO, |u| symbols[units[u].channels[c]][q])
     };
-    for q in 0..length {
+    for q in (0..symbols[0].len()).map(|place| transform.momentum(place)) {
         let at = |lane: &Option<usize>, c: usize| symbol(q, lane, c);
         let mut put = |value: &dyn Fn(&Option<usize>) -> Complex64| {
             numbers.extend(lanes.iter().map(|l| value(l).re));
@@ -285,87 +388,43 @@ instance!(run_portable, Portable);
 
 /// Rows to sites times lanes.
 #[inline(always)]
-unsafe fn gather<T: Real>(
-    sites: usize,
-    width: usize,
-    row: &impl Fn(usize) -> *const T,
-    out: *mut T,
-) {
+unsafe fn gather<V: Vector>(sites: usize, from: &[*const V::Element], to: *mut V::Element) {
     unsafe {
-        for lane in (0..width).step_by(4) {
-            let four: [*const T; 4] = std::array::from_fn(|k| row((lane + k).min(width - 1)));
-            let whole = blocks::<T>(sites, width);
-            for site in (0..whole).step_by(4) {
-                let from = four.map(|p| p.add(site));
-                let to = std::array::from_fn(|k| out.add((site + k) * width + lane));
-                transpose(from, to);
-            }
-            for site in whole..sites {
-                for (k, p) in four.iter().enumerate().take(width - lane) {
-                    *out.add(site * width + lane + k) = *p.add(site);
-                }
+        let mut site = 0;
+        while site + V::LANES <= sites {
+            V::transpose(|l| from[l].add(site), |k| to.add((site + k) * V::LANES));
+            site += V::LANES;
+        }
+        for site in site..sites {
+            for (l, from) in from.iter().enumerate() {
+                *to.add(site * V::LANES + l) = *from.add(site);
             }
         }
     }
 }
 
-/// Sites times lanes to rows.
+/// Some sites times lanes to rows; those of lanes without a row go to `unwanted`,
+/// which has room for a vector.
 #[inline(always)]
-unsafe fn scatter<T: Real>(
-    sites: usize,
-    width: usize,
-    x: *const T,
-    row: &impl Fn(usize) -> Option<*mut T>,
+unsafe fn scatter<V: Vector>(
+    sites: Range<usize>,
+    from: *const V::Element,
+    to: &[Option<*mut V::Element>],
+    unwanted: *mut V::Element,
 ) {
     unsafe {
-        for lane in (0..width).step_by(4) {
-            let four: [Option<*mut T>; 4] = std::array::from_fn(|k| row(lane + k));
-            let mut whole = 0;
-            if let [Some(a), Some(b), Some(c), Some(d)] = four {
-                whole = blocks::<T>(sites, width);
-                for site in (0..whole).step_by(4) {
-                    let from = std::array::from_fn(|k| x.add((site + k) * width + lane));
-                    transpose(from, [a, b, c, d].map(|p| p.add(site)));
-                }
-            }
-            for (k, p) in four.iter().enumerate() {
-                let Some(p) = *p else { continue };
-                for site in whole..sites {
-                    *p.add(site) = *x.add(site * width + lane + k);
+        let mut site = sites.start;
+        while site + V::LANES <= sites.end {
+            let row = |l: usize| to[l].map_or(unwanted, |p| p.add(site));
+            V::transpose(|k| from.add((site + k) * V::LANES), row);
+            site += V::LANES;
+        }
+        for site in site..sites.end {
+            for (l, to) in to.iter().enumerate() {
+                if let Some(to) = to {
+                    *to.add(site) = *from.add(site * V::LANES + l);
                 }
             }
         }
-    }
-}
-
-/// Sites that are transposed in blocks of four.
-#[inline(always)]
-fn blocks<T: Real>(sites: usize, width: usize) -> usize {
-    let possible = cfg!(target_arch = "x86_64") && width.is_multiple_of(4);
-    if possible && T::PRECISION == Precision::F32 {
-        sites / 4 * 4
-    } else {
-        0
-    }
-}
-
-/// Transposes four by four numbers of 32 bits.
-#[inline(always)]
-unsafe fn transpose<T>(from: [*const T; 4], to: [*mut T; 4]) {
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        use std::arch::x86_64::*;
-        let [a, b, c, d] = from.map(|p| _mm_loadu_ps(p.cast()));
-        let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
-        let (ab2, cd2) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
-        _mm_storeu_ps(to[0].cast(), _mm_movelh_ps(ab, cd));
-        _mm_storeu_ps(to[1].cast(), _mm_movehl_ps(cd, ab));
-        _mm_storeu_ps(to[2].cast(), _mm_movelh_ps(ab2, cd2));
-        _mm_storeu_ps(to[3].cast(), _mm_movehl_ps(cd2, ab2));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        // `blocks` is zero there
-        let _ = (from, to);
     }
 }

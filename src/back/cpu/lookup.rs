@@ -24,6 +24,11 @@ pub struct TableData<T> {
 }
 
 impl<T: Real> TableData<T> {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        (self.quads.len() + self.columns.len()) * size_of::<T>()
+    }
+
     /// From `value(entry, column)`.
     pub fn new(entries: usize, columns: usize, value: impl Fn(usize, usize) -> f64) -> Self {
         let at = |e: usize, c: usize| {

@@ -4,6 +4,7 @@
 //! times two vectors stays in registers while the operands stream by.
 
 use super::simd::{Isa, Real, Vector};
+use std::collections::BTreeMap;
 
 /// Largest number of result rows computed together.
 pub const TILE: usize = 7;
@@ -17,6 +18,66 @@ pub struct Product {
     pub out: Vec<i32>,
     /// Start of the packed weights.
     pub weights: usize,
+}
+
+/// Sums of products of rows, `out[r][c] = sum_k a[r][k] b[c][k]`, computed together.
+#[derive(Clone, Debug)]
+pub struct Dots {
+    /// r and c.
+    pub shape: [usize; 2],
+    /// Byte offsets of the results, c fastest.
+    pub out: Vec<i32>,
+    /// Byte offsets of the factors: for every k all a, then all b.
+    pub factors: Vec<i32>,
+}
+
+/// Lanes from which on rows are streamed; shorter ones stay in the cache.
+const LONG: usize = 256;
+
+/// Largest tiles of [`Dots`]: they stay in registers.
+const DOTS: [[usize; 2]; 3] = [[4, 1], [2, 2], [2, 4]];
+
+impl Dots {
+    /// Sums, each with its lists a and b, as tiles of sums that share lists.
+    pub fn tiles(sums: impl Iterator<Item = (i32, (Vec<i32>, Vec<i32>))>) -> Vec<Dots> {
+        // by list a: per list b the result; sums of the same lists are told apart
+        let mut by_a: BTreeMap<(usize, Vec<i32>), BTreeMap<Vec<i32>, i32>> = BTreeMap::new();
+        for (out, (a, b)) in sums {
+            let taken = |n: &usize| {
+                by_a.get(&(*n, a.clone()))
+                    .is_some_and(|r| r.contains_key(&b))
+            };
+            let again = (0..).find(|n| !taken(n)).unwrap_or_default();
+            by_a.entry((again, a)).or_default().insert(b, out);
+        }
+        // lists a met by the same lists b
+        let mut rectangles: BTreeMap<Vec<Vec<i32>>, Vec<(Vec<i32>, Vec<i32>)>> = BTreeMap::new();
+        for ((_, a), results) in by_a {
+            let (b, out) = results.into_iter().unzip();
+            rectangles.entry(b).or_default().push((a, out));
+        }
+        let mut tiles = Vec::new();
+        for (b, rows) in &rectangles {
+            let [height, width] = DOTS[(b.len() - 1).min(2)];
+            for first in (0..b.len()).step_by(width) {
+                let columns = first..b.len().min(first + width);
+                for rows in rows.chunks(height) {
+                    let factors = (0..b[first].len()).flat_map(|k| {
+                        let a = rows.iter().map(move |(a, _)| a[k]);
+                        a.chain(b[columns.clone()].iter().map(move |b| b[k]))
+                    });
+                    tiles.push(Dots {
+                        shape: [rows.len(), columns.len()],
+                        out: (rows.iter())
+                            .flat_map(|(_, out)| out[columns.clone()].iter().copied())
+                            .collect(),
+                        factors: factors.collect(),
+                    });
+                }
+            }
+        }
+        tiles
+    }
 }
 
 /// Heights of the tiles that cover `n` results evenly.
@@ -122,38 +183,145 @@ unsafe fn product<V: Vector>(
     }
 }
 
-/// `out = sum_k a[k] b[k]` on `lanes` lanes.
+/// One tile of sums of products on some vectors.
 #[inline(always)]
-unsafe fn sum_products<V: Vector>(
+unsafe fn dots_at<V: Vector, const R: usize, const C: usize, const W: usize>(
     arena: *mut u8,
-    out: i32,
-    factors: &[(i32, i32)],
+    d: &Dots,
+    lane: usize,
+    zero: V,
+) {
+    unsafe {
+        let row = |offset: i32| arena.offset(offset as isize).cast::<V::Element>().add(lane);
+        let mut acc = [[[zero; W]; C]; R];
+        for k in d.factors.chunks_exact(R + C) {
+            let mut b = [[zero; W]; C];
+            for (c, b) in b.iter_mut().enumerate() {
+                for (j, b) in b.iter_mut().enumerate() {
+                    *b = V::load(row(k[R + c]).add(j * V::LANES));
+                }
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                for j in 0..W {
+                    let a = V::load(row(k[r]).add(j * V::LANES));
+                    for (acc, b) in acc.iter_mut().zip(&b) {
+                        acc[j] = a.fma(b[j], acc[j]);
+                    }
+                }
+            }
+        }
+        for (acc, &out) in acc.iter().flatten().zip(&d.out) {
+            for (j, value) in acc.iter().enumerate() {
+                value.store(row(out).add(j * V::LANES));
+            }
+        }
+    }
+}
+
+/// One tile of sums of products on long rows: a few factors at a time, from one end to
+/// the other. All of them side by side would be more streams and more pages than a
+/// processor follows.
+#[inline(always)]
+unsafe fn long_dots<V: Vector, const R: usize, const C: usize>(
+    arena: *mut u8,
+    d: &Dots,
     lanes: usize,
     zero: V,
 ) {
     unsafe {
-        let row = |offset: i32| arena.offset(offset as isize).cast::<V::Element>();
-        let mut lane = 0;
-        while lane + 2 * V::LANES <= lanes {
-            let mut acc = [zero; 2];
-            for &(a, b) in factors {
-                for (j, acc) in acc.iter_mut().enumerate() {
-                    let at = lane + j * V::LANES;
-                    *acc = V::load(row(a).add(at)).fma(V::load(row(b).add(at)), *acc);
+        for (n, some) in d.factors.chunks(4 * (R + C)).enumerate() {
+            let (out, first) = (d.out.as_slice(), n == 0);
+            match some.len() / (R + C) {
+                1 => some_dots::<V, R, C, 1>(arena, out, some, first, lanes, zero),
+                2 => some_dots::<V, R, C, 2>(arena, out, some, first, lanes, zero),
+                3 => some_dots::<V, R, C, 3>(arena, out, some, first, lanes, zero),
+                _ => some_dots::<V, R, C, 4>(arena, out, some, first, lanes, zero),
+            }
+        }
+    }
+}
+
+/// K factors of a tile: the first ones, or added to the sums there are.
+#[inline(always)]
+unsafe fn some_dots<V: Vector, const R: usize, const C: usize, const K: usize>(
+    arena: *mut u8,
+    out: &[i32],
+    factors: &[i32],
+    first: bool,
+    lanes: usize,
+    zero: V,
+) {
+    unsafe {
+        for lane in (0..lanes).step_by(V::LANES) {
+            let row = |at: i32| arena.offset(at as isize).cast::<V::Element>().add(lane);
+            let mut acc = [[zero; C]; R];
+            if !first {
+                for r in 0..R {
+                    for c in 0..C {
+                        acc[r][c] = V::load(row(out[r * C + c]));
+                    }
                 }
             }
-            for (j, acc) in acc.iter().enumerate() {
-                acc.store(row(out).add(lane + j * V::LANES));
+            for k in 0..K {
+                let at = &factors[k * (R + C)..(k + 1) * (R + C)];
+                let mut b = [zero; C];
+                for c in 0..C {
+                    b[c] = V::load(row(at[R + c]));
+                }
+                for r in 0..R {
+                    let a = V::load(row(at[r]));
+                    for c in 0..C {
+                        acc[r][c] = a.fma(b[c], acc[r][c]);
+                    }
+                }
             }
-            lane += 2 * V::LANES;
+            for r in 0..R {
+                for c in 0..C {
+                    acc[r][c].store(row(out[r * C + c]));
+                }
+            }
+        }
+    }
+}
+
+/// One tile of sums of products on `lanes` lanes, W vectors at a time.
+#[inline(always)]
+unsafe fn dots<V: Vector, const R: usize, const C: usize, const W: usize>(
+    arena: *mut u8,
+    d: &Dots,
+    lanes: usize,
+    zero: V,
+) {
+    unsafe {
+        if lanes > LONG {
+            return long_dots::<V, R, C>(arena, d, lanes, zero);
+        }
+        let mut lane = 0;
+        while lane + W * V::LANES <= lanes {
+            dots_at::<V, R, C, W>(arena, d, lane, zero);
+            lane += W * V::LANES;
         }
         while lane < lanes {
-            let mut acc = zero;
-            for &(a, b) in factors {
-                acc = V::load(row(a).add(lane)).fma(V::load(row(b).add(lane)), acc);
-            }
-            acc.store(row(out).add(lane));
+            dots_at::<V, R, C, 1>(arena, d, lane, zero);
             lane += V::LANES;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn sums<V: Vector>(arena: *mut u8, d: &Dots, lanes: usize, zero: V) {
+    unsafe {
+        match d.shape {
+            [1, 1] => dots::<V, 1, 1, 2>(arena, d, lanes, zero),
+            [2, 1] => dots::<V, 2, 1, 2>(arena, d, lanes, zero),
+            [3, 1] => dots::<V, 3, 1, 2>(arena, d, lanes, zero),
+            [4, 1] => dots::<V, 4, 1, 2>(arena, d, lanes, zero),
+            [1, 2] => dots::<V, 1, 2, 2>(arena, d, lanes, zero),
+            [2, 2] => dots::<V, 2, 2, 2>(arena, d, lanes, zero),
+            [1, 3] => dots::<V, 1, 3, 2>(arena, d, lanes, zero),
+            [2, 3] => dots::<V, 2, 3, 1>(arena, d, lanes, zero),
+            [1, 4] => dots::<V, 1, 4, 2>(arena, d, lanes, zero),
+            _ => dots::<V, 2, 4, 1>(arena, d, lanes, zero),
         }
     }
 }
@@ -165,8 +333,8 @@ macro_rules! instance {
             unsafe { product::<T::$width>(arena, p, packed, lanes, T::$width::splat(T::default())) }
         }
         $(#[target_feature(enable = $feature)])?
-        unsafe fn $dot<T: Real>(arena: *mut u8, out: i32, factors: &[(i32, i32)], lanes: usize) {
-            unsafe { sum_products::<T::$width>(arena, out, factors, lanes, T::$width::splat(T::default())) }
+        unsafe fn $dot<T: Real>(arena: *mut u8, d: &Dots, lanes: usize) {
+            unsafe { sums::<T::$width>(arena, d, lanes, T::$width::splat(T::default())) }
         }
     };
 }
@@ -195,24 +363,18 @@ pub unsafe fn dense<T: Real>(isa: Isa, arena: *mut u8, p: &Product, packed: &[T]
     }
 }
 
-/// Runs a sum of products of rows.
+/// Runs a tile of sums of products of rows.
 ///
 /// # Safety
 /// As [`dense`].
-pub unsafe fn dot<T: Real>(
-    isa: Isa,
-    arena: *mut u8,
-    out: i32,
-    factors: &[(i32, i32)],
-    lanes: usize,
-) {
+pub unsafe fn dot<T: Real>(isa: Isa, arena: *mut u8, d: &Dots, lanes: usize) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => dot_512::<T>(arena, out, factors, lanes),
+            Isa::Avx512 => dot_512::<T>(arena, d, lanes),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => dot_256::<T>(arena, out, factors, lanes),
-            _ => dot_portable::<T>(arena, out, factors, lanes),
+            Isa::Avx2 => dot_256::<T>(arena, d, lanes),
+            _ => dot_portable::<T>(arena, d, lanes),
         }
     }
 }
@@ -221,8 +383,8 @@ pub unsafe fn dot<T: Real>(
 mod tests {
     use super::*;
 
-    fn check(isa: Isa) {
-        let (lanes, k) = (48, 5);
+    fn check(isa: Isa, lanes: usize) {
+        let k = 5;
         for outs in [1, 3, 7, 8, 14, 28] {
             let mut arena: Vec<f32> = (0..(k + outs) * lanes)
                 .map(|i| (i as f32 * 0.37).sin())
@@ -245,26 +407,50 @@ mod tests {
                     assert!((arena[(k + o) * lanes + l] - want).abs() < 1e-5);
                 }
             }
-            let factors = [(offset(0), offset(1)), (offset(2), offset(3))];
-            unsafe { dot::<f32>(isa, arena.as_mut_ptr().cast(), offset(k), &factors, lanes) };
-            for l in 0..lanes {
-                let want =
-                    arena[l] * arena[lanes + l] + arena[2 * lanes + l] * arena[3 * lanes + l];
-                assert!((arena[k * lanes + l] - want).abs() < 1e-5);
+        }
+        // sums over pairs of rows, some of which share a list of factors or both
+        let rows = 9;
+        for columns in 1..7 {
+            let (k, outs) = (6, rows * columns + 2);
+            let mut arena: Vec<f32> = (0..(rows + columns) * k * lanes)
+                .map(|i| (i as f32 * 0.37).sin())
+                .collect();
+            let x = arena.clone();
+            let offset = |r: usize| (r * lanes * 4) as i32;
+            let list = |first: usize| (first * k..(first + 1) * k).map(offset).collect();
+            let result = |o: usize| (rows + columns) * k + o;
+            arena.resize((result(outs)) * lanes, 0.0);
+            let lists = |o: usize| (o % rows, o / rows % columns);
+            let tiles = Dots::tiles((0..outs).map(|o| {
+                let (row, column) = lists(o);
+                (offset(result(o)), (list(row), list(rows + column)))
+            }));
+            for tile in &tiles {
+                unsafe { dot::<f32>(isa, arena.as_mut_ptr().cast(), tile, lanes) };
+            }
+            for o in 0..outs {
+                let (row, column) = lists(o);
+                for l in 0..lanes {
+                    let at = |list: usize, j: usize| x[(list * k + j) * lanes + l];
+                    let want: f32 = (0..k).map(|j| at(row, j) * at(rows + column, j)).sum();
+                    assert!((arena[result(o) * lanes + l] - want).abs() < 1e-5);
+                }
             }
         }
     }
 
     #[test]
     fn products_on_every_instruction_set() {
-        check(Isa::Portable);
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                check(Isa::Avx2);
-            }
-            if Isa::detect() == Isa::Avx512 {
-                check(Isa::Avx512);
+        for lanes in [48, LONG + 16] {
+            check(Isa::Portable, lanes);
+            #[cfg(target_arch = "x86_64")]
+            {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    check(Isa::Avx2, lanes);
+                }
+                if Isa::detect() == Isa::Avx512 {
+                    check(Isa::Avx512, lanes);
+                }
             }
         }
     }

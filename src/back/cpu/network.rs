@@ -111,6 +111,8 @@ impl<T: Real> CpuNetwork<T> {
         self.gradient.work_within(budget)?;
         // made anew when asked for
         self.clusters = Clusters::new(&self.full);
+        self.environments = OnceLock::new();
+        self.environments_pay = OnceLock::new();
         Ok(())
     }
 
@@ -197,6 +199,14 @@ impl<T: Real> CpuNetwork<T> {
         Ok(compiled.listing().cloned().unwrap_or_default())
     }
 
+    /// Bytes of what depends on parameters alone, all threads together: of log psi, its
+    /// gradient, and environments if they have been derived.
+    pub fn constant_bytes(&self) -> usize {
+        let environments = self.environments.get().and_then(|e| e.as_ref().ok());
+        let environments = environments.map_or(0, Environments::constant_bytes);
+        self.full.constant_bytes() + self.gradient.constant_bytes() + environments
+    }
+
     /// Working memory per thread, for one sample and for more of them.
     pub fn memory(&self) -> Vec<Room> {
         self.full.memory()
@@ -251,6 +261,9 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
     }
     fn params(&self) -> &[f64] {
         self.full.params()
+    }
+    fn memory_limit(&self) -> Option<usize> {
+        Some(self.full.budget().limit())
     }
     fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
         self.full.evaluate(batch, out, &|value| {

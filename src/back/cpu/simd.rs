@@ -66,6 +66,33 @@ pub trait Vector: Copy {
     /// # Safety
     /// The machine has these vectors.
     unsafe fn total(self) -> Self::Element;
+    /// Asks for the cache line of an element; any address will do.
+    #[inline(always)]
+    fn prefetch(p: *const Self::Element) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, part of what every such machine has.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+    /// Transposes a square: `LANES` vectors read at `from(k)` to as many at `to(l)`.
+    ///
+    /// # Safety
+    /// Readable and writable memory, any alignment; the machine has these vectors.
+    #[inline(always)]
+    unsafe fn transpose(
+        from: impl Fn(usize) -> *const Self::Element,
+        to: impl Fn(usize) -> *mut Self::Element,
+    ) {
+        for k in 0..Self::LANES {
+            for l in 0..Self::LANES {
+                unsafe { *to(l).add(k) = *from(k).add(l) };
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -76,7 +103,7 @@ mod x86 {
 
     macro_rules! vector {
         ($v:ty, $e:ty, $n:literal, $set:ident, $load:ident, $store:ident, $fma:ident,
-         $plus:ident, $minus:ident, $times:ident, $total:path) => {
+         $plus:ident, $minus:ident, $times:ident, $total:path $(, $square:ident)?) => {
             impl Vector for $v {
                 type Element = $e;
                 const LANES: usize = $n;
@@ -112,6 +139,23 @@ mod x86 {
                 unsafe fn total(self) -> $e {
                     unsafe { $total(self) }
                 }
+                $(
+                    #[inline(always)]
+                    unsafe fn transpose(
+                        from: impl Fn(usize) -> *const $e,
+                        to: impl Fn(usize) -> *mut $e,
+                    ) {
+                        unsafe {
+                            let mut rows = [<$v>::splat(0.0); $n];
+                            for (k, row) in rows.iter_mut().enumerate() {
+                                *row = $load(from(k));
+                            }
+                            for (l, row) in $square(rows).into_iter().enumerate() {
+                                $store(to(l), row);
+                            }
+                        }
+                    }
+                )?
             }
         };
     }
@@ -130,6 +174,75 @@ mod x86 {
             _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
         }
     }
+    /// Transposes blocks of four by four numbers of 128 bits each: first inside
+    /// them, then the blocks.
+    #[inline(always)]
+    unsafe fn square_16(r: [__m512; 16]) -> [__m512; 16] {
+        unsafe {
+            let mut out = r;
+            let mut blocks = r;
+            for k in (0..16).step_by(4) {
+                let (a, b) = (
+                    _mm512_unpacklo_ps(r[k], r[k + 1]),
+                    _mm512_unpackhi_ps(r[k], r[k + 1]),
+                );
+                let (c, d) = (
+                    _mm512_unpacklo_ps(r[k + 2], r[k + 3]),
+                    _mm512_unpackhi_ps(r[k + 2], r[k + 3]),
+                );
+                for (j, (x, y)) in [(a, c), (b, d)].into_iter().enumerate() {
+                    let (x, y) = (_mm512_castps_pd(x), _mm512_castps_pd(y));
+                    blocks[k + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+                    blocks[k + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+                }
+            }
+            for c in 0..4 {
+                let (a, b) = (blocks[c], blocks[4 + c]);
+                let (d, e) = (blocks[8 + c], blocks[12 + c]);
+                let even = [
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0x88>(d, e),
+                ];
+                let odd = [
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(d, e),
+                ];
+                out[c] = _mm512_shuffle_f32x4::<0x88>(even[0], even[1]);
+                out[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]);
+                out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]);
+                out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]);
+            }
+            out
+        }
+    }
+    /// As [`square_16`].
+    #[inline(always)]
+    unsafe fn square_8(r: [__m256; 8]) -> [__m256; 8] {
+        unsafe {
+            let mut out = r;
+            let mut blocks = r;
+            for k in [0, 4] {
+                let (a, b) = (
+                    _mm256_unpacklo_ps(r[k], r[k + 1]),
+                    _mm256_unpackhi_ps(r[k], r[k + 1]),
+                );
+                let (c, d) = (
+                    _mm256_unpacklo_ps(r[k + 2], r[k + 3]),
+                    _mm256_unpackhi_ps(r[k + 2], r[k + 3]),
+                );
+                for (j, (x, y)) in [(a, c), (b, d)].into_iter().enumerate() {
+                    let (x, y) = (_mm256_castps_pd(x), _mm256_castps_pd(y));
+                    blocks[k + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(x, y));
+                    blocks[k + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(x, y));
+                }
+            }
+            for c in 0..4 {
+                out[c] = _mm256_permute2f128_ps::<0x20>(blocks[c], blocks[4 + c]);
+                out[4 + c] = _mm256_permute2f128_ps::<0x31>(blocks[c], blocks[4 + c]);
+            }
+            out
+        }
+    }
     vector!(
         __m512,
         f32,
@@ -141,7 +254,8 @@ mod x86 {
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_mul_ps,
-        _mm512_reduce_add_ps
+        _mm512_reduce_add_ps,
+        square_16
     );
     vector!(
         __m512d,
@@ -167,7 +281,8 @@ mod x86 {
         _mm256_add_ps,
         _mm256_sub_ps,
         _mm256_mul_ps,
-        total_8
+        total_8,
+        square_8
     );
     vector!(
         __m256d,
@@ -311,5 +426,35 @@ impl Isa {
             }
         }
         Isa::Portable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transposes<V: Vector<Element = f32>>() {
+        let x: Vec<f32> = (0..V::LANES * V::LANES).map(|k| k as f32).collect();
+        let mut y = vec![0.0; x.len()];
+        let to = y.as_mut_ptr();
+        // SAFETY: called where the machine has the vectors.
+        unsafe { V::transpose(|k| x.as_ptr().add(k * V::LANES), |l| to.add(l * V::LANES)) };
+        for k in 0..x.len() {
+            assert_eq!(y[k % V::LANES * V::LANES + k / V::LANES], x[k]);
+        }
+    }
+
+    #[test]
+    fn squares_are_transposed() {
+        transposes::<[f32; 4]>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Isa::detect() != Isa::Portable {
+                transposes::<<f32 as Real>::Wide256>();
+            }
+            if Isa::detect() == Isa::Avx512 {
+                transposes::<<f32 as Real>::Wide512>();
+            }
+        }
     }
 }

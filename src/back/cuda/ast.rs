@@ -77,6 +77,8 @@ pub enum Stmt {
     Var(Name, Expr),
     /// `type name[length] = {};`
     Array(Name, Type, usize),
+    /// So many sums, `Sums<length> name = {};`.
+    Sums(Name, usize),
     /// `name = value;`
     Set(Name, Expr),
     /// `pointer[index] = value;`
@@ -127,6 +129,8 @@ pub struct Phase {
     pub arguments: Vec<Name>,
     /// Its code, without barriers.
     pub body: Vec<Stmt>,
+    /// Blocks of constants whose offset is one of the arguments.
+    pub blocks: Vec<(View, Name)>,
 }
 
 /// A table of integers in device memory.
@@ -365,7 +369,7 @@ impl Stmt {
         }
         let any = |body: &[Stmt]| body.iter().any(|s| s.uses(pointer));
         match self {
-            Stmt::Comment(_) | Stmt::Array(..) | Stmt::Barrier => false,
+            Stmt::Comment(_) | Stmt::Array(..) | Stmt::Sums(..) | Stmt::Barrier => false,
             Stmt::Let(_, e) | Stmt::Var(_, e) | Stmt::Set(_, e) | Stmt::Do(e) | Stmt::Return(e) => {
                 e.uses(pointer)
             }

@@ -1,7 +1,7 @@
 //! One program as a kernel with its constants: batches in, numbers out.
 
 use super::constants::pack;
-use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
+use super::device::{Buffer, Device, DeviceError, Launch, Module, Span, Stream};
 use super::emit::{EmitError, Kernel, Options, emit};
 use super::names::Name;
 use crate::back::cpu::constants::{ConstantError, Constants, param_shape, tensors};
@@ -215,8 +215,7 @@ impl Code {
 
     /// Configurations that fit the device's budget, and 32-bit indices, at once.
     pub fn at_once(&self, samples: usize) -> usize {
-        let (each, fixed) = self.memory(samples);
-        let fit = self.device.budget().saturating_sub(fixed) / each.max(1);
+        let fit = fitting(self.device.budget(), samples, self.memory(samples));
         let k = &self.source.kernel;
         let longest = k
             .spins
@@ -258,17 +257,25 @@ impl Code {
         module.launch(kernel, blocks, &a)
     }
 
-    /// Runs the kernel on `samples` configurations: results, and results on sites.
+    /// Runs the kernel on `samples` configurations, on a stream, to which the results
+    /// belong: those per configuration, and those on sites.
     ///
     /// # Errors
     /// Too little memory, failures of the device.
-    pub fn run(&self, samples: usize, operands: Operands) -> Result<[Buffer; 2], DeviceError> {
+    pub fn run(
+        &self,
+        stream: Stream,
+        samples: usize,
+        operands: Operands,
+    ) -> Result<[Buffer; 2], DeviceError> {
         let blocks = self.blocks(samples);
-        let workspace = Buffer::new(&self.device, 8 * self.source.kernel.workspace * blocks)?;
-        let outputs = Buffer::new(&self.device, 8 * self.outputs() * samples)?;
-        let sites = Buffer::new(&self.device, self.site_bytes() * samples)?;
+        let memory = |bytes| Buffer::on(&self.device, stream, bytes);
+        let workspace = memory(8 * self.source.kernel.workspace * blocks)?;
+        let outputs = memory(8 * self.outputs() * samples)?;
+        let sites = memory(self.site_bytes() * samples)?;
         let arguments = Launch {
             samples,
+            sizes: [0; 4],
             spins: operands.spins,
             inputs: operands.inputs,
             constants: self.constants[0].span(),
@@ -277,8 +284,8 @@ impl Code {
             outputs: outputs.span(),
             site_outputs: sites.span(),
         };
-        self.module
-            .launch(&self.source.kernel, blocks, &arguments)?;
+        let kernel = &self.source.kernel;
+        self.module.launch_on(stream, kernel, blocks, &arguments)?;
         Ok([outputs, sites])
     }
 }
@@ -319,8 +326,22 @@ pub(super) fn bytes_of(numbers: &[u32]) -> Vec<u8> {
     all
 }
 
-/// A batch of configurations on the device.
-pub(super) fn spins(device: &Arc<dyn Device>, batch: &[i8]) -> Result<Buffer, DeviceError> {
+/// A batch of configurations on the device, for a stream.
+pub(super) fn spins(
+    device: &Arc<dyn Device>,
+    stream: Stream,
+    batch: &[i8],
+) -> Result<Buffer, DeviceError> {
     let bytes: Vec<u8> = batch.iter().map(|&s| s as u8).collect();
-    Buffer::holding(device, &bytes)
+    Buffer::holding_on(device, stream, &bytes)
+}
+
+/// How many of `wanted` things fit a budget at once, each of so many bytes beside
+/// fixed ones: all of them, or as many as may come in pieces on all streams.
+pub(super) fn fitting(budget: usize, wanted: usize, (each, fixed): (usize, usize)) -> usize {
+    let fit = |streams: usize| budget.saturating_sub(streams * fixed) / (streams * each).max(1);
+    match fit(1) {
+        all if all >= wanted => all,
+        _ => fit(Stream::COUNT),
+    }
 }

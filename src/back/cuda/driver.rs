@@ -1,13 +1,14 @@
 //! The NVIDIA driver: a GPU as a [`Device`]. Loaded when it is first needed and
 //! called through `cudarc`.
 //!
-//! Everything goes to the context's default stream, in the order it is asked for by
-//! whatever thread: launches return at once, copies wait for what came before. So
-//! memory given back may be handed out again while a kernel still reads it.
+//! The order of things is that of [`super::device`]. The streams here are our own, not
+//! the default one, which waits for others. Host memory is pageable: the driver has
+//! read it when an asynchronous upload returns.
 
 use super::cache::Key;
-use super::device::{Device, DeviceError, Launch, Module, Span};
+use super::device::{Device, DeviceError, Launch, Module, Recording, Span, Step, Stream};
 use super::emit::Kernel;
+use super::graph::Graph;
 use super::nvrtc::{self, Architecture, Form, Nvrtc};
 use super::translation_unit;
 use crate::run::network::Precision;
@@ -15,7 +16,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as What};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Blocks per multiprocessor to keep in flight.
 const BLOCKS_PER_PROCESSOR: usize = 8;
@@ -24,7 +25,7 @@ const BLOCKS_PER_PROCESSOR: usize = 8;
 const BUDGET: f64 = 0.8;
 
 /// What is called below: `cudarc` panics where a driver lacks one of them.
-const FUNCTIONS: [&str; 19] = [
+const FUNCTIONS: [&str; 31] = [
     "cuInit",
     "cuGetErrorString",
     "cuDriverGetVersion",
@@ -38,8 +39,20 @@ const FUNCTIONS: [&str; 19] = [
     "cuMemGetInfo_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
-    "cuMemcpyHtoD_v2",
-    "cuMemcpyDtoH_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuStreamCreate",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventDestroy_v2",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+    "cuGraphDestroy",
     "cuModuleLoadData",
     "cuModuleUnload",
     "cuModuleGetFunction",
@@ -68,7 +81,7 @@ fn start() -> Result<(), DeviceError> {
     STARTED.get_or_init(open).clone()
 }
 
-fn check(doing: &str, status: sys::CUresult) -> Result<(), DeviceError> {
+pub(super) fn check(doing: &str, status: sys::CUresult) -> Result<(), DeviceError> {
     if status == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
@@ -117,13 +130,72 @@ pub fn version() -> Result<(u32, u32), DeviceError> {
 
 /// A GPU in its primary context.
 pub struct Gpu {
-    context: usize,
     name: String,
     architecture: Architecture,
     processors: usize,
-    /// Memory given back, by size: allocation is slow.
-    idle: Mutex<HashMap<usize, Vec<u64>>>,
-    sizes: Mutex<HashMap<u64, usize>>,
+    streams: Arc<Streams>,
+    memory: Mutex<Memory>,
+}
+
+/// Device memory by who had it: allocation is slow.
+#[derive(Default)]
+struct Memory {
+    /// Given back, by its stream and size.
+    idle: HashMap<(Stream, usize), Vec<u64>>,
+    /// Stream and size of all that was allocated.
+    known: HashMap<u64, (Stream, usize)>,
+}
+
+impl Memory {
+    /// Bytes that are idle.
+    fn idle_bytes(&self) -> usize {
+        let bytes = |(key, all): (&(Stream, usize), &Vec<u64>)| key.1 * all.len();
+        self.idle.iter().map(bytes).sum()
+    }
+}
+
+/// Streams of a GPU, and one on which launches are recorded.
+pub(super) struct Streams {
+    pub(super) context: usize,
+    all: Vec<usize>,
+    /// Held while launches are recorded.
+    recorder: Mutex<usize>,
+}
+
+impl Streams {
+    fn new(context: usize) -> Result<Streams, DeviceError> {
+        enter(context)?;
+        let create = || {
+            let mut stream = ptr::null_mut();
+            let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as c_uint;
+            // SAFETY: a plain call.
+            check("making a stream", unsafe {
+                sys::cuStreamCreate(&mut stream, flags)
+            })?;
+            Ok::<usize, DeviceError>(stream as usize)
+        };
+        Ok(Streams {
+            context,
+            all: (0..Stream::COUNT)
+                .map(|_| create())
+                .collect::<Result<_, _>>()?,
+            recorder: Mutex::new(create()?),
+        })
+    }
+
+    pub(super) fn handle(&self, stream: Stream) -> sys::CUstream {
+        self.all[stream.number()] as sys::CUstream
+    }
+
+    /// The stream on which launches are recorded, for one thread at a time.
+    pub(super) fn recorder(&self) -> MutexGuard<'_, usize> {
+        self.recorder.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Makes their GPU that of the calling thread.
+    pub(super) fn enter(&self) -> Result<(), DeviceError> {
+        enter(self.context)
+    }
 }
 
 impl Gpu {
@@ -172,19 +244,22 @@ impl Gpu {
                 sys::cuDevicePrimaryCtxRetain(&mut context, device),
             )?;
             Ok(Gpu {
-                context: context as usize,
                 name,
                 architecture: Architecture(capability),
                 processors,
-                idle: Mutex::default(),
-                sizes: Mutex::default(),
+                streams: Arc::new(Streams::new(context as usize)?),
+                memory: Mutex::default(),
             })
         }
     }
 
     /// Makes this GPU that of the calling thread.
     fn enter(&self) -> Result<(), DeviceError> {
-        enter(self.context)
+        self.streams.enter()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Code for this GPU, from the cache or the compiler.
@@ -245,7 +320,7 @@ impl Gpu {
         self.enter()?;
         // dropped on an error, which unloads what is loaded already
         let mut loaded = Loaded {
-            context: self.context,
+            streams: self.streams.clone(),
             modules: Vec::new(),
             functions: Mutex::default(),
         };
@@ -270,7 +345,7 @@ fn enter(context: usize) -> Result<(), DeviceError> {
 
 /// Loaded translation units.
 struct Loaded {
-    context: usize,
+    streams: Arc<Streams>,
     modules: Vec<usize>,
     functions: Mutex<HashMap<String, usize>>,
 }
@@ -303,30 +378,38 @@ impl Loaded {
 #[repr(C)]
 struct Arguments {
     samples: c_int,
+    sizes: [c_int; 4],
     pointers: [u64; 7],
 }
 
-impl Module for Loaded {
-    fn launch(&self, kernel: &Kernel, blocks: usize, a: &Launch) -> Result<(), DeviceError> {
-        enter(self.context)?;
+impl Loaded {
+    fn launch_in(
+        &self,
+        stream: sys::CUstream,
+        kernel: &Kernel,
+        blocks: usize,
+        a: &Launch,
+    ) -> Result<(), DeviceError> {
+        self.streams.enter()?;
         let function = self.function(&kernel.name)?;
+        let spans = [
+            a.spins,
+            a.inputs,
+            a.constants,
+            a.constants64,
+            a.workspace,
+            a.outputs,
+            a.site_outputs,
+        ];
+        let mut arguments = Arguments {
+            samples: a.samples as c_int,
+            sizes: a.sizes,
+            pointers: spans.map(|s| s.address),
+        };
+        let mut list = [(&raw mut arguments).cast::<c_void>()];
         // SAFETY: the function was compiled with these arguments.
-        unsafe {
-            let spans = [
-                a.spins,
-                a.inputs,
-                a.constants,
-                a.constants64,
-                a.workspace,
-                a.outputs,
-                a.site_outputs,
-            ];
-            let mut arguments = Arguments {
-                samples: a.samples as c_int,
-                pointers: spans.map(|s| s.address),
-            };
-            let mut list = [(&raw mut arguments).cast::<c_void>()];
-            let status = sys::cuLaunchKernel(
+        let status = unsafe {
+            sys::cuLaunchKernel(
                 function as sys::CUfunction,
                 blocks as c_uint,
                 1,
@@ -335,18 +418,40 @@ impl Module for Loaded {
                 1,
                 1,
                 kernel.shared as c_uint,
-                ptr::null_mut(),
+                stream,
                 list.as_mut_ptr(),
                 ptr::null_mut(),
-            );
-            check(&format!("launching {}", kernel.name), status)
-        }
+            )
+        };
+        check(&format!("launching {}", kernel.name), status)
+    }
+}
+
+impl Module for Loaded {
+    fn launch_on(
+        &self,
+        stream: Stream,
+        kernel: &Kernel,
+        blocks: usize,
+        a: &Launch,
+    ) -> Result<(), DeviceError> {
+        self.launch_in(self.streams.handle(stream), kernel, blocks, a)
+    }
+
+    fn launch_recorded(
+        &self,
+        recorder: usize,
+        kernel: &Kernel,
+        blocks: usize,
+        a: &Launch,
+    ) -> Result<(), DeviceError> {
+        self.launch_in(recorder as sys::CUstream, kernel, blocks, a)
     }
 }
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if enter(self.context).is_ok() {
+        if self.streams.enter().is_ok() {
             // SAFETY: loaded by this driver; nothing runs once the GPU is idle.
             unsafe { sys::cuCtxSynchronize() };
             for &module in &self.modules {
@@ -374,58 +479,81 @@ impl Device for Gpu {
         self.load_units(&kernels.iter().map(unit).collect::<Vec<_>>())
     }
 
-    fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
+    fn allocate(&self, stream: Stream, bytes: usize) -> Result<u64, DeviceError> {
         // few different sizes, so that memory given back serves again
         let size = bytes.next_power_of_two().max(256);
-        let lock = |e: std::sync::PoisonError<_>| e.into_inner();
-        let mut idle = self.idle.lock().unwrap_or_else(lock);
-        if let Some(address) = idle.get_mut(&size).and_then(Vec::pop) {
+        let mut memory = self.memory();
+        let own = memory.idle.get_mut(&(stream, size));
+        if let Some(address) = own.and_then(Vec::pop) {
             return Ok(address);
         }
         self.enter()?;
         let mut address = 0;
-        // SAFETY: plain calls; addresses in `idle` were allocated here.
+        // SAFETY: plain calls; nothing uses what is idle once the GPU is idle.
         let mut status = unsafe { sys::cuMemAlloc_v2(&mut address, size) };
-        if status != sys::CUresult::CUDA_SUCCESS && !idle.is_empty() {
-            for a in idle.drain().flat_map(|(_, all)| all) {
+        if status != sys::CUresult::CUDA_SUCCESS && memory.idle_bytes() > 0 {
+            check("waiting for the GPU", unsafe { sys::cuCtxSynchronize() })?;
+            let idle: Vec<u64> = memory.idle.drain().flat_map(|(_, all)| all).collect();
+            for a in idle {
+                memory.known.remove(&a);
                 unsafe { sys::cuMemFree_v2(a) };
             }
             status = unsafe { sys::cuMemAlloc_v2(&mut address, size) };
         }
         check(&format!("allocating {size} bytes on the GPU"), status)?;
-        self.sizes
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(address, size);
+        memory.known.insert(address, (stream, size));
         Ok(address)
     }
 
     fn release(&self, address: u64) {
-        let size = {
-            let sizes = self.sizes.lock().unwrap_or_else(|e| e.into_inner());
-            sizes.get(&address).copied()
-        };
-        if let Some(size) = size {
-            let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
-            idle.entry(size).or_default().push(address);
+        let mut memory = self.memory();
+        if let Some(&key) = memory.known.get(&address) {
+            memory.idle.entry(key).or_default().push(address);
         }
     }
 
-    fn upload(&self, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
+    fn upload_on(&self, stream: Stream, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
         self.enter()?;
         let length = bytes.len().min(to.bytes);
-        // SAFETY: both have `length` bytes.
-        let status = unsafe { sys::cuMemcpyHtoD_v2(to.address, bytes.as_ptr().cast(), length) };
+        let stream = self.streams.handle(stream);
+        // SAFETY: both have `length` bytes; pageable ones have been read on return.
+        let status =
+            unsafe { sys::cuMemcpyHtoDAsync_v2(to.address, bytes.as_ptr().cast(), length, stream) };
         check("copying to the GPU", status)
     }
 
-    fn download(&self, from: Span, bytes: &mut [u8]) -> Result<(), DeviceError> {
+    fn download_on(&self, stream: Stream, from: Span, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.enter()?;
         let length = bytes.len().min(from.bytes);
-        // SAFETY: both have `length` bytes.
-        let status =
-            unsafe { sys::cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast(), from.address, length) };
-        check("copying from the GPU", status)
+        let stream = self.streams.handle(stream);
+        // SAFETY: both have `length` bytes, which stay until the copy has ended.
+        let (asked, waited) = unsafe {
+            let to = bytes.as_mut_ptr().cast();
+            let asked = sys::cuMemcpyDtoHAsync_v2(to, from.address, length, stream);
+            (asked, sys::cuStreamSynchronize(stream))
+        };
+        check("copying from the GPU", asked)?;
+        check("copying from the GPU", waited)
+    }
+
+    fn order(&self, earlier: Stream, later: Stream) -> Result<(), DeviceError> {
+        self.enter()?;
+        let [earlier, later] = [earlier, later].map(|s| self.streams.handle(s));
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as c_uint;
+        let mut event = ptr::null_mut();
+        // SAFETY: plain calls; an event that is waited for outlives its destruction.
+        unsafe {
+            let doing = "ordering streams";
+            check(doing, sys::cuEventCreate(&mut event, flags))?;
+            let done = check(doing, sys::cuEventRecord(event, earlier))
+                .and_then(|()| check(doing, sys::cuStreamWaitEvent(later, event, 0)));
+            sys::cuEventDestroy_v2(event);
+            done
+        }
+    }
+
+    fn record(&self, steps: Vec<Step>) -> Box<dyn Recording> {
+        Box::new(Graph::new(self.streams.clone(), steps))
     }
 
     fn blocks(&self) -> usize {
@@ -441,6 +569,7 @@ impl Device for Gpu {
         let status = unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) };
         if status == sys::CUresult::CUDA_SUCCESS {
             // powers of two: up to twice what was asked for is taken
+            let free = free + self.memory().idle_bytes();
             (free as f64 * BUDGET / 2.0) as usize
         } else {
             0

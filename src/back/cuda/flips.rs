@@ -6,7 +6,7 @@
 //! log psi; a last kernel adds up ratios.
 
 use super::code::{Code, CudaError, Operands, Source, bytes_of};
-use super::device::{Buffer, Device, DeviceError, Launch, Module};
+use super::device::{Buffer, Device, DeviceError, Launch, Module, Stream, in_turns};
 use super::emit::{Kernel, Options};
 use crate::back::cpu::compiled::CompileError;
 use crate::back::cpu::flips::Place;
@@ -24,6 +24,13 @@ use std::sync::Arc;
 
 /// The kernels written by hand, to follow the device library.
 pub const LIBRARY: &str = include_str!("../../../kernels/flips.cuh");
+
+/// Their names.
+pub const KERNELS: [&str; 2] = ["flip_features", "flip_sums"];
+
+/// Sets of a part at most: enough to fill any device, few enough that one part is
+/// copied there while another one is computed.
+const PART: usize = 1 << 20;
 
 /// In place of where a change is: none.
 const UNCHANGED: u32 = u32::MAX;
@@ -156,24 +163,6 @@ impl FlipSource {
     }
 }
 
-/// A kernel written by hand, as the host launches it.
-pub(super) fn by_hand(name: &str) -> Kernel {
-    Kernel {
-        name: name.to_owned(),
-        text: String::new(),
-        threads: 256,
-        shared: 0,
-        workspace: 0,
-        blocks: vec![],
-        constants: 0,
-        constants64: 0,
-        spins: 0,
-        inputs: 0,
-        outputs: 0,
-        site_outputs: 0,
-    }
-}
-
 impl Flips {
     /// Puts a flip program on a device; `network` and `theta` are those of log psi.
     ///
@@ -190,7 +179,7 @@ impl Flips {
         let extended = extended(graph, program, theta, &source.derived)?;
         let precision = source.options.precision;
         let code = |source, theta: &[f64]| Code::new(source, precision, device, &module, theta);
-        let [features, sums] = ["flip_features", "flip_sums"].map(by_hand);
+        let [features, sums] = KERNELS.map(Kernel::by_hand);
         Ok(Flips {
             families: source.families,
             changes: code(source.changes, &extended)?,
@@ -284,8 +273,11 @@ impl Flips {
         }
         let width = self.readout.outputs();
         let mut out = out.chunks_exact_mut(self.spins());
-        self.in_parts(batch, &sets, |samples, log_psi| {
-            let count = sets.range(&samples).len();
+        let start = |stream, samples: Range<usize>| {
+            let lists = self.lists(stream, batch, &sets, &samples)?;
+            Ok((self.log_psi(&lists)?, lists.sets))
+        };
+        self.in_parts(batch, &sets, start, |(log_psi, count)| {
             let values = log_psi.numbers(count * width)?;
             let value = |v: &[f64]| Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
             let each = values.chunks_exact((self.spins() + 1) * width);
@@ -312,19 +304,22 @@ impl Flips {
         out: &mut [Complex64],
     ) -> Result<(), DeviceError> {
         assert_eq!(out.len(), sets.starts.len(), "one sum per configuration");
-        self.in_parts(batch, sets, |samples, log_psi| {
+        let start = |stream, samples: Range<usize>| {
+            // copies first: they may wait for what the stream was asked for before
+            let lists = self.lists(stream, batch, sets, &samples)?;
             let part = sets.range(&samples);
-            let start = |k: usize| (sets.range(&(k..k)).start - part.start) as u32;
+            let begin = |k: usize| (sets.range(&(k..k)).start - part.start) as u32;
             let mut list = vec![self.readout.outputs() as u32];
-            list.extend((samples.start..=samples.end).map(start));
-            let list = Buffer::holding(&self.device, &bytes_of(&list))?;
+            list.extend((samples.start..=samples.end).map(begin));
+            let list = Buffer::holding_on(&self.device, stream, &bytes_of(&list))?;
             let mut elements = vec![0; 16 * part.len()];
             for (bytes, z) in elements.chunks_exact_mut(16).zip(&sets.elements[part]) {
                 bytes[..8].copy_from_slice(&z.re.to_ne_bytes());
                 bytes[8..].copy_from_slice(&z.im.to_ne_bytes());
             }
-            let elements = Buffer::holding(&self.device, &elements)?;
-            let sums = Buffer::new(&self.device, 16 * samples.len())?;
+            let elements = Buffer::holding_on(&self.device, stream, &elements)?;
+            let sums = Buffer::on(&self.device, stream, 16 * samples.len())?;
+            let log_psi = self.log_psi(&lists)?;
             let launch = Launch {
                 samples: samples.len(),
                 spins: list.span(),
@@ -335,7 +330,10 @@ impl Flips {
             };
             // eight configurations per block
             let blocks = samples.len().div_ceil(8).min(self.device.blocks());
-            self.module.launch(&self.sums, blocks, &launch)?;
+            self.module.launch_on(stream, &self.sums, blocks, &launch)?;
+            Ok((samples, sums))
+        };
+        self.in_parts(batch, sets, start, |(samples, sums)| {
             let sums = sums.numbers(2 * samples.len())?;
             for (out, z) in out[samples].iter_mut().zip(sums.chunks_exact(2)) {
                 *out = Complex64::new(z[0], z[1]);
@@ -344,29 +342,41 @@ impl Flips {
         })
     }
 
-    /// log psi of all sets, in parts that fit the device: `each(configurations, log
-    /// psi of their sets)`.
-    fn in_parts(
+    /// Configurations in parts that fit the device, as [`in_turns`] takes them.
+    fn in_parts<T>(
         &self,
         batch: &[i8],
         sets: &Sets,
-        mut each: impl FnMut(Range<usize>, Buffer) -> Result<(), DeviceError>,
+        start: impl FnMut(Stream, Range<usize>) -> Result<T, DeviceError>,
+        finish: impl FnMut(T) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         let samples = sets.starts.len();
         assert_eq!(batch.len(), samples * self.spins(), "whole configurations");
+        let mut parts = self.parts_of(sets, 1);
+        if parts.len() > 1 {
+            parts = self.parts_of(sets, Stream::COUNT);
+        }
+        in_turns(&*self.device, parts.into_iter(), start, finish)
+    }
+
+    /// Configurations in parts of which so many fit the device at once.
+    fn parts_of(&self, sets: &Sets, streams: usize) -> Vec<Range<usize>> {
+        let samples = sets.starts.len();
         let (width, outputs) = (self.changes.outputs(), self.readout.outputs());
         // features and log psi twice: as results of one kernel, operands of the next
         let per_set = 8 * (width + outputs) + 8 + 16;
         let (per_sample, fixed) = self.changes.memory(samples);
-        let fixed = fixed + self.readout.memory(sets.sets.len()).1;
-        let budget = self.device.budget().saturating_sub(fixed);
+        let fixed = streams * (fixed + self.readout.memory(sets.sets.len()).1);
+        let budget = self.device.budget().saturating_sub(fixed) / streams;
         let results = self.changes.source.kernel.site_outputs;
         let longest = i32::MAX as usize;
+        let mut parts = Vec::new();
         let mut from = 0;
         while from < samples {
             let fits = |to: usize| {
                 let (configurations, sets) = (to - from, sets.range(&(from..to)).len());
                 configurations * per_sample + sets * per_set <= budget
+                    && sets <= PART
                     && configurations * results <= longest
                     && sets * width.max(2) <= longest
             };
@@ -374,48 +384,78 @@ impl Flips {
             while to < samples && fits(to + 1) {
                 to += 1;
             }
-            let spins = &batch[from * self.spins()..to * self.spins()];
-            let log_psi = self.log_psi(spins, &sets.sets[sets.range(&(from..to))])?;
-            each(from..to, log_psi)?;
+            parts.push(from..to);
             from = to;
         }
-        Ok(())
+        parts
     }
 
-    /// log psi of sets, whose configurations are numbered from the first one's on.
-    fn log_psi(&self, batch: &[i8], sets: &[[u32; 2]]) -> Result<Buffer, DeviceError> {
-        let samples = batch.len() / self.spins();
-        let spins = super::code::spins(&self.device, batch)?;
+    /// Copies what log psi of the sets of some configurations is computed from.
+    fn lists(
+        &self,
+        stream: Stream,
+        batch: &[i8],
+        sets: &Sets,
+        samples: &Range<usize>,
+    ) -> Result<Lists, DeviceError> {
+        let batch = &batch[samples.start * self.spins()..samples.end * self.spins()];
+        let spins = super::code::spins(&self.device, stream, batch)?;
+        let rows = self.changes.source.kernel.site_outputs;
+        let mut list = vec![
+            self.changes.outputs() as u32,
+            rows as u32,
+            self.tokens.count() as u32,
+            0,
+        ];
+        let sets = &sets.sets[sets.range(samples)];
+        let first = samples.start as u32;
+        list.extend(sets.iter().flat_map(|s| [s[0] - first, s[1]]));
+        Ok(Lists {
+            samples: samples.len(),
+            spins,
+            sets: sets.len(),
+            list: Buffer::holding_on(&self.device, stream, &bytes_of(&list))?,
+        })
+    }
+
+    /// log psi of sets.
+    fn log_psi(&self, lists: &Lists) -> Result<Buffer, DeviceError> {
+        let stream = lists.list.stream();
         let operands = Operands {
-            spins: spins.span(),
+            spins: lists.spins.span(),
             ..Operands::default()
         };
-        let [background, changes] = self.changes.run(samples, operands)?;
+        let [background, changes] = self.changes.run(stream, lists.samples, operands)?;
         let width = self.changes.outputs();
-        let rows = self.changes.source.kernel.site_outputs;
-        let sample = |set: &[u32; 2]| set[0] - sets[0][0];
-        let mut list = vec![width as u32, rows as u32, self.tokens.count() as u32, 0];
-        list.extend(sets.iter().flat_map(|s| [sample(s), s[1]]));
-        let list = Buffer::holding(&self.device, &bytes_of(&list))?;
-        let features = Buffer::new(&self.device, 8 * width * sets.len())?;
+        let features = Buffer::on(&self.device, stream, 8 * width * lists.sets)?;
         let launch = Launch {
-            samples: sets.len(),
-            spins: list.span(),
+            samples: lists.sets,
+            spins: lists.list.span(),
             inputs: background.span(),
             constants: changes.span(),
             outputs: features.span(),
             ..Launch::default()
         };
-        let blocks = (sets.len() * width).div_ceil(self.features.threads);
+        let blocks = (lists.sets * width).div_ceil(self.features.threads);
         let blocks = blocks.min(self.device.blocks());
-        self.module.launch(&self.features, blocks, &launch)?;
+        let kernel = &self.features;
+        self.module.launch_on(stream, kernel, blocks, &launch)?;
         let operands = Operands {
             inputs: features.span(),
             ..Operands::default()
         };
-        let [log_psi, _] = self.readout.run(sets.len(), operands)?;
+        let [log_psi, _] = self.readout.run(stream, lists.sets, operands)?;
         Ok(log_psi)
     }
+}
+
+/// Some configurations and their sets on a device.
+struct Lists {
+    samples: usize,
+    spins: Buffer,
+    sets: usize,
+    /// See `flip_features`.
+    list: Buffer,
 }
 
 /// The network's parameters, then the derived ones.

@@ -1,14 +1,15 @@
 //! Linear algebra of stochastic reconfiguration on a device, in f64: kernels of
 //! `kernels/linear.cuh`, which says what each of them reads and writes.
 
-use super::LIBRARY;
-use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
+use super::device::{Buffer, Device, DeviceError, Launch, Module, Recording, Span, Step, Stream};
 use super::emit::Kernel;
+use crate::run::network::Precision;
 use crate::run::rows::{CentredRows, System};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The kernels.
-const KERNELS: &str = include_str!("../../../kernels/linear.cuh");
+/// The kernels, to follow the device library with `real` = double.
+pub const KERNELS: &str = include_str!("../../../kernels/linear.cuh");
 
 /// Sizes of the text: results per side of a tile, terms at a time, columns of a
 /// Cholesky step, rows of a piece of a panel, threads of most blocks.
@@ -17,11 +18,6 @@ const DEPTH: usize = 16;
 const PANEL: usize = 32;
 const PANEL_ROWS: usize = 64;
 const THREADS: usize = 256;
-
-/// The text the device runs.
-pub fn text() -> String {
-    format!("// f64 throughout\ntypedef double real;\n\n{LIBRARY}\n{KERNELS}")
-}
 
 /// Tiles of a lower triangle.
 fn lower_tiles(n: usize) -> usize {
@@ -51,10 +47,66 @@ const BELOW: Routine = Routine(
 const UPDATE: Routine = Routine("cholesky_update", THREADS, GRAM_SHARED);
 const SOLVE: Routine = Routine("cholesky_solve", THREADS, PANEL);
 
+const ROUTINES: [Routine; 12] = [
+    GRAM_OF_ROWS,
+    GRAM_OF_COLUMNS,
+    APPLY,
+    ADJOINT,
+    COLUMN_SQUARES,
+    PLACE_ROWS,
+    CENTRE_ROWS,
+    SHIFT_DIAGONAL,
+    BLOCK,
+    BELOW,
+    UPDATE,
+    SOLVE,
+];
+
+/// The names of all kernels.
+pub const NAMES: [&str; ROUTINES.len()] = {
+    let mut names = [""; ROUTINES.len()];
+    let mut k = 0;
+    while k < names.len() {
+        names[k] = ROUTINES[k].0;
+        k += 1;
+    }
+    names
+};
+
+/// All kernels, as the host launches them.
+pub fn kernels() -> Vec<Kernel> {
+    ROUTINES.iter().map(Routine::kernel).collect()
+}
+
+impl Routine {
+    fn kernel(&self) -> Kernel {
+        let Routine(name, threads, shared) = *self;
+        Kernel {
+            threads,
+            shared: 8 * shared,
+            ..Kernel::by_hand(name)
+        }
+    }
+}
+
 /// The kernels on a device.
 pub struct Linear {
     device: Arc<dyn Device>,
-    module: Box<dyn Module>,
+    module: Arc<dyn Module>,
+    /// That of the last system: the next one is of the same size, mostly.
+    solver: Mutex<Option<Solver>>,
+}
+
+/// Solves systems of one size: memory, and the launches that are the same every time.
+struct Solver {
+    size: usize,
+    /// Becomes the factor of the matrix.
+    matrix: Buffer,
+    /// Becomes the solution in place of the right-hand side.
+    vector: Buffer,
+    /// Becomes 1 where the matrix is not positive definite.
+    flag: Buffer,
+    launches: Box<dyn Recording>,
 }
 
 /// What a routine works on besides sizes.
@@ -74,56 +126,61 @@ impl Linear {
     pub fn new(device: &Arc<dyn Device>) -> Result<Linear, DeviceError> {
         Ok(Linear {
             device: device.clone(),
-            module: device.load(&text())?,
+            module: Arc::from(device.load_kernels(Precision::F64, &[KERNELS])?),
+            solver: Mutex::new(None),
         })
+    }
+
+    /// A routine on so many pieces of work, at most four sizes; nothing for none.
+    fn step(
+        &self,
+        routine: Routine,
+        pieces: usize,
+        sizes: &[usize],
+        on: Operands,
+    ) -> Result<Option<Step>, DeviceError> {
+        if pieces == 0 {
+            return Ok(None);
+        }
+        let too_large = |_| DeviceError::new("a matrix is too large for the GPU");
+        i32::try_from(pieces).map_err(too_large)?;
+        let mut own = [0; 4];
+        for (own, &size) in own.iter_mut().zip(sizes) {
+            *own = i32::try_from(size).map_err(too_large)?;
+        }
+        Ok(Some(Step {
+            module: self.module.clone(),
+            kernel: Arc::new(routine.kernel()),
+            blocks: pieces.min(self.device.blocks().max(1)),
+            arguments: Launch {
+                samples: pieces,
+                sizes: own,
+                inputs: on.matrix,
+                constants64: on.vectors,
+                outputs: on.out,
+                workspace: on.flags,
+                ..Launch::default()
+            },
+        }))
     }
 
     /// Runs a routine on so many pieces of work.
     fn run(
         &self,
-        Routine(name, threads, shared): Routine,
+        stream: Stream,
+        routine: Routine,
         pieces: usize,
         sizes: &[usize],
         on: Operands,
     ) -> Result<(), DeviceError> {
-        if pieces == 0 {
-            return Ok(());
+        match self.step(routine, pieces, sizes, on)? {
+            Some(s) => (self.module).launch_on(stream, &s.kernel, s.blocks, &s.arguments),
+            None => Ok(()),
         }
-        let too_many = || DeviceError::new("a matrix is too large for the GPU");
-        if pieces > i32::MAX as usize || sizes.iter().any(|&n| n > i32::MAX as usize) {
-            return Err(too_many());
-        }
-        let sizes = self.upload(&sizes.iter().map(|&n| n as f64).collect::<Vec<_>>())?;
-        let kernel = Kernel {
-            name: name.to_owned(),
-            text: String::new(),
-            threads,
-            shared: 8 * shared,
-            workspace: 0,
-            blocks: vec![],
-            constants: 0,
-            constants64: 0,
-            spins: 0,
-            inputs: 0,
-            outputs: 0,
-            site_outputs: 0,
-        };
-        let launch = Launch {
-            samples: pieces,
-            constants: sizes.span(),
-            inputs: on.matrix,
-            constants64: on.vectors,
-            outputs: on.out,
-            workspace: on.flags,
-            ..Launch::default()
-        };
-        let blocks = pieces.min(self.device.blocks().max(1));
-        self.module.launch(&kernel, blocks, &launch)
     }
 
     fn upload(&self, numbers: &[f64]) -> Result<Buffer, DeviceError> {
-        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_ne_bytes()).collect();
-        Buffer::holding(&self.device, &bytes)
+        Buffer::holding(&self.device, &bytes_of(numbers))
     }
 
     fn numbers(&self, count: usize) -> Result<Buffer, DeviceError> {
@@ -152,35 +209,43 @@ impl Linear {
         })
     }
 
-    /// Cholesky of the n x n matrix in `matrix` (lower triangle), in place; whether
-    /// it was positive definite.
-    fn factor(&self, n: usize, matrix: &Buffer) -> Result<bool, DeviceError> {
-        let flags = self.upload(&[0.0])?;
+    /// Cholesky of an n x n matrix (lower triangle) in place, then `L L^T x = b`.
+    fn solver(&self, n: usize) -> Result<Solver, DeviceError> {
+        let (matrix, vector) = (self.numbers(n * n)?, self.numbers(n)?);
+        let flag = self.numbers(1)?;
         let on = Operands {
             out: matrix.span(),
-            flags: flags.span(),
+            flags: flag.span(),
             ..Operands::default()
         };
+        let mut steps = Vec::new();
         for first in (0..n).step_by(PANEL) {
             let below = n.saturating_sub(first + PANEL);
             let sizes = [n, first];
-            self.run(BLOCK, 1, &sizes, on)?;
-            self.run(BELOW, below.div_ceil(PANEL_ROWS), &sizes, on)?;
-            self.run(UPDATE, lower_tiles(below), &sizes, on)?;
+            steps.extend(self.step(BLOCK, 1, &sizes, on)?);
+            steps.extend(self.step(BELOW, below.div_ceil(PANEL_ROWS), &sizes, on)?);
+            steps.extend(self.step(UPDATE, lower_tiles(below), &sizes, on)?);
         }
-        Ok(flags.numbers(1)? == [0.0])
-    }
-
-    /// Solves `L L^T x = b`.
-    fn substitute(&self, n: usize, factor: &Buffer, b: &[f64]) -> Result<Vec<f64>, DeviceError> {
-        let x = self.upload(b)?;
         let on = Operands {
-            matrix: factor.span(),
-            out: x.span(),
+            matrix: matrix.span(),
+            out: vector.span(),
             ..Operands::default()
         };
-        self.run(SOLVE, 1, &[n], on)?;
-        x.numbers(n)
+        steps.extend(self.step(SOLVE, 1, &[n], on)?);
+        Ok(Solver {
+            size: n,
+            matrix,
+            vector,
+            flag,
+            launches: self.device.record(steps),
+        })
+    }
+
+    /// Bytes kept from one system to the next.
+    pub fn kept(&self) -> usize {
+        let solver = self.solver.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = |s: &Solver| s.matrix.span().bytes + s.vector.span().bytes;
+        solver.as_ref().map_or(0, bytes)
     }
 }
 
@@ -194,8 +259,8 @@ pub struct Matrix {
 
 impl Matrix {
     /// Its elements on the device.
-    pub fn span(&self) -> Span {
-        self.data.span()
+    pub fn data(&self) -> &Buffer {
+        &self.data
     }
 
     /// `A x`.
@@ -241,27 +306,31 @@ impl Matrix {
             out: out.span(),
             ..Operands::default()
         };
-        self.linear
-            .run(routine, pieces, &[self.rows, self.columns], on)?;
+        let sizes = [self.rows, self.columns];
+        self.linear.run(Stream::MAIN, routine, pieces, &sizes, on)?;
         out.numbers(results)
     }
 
-    /// The matrix of a system (lower triangle), and its size.
-    fn system(&self, system: &System) -> Result<(usize, Buffer), DeviceError> {
-        let (routine, n, scale, shift) = match system {
-            System::Parameters { absolute, relative } => (
-                GRAM_OF_COLUMNS,
-                self.columns,
-                None,
-                [*absolute, *relative, 1.0],
-            ),
-            System::Rows { scale, shift } => {
-                (GRAM_OF_ROWS, self.rows, scale.as_ref(), [*shift, 0.0, 0.0])
+    /// Equations of a system.
+    fn equations(&self, system: &System) -> usize {
+        match system {
+            System::Parameters { .. } => self.columns,
+            System::Rows { .. } => self.rows,
+        }
+    }
+
+    /// Writes the matrix of a system (lower triangle).
+    fn system(&self, system: &System, out: &Buffer) -> Result<(), DeviceError> {
+        let (routine, scale, shift) = match system {
+            System::Parameters { absolute, relative } => {
+                (GRAM_OF_COLUMNS, None, [*absolute, *relative, 1.0])
             }
+            System::Rows { scale, shift } => (GRAM_OF_ROWS, scale.as_ref(), [*shift, 0.0, 0.0]),
         };
-        let out = self.linear.numbers(n * n)?;
+        let n = self.equations(system);
         let scaled = usize::from(scale.is_some());
         let scale = self.linear.upload(scale.map_or(&[], |s| s))?;
+        let shift = self.linear.upload(&shift)?;
         let on = Operands {
             matrix: self.data.span(),
             vectors: scale.span(),
@@ -269,16 +338,16 @@ impl Matrix {
             ..Operands::default()
         };
         let sizes = [self.rows, self.columns, scaled];
-        self.linear.run(routine, lower_tiles(n), &sizes, on)?;
-        let shift = self.linear.upload(&shift)?;
+        let run = |routine, pieces, sizes: &[usize], on| {
+            self.linear.run(Stream::MAIN, routine, pieces, sizes, on)
+        };
+        run(routine, lower_tiles(n), &sizes, on)?;
         let on = Operands {
             vectors: shift.span(),
             out: out.span(),
             ..Operands::default()
         };
-        self.linear
-            .run(SHIFT_DIAGONAL, n.div_ceil(THREADS), &[n], on)?;
-        Ok((n, out))
+        run(SHIFT_DIAGONAL, n.div_ceil(THREADS), &[n], on)
     }
 
     /// The matrix of a system with `A` for `Obar`, row by row; what is above the
@@ -287,7 +356,9 @@ impl Matrix {
     /// # Errors
     /// Too little memory, failures of the device.
     pub fn gram(&self, system: &System) -> Result<Vec<f64>, DeviceError> {
-        let (n, matrix) = self.system(system)?;
+        let n = self.equations(system);
+        let matrix = self.linear.numbers(n * n)?;
+        self.system(system, &matrix)?;
         matrix.numbers(n * n)
     }
 
@@ -297,14 +368,36 @@ impl Matrix {
     /// # Errors
     /// Too little memory, failures of the device.
     pub fn solve(&self, system: &System, rhs: &[f64]) -> Result<Option<Vec<f64>>, DeviceError> {
-        let (n, matrix) = self.system(system)?;
+        let n = self.equations(system);
         assert_eq!(rhs.len(), n, "one number per equation");
-        if !self.linear.factor(n, &matrix)? {
+        let mut kept = self
+            .linear
+            .solver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().is_some_and(|s| s.size != n) {
+            *kept = None;
+        }
+        let solver = match kept.take() {
+            Some(solver) => solver,
+            None => self.linear.solver(n)?,
+        };
+        let solver = kept.insert(solver);
+        solver.vector.write(&bytes_of(rhs))?;
+        solver.flag.write(&0f64.to_ne_bytes())?;
+        self.system(system, &solver.matrix)?;
+        solver.launches.replay(Stream::MAIN)?;
+        if solver.flag.numbers(1)? != [0.0] {
             return Ok(None);
         }
-        let x = self.linear.substitute(n, &matrix, rhs)?;
+        let x = solver.vector.numbers(n)?;
         Ok(x.iter().all(|x| x.is_finite()).then_some(x))
     }
+}
+
+/// Numbers as the device has them.
+fn bytes_of(numbers: &[f64]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| x.to_ne_bytes()).collect()
 }
 
 /// Centred gradients on a device.
@@ -347,20 +440,23 @@ impl RowBuilder {
         })
     }
 
-    /// Takes gradients of `count` samples from number `start` on: device memory,
-    /// [sample, part, parameter].
+    /// Takes gradients of some samples on the stream they belong to: [sample, part,
+    /// parameter]. Another stream than the main one is ordered after it before the
+    /// first call, and before it after the last.
     ///
     /// # Errors
     /// Failures of the device.
-    pub fn place(&self, start: usize, count: usize, values: Span) -> Result<(), DeviceError> {
+    pub fn place(&self, samples: &Range<usize>, values: &Buffer) -> Result<(), DeviceError> {
         let m = &self.matrix;
         let on = Operands {
-            matrix: values,
+            matrix: values.span(),
             out: m.data.span(),
             ..Operands::default()
         };
-        let sizes = [m.columns, self.parts, self.samples, start];
-        m.linear.run(PLACE_ROWS, count * self.parts, &sizes, on)
+        let sizes = [m.columns, self.parts, self.samples, samples.start];
+        let pieces = samples.len() * self.parts;
+        m.linear
+            .run(values.stream(), PLACE_ROWS, pieces, &sizes, on)
     }
 
     /// Subtracts the weighted means and multiplies by the roots of the weights.
@@ -385,8 +481,9 @@ impl RowBuilder {
             out: m.data.span(),
             ..Operands::default()
         };
+        let sizes = [m.columns, self.samples];
         m.linear
-            .run(CENTRE_ROWS, m.rows, &[m.columns, self.samples], on)?;
+            .run(Stream::MAIN, CENTRE_ROWS, m.rows, &sizes, on)?;
         Ok(DeviceRows {
             matrix: self.matrix,
             mean,
@@ -416,10 +513,7 @@ impl CentredRows for DeviceRows {
         or_nan(self.matrix.column_squares(), self.matrix.columns)
     }
     fn matrix(&self, system: &System) -> Vec<f64> {
-        let n = match system {
-            System::Parameters { .. } => self.matrix.columns,
-            System::Rows { .. } => self.matrix.rows,
-        };
+        let n = self.matrix.equations(system);
         or_nan(self.matrix.gram(system), n * n)
     }
     fn solve(&self, system: &System, rhs: &[f64]) -> Option<Vec<f64>> {

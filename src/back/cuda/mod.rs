@@ -17,6 +17,7 @@ pub mod driver;
 pub mod emit;
 pub mod environment;
 pub mod flips;
+mod graph;
 pub mod index;
 pub mod linear;
 pub mod names;
@@ -26,6 +27,7 @@ pub mod print;
 pub mod sizes;
 mod sums;
 pub mod typewriter;
+pub mod units;
 
 use crate::run::network::Precision;
 

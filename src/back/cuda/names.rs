@@ -58,6 +58,14 @@ impl fmt::Display for Name {
     }
 }
 
+/// So many of something: `1 row`, `14 rows`.
+pub fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// One line of comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comment(String);

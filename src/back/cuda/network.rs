@@ -2,13 +2,12 @@
 
 use super::chains::Chains;
 use super::clusters::{Clusters, Network};
-use super::code::{Code, CudaError, Operands, Source, spins};
-use super::device::{Buffer, Device, DeviceError, Module};
+use super::code::{Code, CudaError, Operands, Source, fitting, spins};
+use super::device::{Buffer, Device, DeviceError, Module, in_turns};
 use super::emit::Options;
 use super::environment::{NoSweep, SweepSource, Sweeper};
 use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
-use super::translation_unit;
 use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::network::Updates;
@@ -20,7 +19,8 @@ use crate::run::terms::Terms;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use crate::run::{Background, GradientRow, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
-use std::sync::{Arc, OnceLock};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Terms of local sums given at once: enough to fill any device, few enough for the
 /// host's memory.
@@ -32,7 +32,6 @@ pub struct NetworkSource {
     above: Source,
     below: Source,
     cut: Vec<NodeId>,
-    options: Options,
 }
 
 impl NetworkSource {
@@ -51,7 +50,6 @@ impl NetworkSource {
             above: source("gradient_sites", above(graph, &cut)?, &[])?,
             below: source("gradient_parameters", below(graph, &cut)?, &inputs)?,
             cut,
-            options: options.clone(),
         })
     }
 
@@ -59,29 +57,21 @@ impl NetworkSource {
     pub fn sources(&self) -> [&Source; 3] {
         [&self.full, &self.above, &self.below]
     }
-
-    /// The translation unit.
-    pub fn text(&self) -> String {
-        let texts = self.sources().map(|s| s.kernel.text.as_str());
-        translation_unit(self.options.precision, texts.into_iter())
-    }
 }
 
 /// `log psi` of one network on one lattice on a device, and everything derived
-/// from it.
+/// from it. Kernels besides that of log psi are compiled when they are first needed.
 pub struct CudaNetwork {
     device: Arc<dyn Device>,
     options: Options,
     full: Code,
-    above: Code,
-    below: Code,
-    cut: Vec<NodeId>,
     theta: Vec<f64>,
-    /// Compiled when local changes are first asked for.
-    /// Compiled when an optimiser first asks for it.
+    /// What [`CudaNetwork::gradient`] is made of.
+    derivatives: Mutex<Option<[Source; 2]>>,
+    cut: Vec<NodeId>,
+    gradient: OnceLock<Result<Gradient, DeviceError>>,
     linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
     clusters: Clusters,
-    /// Compiled when chains are first moved.
     chains: OnceLock<Result<Chains, CudaError>>,
     typewriter: OnceLock<Result<Typewriter, DeviceError>>,
     /// Derived and compiled when a sweep is first asked for.
@@ -89,8 +79,37 @@ pub struct CudaNetwork {
     updates: Updates,
 }
 
+/// Derivatives on sites, and from them those by parameters.
+struct Gradient {
+    above: Code,
+    below: Code,
+}
+
+impl Gradient {
+    /// What new parameters change, for [`Gradient::install`].
+    fn prepare(
+        &self,
+        graph: &Graph,
+        cut: &[NodeId],
+        theta: &[f64],
+    ) -> Result<[[Buffer; 2]; 2], CudaError> {
+        let values = values_at(graph, cut, &self.below.source.program, theta)?;
+        Ok([self.above.prepare(&values)?, self.below.prepare(theta)?])
+    }
+
+    fn install(&mut self, [above, below]: [[Buffer; 2]; 2]) {
+        self.above.install(above);
+        self.below.install(below);
+    }
+}
+
+/// An error as one of the device.
+fn as_device(e: impl std::fmt::Display) -> DeviceError {
+    DeviceError::new(e.to_string())
+}
+
 impl CudaNetwork {
-    /// Emits, compiles and loads the kernels of a network.
+    /// Emits the kernels of a network, compiles and loads that of log psi.
     ///
     /// # Errors
     /// See [`CudaError`].
@@ -102,19 +121,16 @@ impl CudaNetwork {
         options: &Options,
     ) -> Result<CudaNetwork, CudaError> {
         let source = NetworkSource::new(graph, lattice, options)?;
-        let texts = source.sources().map(|s| s.kernel.text.as_str());
-        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &texts)?);
-        let values = values_at(graph, &source.cut, &source.below.program, theta)?;
-        let code =
-            |source, theta: &[f64]| Code::new(source, options.precision, &device, &module, theta);
+        let text = source.full.kernel.text.as_str();
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(options.precision, &[text])?);
         Ok(CudaNetwork {
-            full: code(source.full, theta)?,
-            above: code(source.above, &values)?,
-            below: code(source.below, theta)?,
+            full: Code::new(source.full, options.precision, &device, &module, theta)?,
+            derivatives: Mutex::new(Some([source.above, source.below])),
             cut: source.cut,
             options: options.clone(),
             device: device.clone(),
             theta: theta.to_vec(),
+            gradient: OnceLock::new(),
             linear: OnceLock::new(),
             clusters: Clusters::default(),
             chains: OnceLock::new(),
@@ -122,6 +138,31 @@ impl CudaNetwork {
             sweeper: OnceLock::new(),
             updates: Updates::default(),
         })
+    }
+
+    /// The kernels of derivatives.
+    fn gradient(&self) -> Result<&Gradient, DeviceError> {
+        let make = || {
+            let mut waiting = self.derivatives.lock().unwrap_or_else(|e| e.into_inner());
+            let none = || DeviceError::new("the kernels of derivatives failed before");
+            let [above, below] = waiting.take().ok_or_else(none)?;
+            let (device, precision) = (&self.device, self.options.precision);
+            let texts = [&above, &below].map(|s| s.kernel.text.as_str());
+            let module: Arc<dyn Module> = Arc::from(device.load_kernels(precision, &texts)?);
+            let values = values_at(self.graph(), &self.cut, &below.program, &self.theta);
+            let values = values.map_err(as_device)?;
+            let code = |source, theta: &[f64]| {
+                Code::new(source, precision, device, &module, theta).map_err(as_device)
+            };
+            Ok(Gradient {
+                above: code(above, &values)?,
+                below: code(below, &self.theta)?,
+            })
+        };
+        self.gradient
+            .get_or_init(make)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     /// The device it runs on.
@@ -161,13 +202,16 @@ impl CudaNetwork {
     pub fn try_set_params(&mut self, theta: &[f64]) -> Result<(), CudaError> {
         // nothing changes unless everything can
         let full = self.full.prepare(theta)?;
-        let values = values_at(self.graph(), &self.cut, &self.below.source.program, theta)?;
-        let (above, below) = (self.above.prepare(&values)?, self.below.prepare(theta)?);
+        let gradient = match self.gradient.get() {
+            Some(Ok(g)) => Some(g.prepare(self.graph(), &self.cut, theta)?),
+            _ => None,
+        };
         let clusters = self.clusters.prepare(self.network(theta))?;
         self.clusters.install(clusters);
         self.full.install(full);
-        self.above.install(above);
-        self.below.install(below);
+        if let (Some(Ok(g)), Some(new)) = (self.gradient.get_mut(), gradient) {
+            g.install(new);
+        }
         self.theta = theta.to_vec();
         let follows = match self.sweeper.get_mut() {
             Some(Ok(sweeper)) => sweeper.set_params(theta).is_ok(),
@@ -249,7 +293,7 @@ impl CudaNetwork {
         let make = || Chains::new(&self.device, &self.full.source, &self.options);
         match self.chains.get_or_init(make) {
             Ok(kernel) => kernel.walk(&self.full, chains, walk),
-            Err(e) => Err(DeviceError::new(e.to_string())),
+            Err(e) => Err(as_device(e)),
         }
     }
 
@@ -264,21 +308,28 @@ impl CudaNetwork {
             out.len() * sites,
             "one result per configuration"
         );
-        let at_once = self.full.at_once(out.len());
-        for (batch, out) in batch.chunks(at_once * sites).zip(out.chunks_mut(at_once)) {
-            let spins = spins(&self.device, batch)?;
-            let operands = Operands {
-                spins: spins.span(),
-                ..Operands::default()
-            };
-            let [values, _] = self.full.run(out.len(), operands)?;
-            let width = self.full.outputs();
-            let values = values.numbers(out.len() * width)?;
-            for (out, v) in out.iter_mut().zip(values.chunks_exact(width)) {
-                *out = Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
-            }
-        }
-        Ok(())
+        let (at_once, width) = (self.full.at_once(out.len()), self.full.outputs());
+        let pieces = batch.chunks(at_once * sites).zip(out.chunks_mut(at_once));
+        in_turns(
+            &*self.device,
+            pieces,
+            |stream, (batch, out)| {
+                let spins = spins(&self.device, stream, batch)?;
+                let operands = Operands {
+                    spins: spins.span(),
+                    ..Operands::default()
+                };
+                let [values, _] = self.full.run(stream, out.len(), operands)?;
+                Ok((values, out))
+            },
+            |(values, out)| {
+                let values = values.numbers(out.len() * width)?;
+                for (out, v) in out.iter_mut().zip(values.chunks_exact(width)) {
+                    *out = Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
+                }
+                Ok(())
+            },
+        )
     }
 
     /// As [`WaveFunction::gradients`].
@@ -286,49 +337,56 @@ impl CudaNetwork {
     /// # Errors
     /// Failures of the device.
     pub fn try_gradients(&self, batch: &Spins, row: GradientRow) -> Result<(), DeviceError> {
-        let (parts, width) = (self.full.outputs(), self.below.outputs());
-        self.gradient_chunks(batch, &mut |start, samples, values| {
-            let values = values.numbers(samples * parts * width)?;
-            for sample in 0..samples {
-                let all = &values[sample * parts * width..(sample + 1) * parts * width];
+        let (parts, width) = (self.full.outputs(), self.gradient()?.below.outputs());
+        self.gradient_chunks(batch, &|_, _| Ok(()), &mut |of, values| {
+            let values = values.numbers(of.len() * parts * width)?;
+            for (sample, all) in of.zip(values.chunks_exact((parts * width).max(1))) {
                 let (re, im) = all.split_at(width);
-                row(start + sample, re, im);
+                row(sample, re, im);
             }
             Ok(())
         })
     }
 
-    /// Gradients of as many configurations at a time as fit the memory: the first
-    /// one, how many, and [configuration, part, parameter] on the device.
+    /// Gradients of as many configurations at a time as fit the memory. `more` goes on
+    /// with them on the device, `visit` takes them, both with the numbers of the
+    /// configurations: [configuration, part, parameter].
     fn gradient_chunks(
         &self,
         batch: &Spins,
-        visit: &mut dyn FnMut(usize, usize, &Buffer) -> Result<(), DeviceError>,
+        more: &dyn Fn(&Range<usize>, &Buffer) -> Result<(), DeviceError>,
+        visit: &mut dyn FnMut(Range<usize>, Buffer) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let count = batch.len() / sites;
         let parts = self.full.outputs();
-        let (above, a) = self.above.memory(count);
-        let (below, b) = self.below.memory(count * parts);
-        let fit = self.device.budget().saturating_sub(a + b) / (above + parts * below).max(1);
-        let at_once = fit.clamp(1, self.above.at_once(count));
-        for (k, batch) in batch.chunks(at_once * sites).enumerate() {
-            let samples = batch.len() / sites;
-            let spins = spins(&self.device, batch)?;
-            let operands = Operands {
-                spins: spins.span(),
-                ..Operands::default()
-            };
-            let [inner, _] = self.above.run(samples, operands)?;
-            let operands = Operands {
-                inputs: inner.span(),
-                ..Operands::default()
-            };
-            let [values, _] = self.below.run(samples * parts, operands)?;
-            visit(k * at_once, samples, &values)?;
-        }
-        Ok(())
+        let Gradient { above, below } = self.gradient()?;
+        let ((one, a), (part, b)) = (above.memory(count), below.memory(count * parts));
+        let fit = fitting(self.device.budget(), count, (one + parts * part, a + b));
+        let at_once = fit.clamp(1, above.at_once(count));
+        in_turns(
+            &*self.device,
+            batch.chunks(at_once * sites).enumerate(),
+            |stream, (k, batch)| {
+                let samples = batch.len() / sites;
+                let of = k * at_once..k * at_once + samples;
+                let spins = spins(&self.device, stream, batch)?;
+                let operands = Operands {
+                    spins: spins.span(),
+                    ..Operands::default()
+                };
+                let [inner, _] = above.run(stream, samples, operands)?;
+                let operands = Operands {
+                    inputs: inner.span(),
+                    ..Operands::default()
+                };
+                let [values, _] = below.run(stream, samples * parts, operands)?;
+                more(&of, &values)?;
+                Ok((of, values))
+            },
+            |(of, values)| visit(of, values),
+        )
     }
 
     /// As [`WaveFunction::centred_rows`]; `None` where they do not fit the memory
@@ -347,17 +405,19 @@ impl CudaNetwork {
         let bytes = rows
             .checked_mul(params)
             .and_then(|n| n.checked_add(equations * equations));
-        let fits = bytes.is_some_and(|n| n <= self.device.budget() / 8);
-        if !fits || params == 0 || params != self.below.outputs() {
+        // what the solver keeps serves again
+        let kept = self.linear.get().and_then(|l| l.as_ref().ok());
+        let room = self.device.budget() + kept.map_or(0, |l| l.kept());
+        let fits = bytes.is_some_and(|n| n <= room / 8);
+        if !fits || params == 0 || params != self.gradient()?.below.outputs() {
             return Ok(None);
         }
         let make = || Linear::new(&self.device).map(Arc::new);
         let linear = self.linear.get_or_init(make).as_ref();
         let linear = linear.map_err(Clone::clone)?;
         let builder = RowBuilder::new(linear, weights.len(), parts, params)?;
-        self.gradient_chunks(batch, &mut |start, samples, values| {
-            builder.place(start, samples, values.span())
-        })?;
+        let place = |of: &Range<usize>, values: &Buffer| builder.place(of, values);
+        self.gradient_chunks(batch, &place, &mut |_, _| Ok(()))?;
         builder.centre(weights).map(Some)
     }
 }
@@ -476,9 +536,8 @@ impl WaveFunction for CudaNetwork {
         let flips = self.flips().ok()?;
         let make = || {
             let source = self.network(&self.theta).source(&[Family::single()]);
-            let source = source.map_err(|e| DeviceError::new(e.to_string()))?;
-            let made = Typewriter::new(&self.device, &source, &self.options);
-            made.map_err(|e| DeviceError::new(e.to_string()))
+            let source = source.map_err(as_device)?;
+            Typewriter::new(&self.device, &source, &self.options).map_err(as_device)
         };
         let done = match self.typewriter.get_or_init(make) {
             Ok(kernel) => kernel.walk(flips, chains, walk, errors),

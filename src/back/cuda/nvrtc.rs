@@ -492,19 +492,6 @@ fn resources(log: &str) -> Vec<Resources> {
     all
 }
 
-/// A listing of resources, one line per kernel.
-pub fn listing(architecture: Architecture, resources: &[Resources]) -> String {
-    let mut text = String::new();
-    for r in resources {
-        let _ = writeln!(
-            text,
-            "{architecture} {:<20} {:>3} registers, {} bytes spilled, {} bytes of stack, {} bytes of static shared memory",
-            r.kernel, r.registers, r.spills, r.stack, r.shared
-        );
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

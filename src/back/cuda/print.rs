@@ -34,7 +34,7 @@ fn local(pointer: &Name) -> String {
 /// Whether code holds many sums in registers at once.
 fn wide_tile(body: &[Stmt]) -> bool {
     body.iter().any(|s| match s {
-        Stmt::Array(_, Type::Double, length) => *length > 8,
+        Stmt::Sums(_, length) => *length > 8,
         Stmt::Each(_, _, body) | Stmt::Warps(_, _, body) => wide_tile(body),
         _ => false,
     })
@@ -170,6 +170,7 @@ impl Printer {
             Stmt::Array(name, ty, length) => {
                 self.line(&format!("{} {name}[{length}] = {{}};", type_name(*ty)));
             }
+            Stmt::Sums(name, length) => self.line(&format!("Sums<{length}> {name} = {{}};")),
             Stmt::Set(name, value) => {
                 let value = self.expr(value);
                 self.line(&format!("{name} = {value};"));
@@ -232,7 +233,7 @@ impl Printer {
         self.block(&head, body);
     }
 
-    fn view(&mut self, v: &View) {
+    fn view(&mut self, v: &View, offset: &dyn std::fmt::Display) {
         let (element, name) = (type_name(v.element), &v.name);
         let (constant, from) = match v.place {
             Place::Shared => ("", "shared_memory()".to_owned()),
@@ -241,8 +242,8 @@ impl Printer {
             Place::Constants64 => ("const ", "a.constants64".to_owned()),
         };
         self.line(&format!(
-            "const auto {name} = view<{constant}{element}>({from}, {}, {});",
-            v.offset, v.length
+            "const auto {name} = view<{constant}{element}>({from}, {offset}, {});",
+            v.length
         ));
     }
 
@@ -267,7 +268,8 @@ impl Printer {
         memory
             .iter()
             .filter(|v| p.uses(&v.name))
-            .for_each(|v| self.view(v));
+            .for_each(|v| self.view(v, &v.offset));
+        p.blocks.iter().for_each(|(v, from)| self.view(v, from));
         p.body.iter().for_each(|s| self.stmt(s));
         self.indent -= 1;
         self.line("}");

@@ -5,13 +5,16 @@ use super::chains;
 use super::code::{CudaError, Source, bytes_of};
 use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
 use super::emit::{Kernel, Options, emit_part};
-use super::flips::{FlipSource, Flips, by_hand};
+use super::flips::{FlipSource, Flips};
 use crate::back::cpu::flips::Place;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use std::sync::Arc;
 
-/// What the kernel is made of, to follow the device library and that of chains.
-pub const LIBRARY: &str = include_str!("../../../kernels/typewriter.cuh");
+/// What the kernel is made of, to follow the device library.
+pub const LIBRARIES: [&str; 2] = [
+    chains::LIBRARY,
+    include_str!("../../../kernels/typewriter.cuh"),
+];
 
 /// Where the orders of the typewriter begin, and those of its launches.
 const ORDERS: usize = 16;
@@ -30,7 +33,7 @@ pub struct Typewriter {
     module: Arc<dyn Module>,
 }
 
-/// The text of the kernel, to follow the device library; how many threads a block
+/// The text of the kernel, to follow the libraries; how many threads a block
 /// has, its shared memory, and the workspace of both parts.
 ///
 /// # Errors
@@ -47,10 +50,8 @@ pub fn source(flips: &FlipSource, options: &Options) -> Result<(Kernel, [usize; 
     let [x, y] = parts[0].program.lattice.extent;
     let sites = x * y;
     let text = [
-        chains::LIBRARY,
-        LIBRARY,
-        &changes.text,
-        &readout.text,
+        changes.text.as_str(),
+        readout.text.as_str(),
         &format!(
             "namespace dnet {{
 
@@ -79,7 +80,7 @@ extern \"C\" __global__ void __launch_bounds__({threads}) typewriter(const __gri
         text: text.join("\n"),
         threads,
         shared: changes.shared.max(readout.shared),
-        ..by_hand("typewriter")
+        ..Kernel::by_hand("typewriter")
     };
     Ok((kernel, [changes.workspace, readout.workspace]))
 }
@@ -96,7 +97,8 @@ impl Typewriter {
         options: &Options,
     ) -> Result<Typewriter, CudaError> {
         let (kernel, workspace) = source(flips, options)?;
-        let module = device.load_kernels(options.precision, &[&kernel.text])?;
+        let text = [&LIBRARIES[..], &[&kernel.text]].concat().join("\n");
+        let module = device.load_kernels(options.precision, &[&text])?;
         Ok(Typewriter {
             kernel,
             workspace,

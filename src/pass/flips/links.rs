@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A vertex is real-linear; on complex channels `A z = P z + Q conj(z)`, and the two
-//! parts are convolved with `G_m G_k` and `G_m conj(G_k)`. Where only one of the two
-//! mixers is complex there is one part: the real vertex acts on a real `y_k`, or
+//! parts are convolved with `G_m G_k` and `G_m conj(G_k)`: an emission e arrives as
+//! `U e + V conj(e)`. Where only one of the two mixers is complex there is one part: the real vertex acts on a real `y_k`, or
 //! `A z = Re( (A(1) - i A(i)) z )` becomes real.
 
 use super::values::{Offset, Values};
@@ -26,12 +26,12 @@ type Built = Result<NodeId, NoFlips>;
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     displacements: Vec<Offset>,
-    /// Per part of the source (real; or real and imaginary) the response:
-    /// `[|D|, C, R]`, or `[2, |D|, C, R]` if the target is complex.
+    /// `[|D|, C, R]`, or `[2, |D|, C, R]` if the target is complex: U and V if the
+    /// source is complex too, else per part of the source its response.
     responses: Vec<NodeId>,
     channels: [usize; 2],
-    /// Whether the target is complex.
-    complex: bool,
+    /// Whether source and target are complex.
+    complex: [bool; 2],
 }
 
 fn is_complex(op: &Op) -> bool {
@@ -146,19 +146,7 @@ impl Values<'_> {
                 let kernel = self.derive(derived(conjugate), place, &[2, n, c, r])?;
                 halves.push(self.convolve(x, kernel, &[2, n, c, r], true)?);
             }
-            let (u, v) = (halves[0], halves[1]);
-            let one = self.zip(ZipFn::Add, u, v)?;
-            let difference = self.zip(ZipFn::Sub, u, v)?;
-            let part = |start| Op::Slice {
-                axis: 0,
-                start,
-                len: 1,
-            };
-            let re = self.graph.add(part(0), &[difference])?;
-            let im = self.graph.add(part(1), &[difference])?;
-            let minus = self.graph.add(Op::Map(MapFn::Neg), &[im])?;
-            let i = self.graph.add(Op::Concat { axis: 0 }, &[minus, re])?;
-            vec![one, i]
+            halves
         } else if complex {
             // rows of the vertex: real parts, imaginary parts
             let split = self.reshape(vertex, &fixed(&[c, 2, r]));
@@ -202,7 +190,7 @@ impl Values<'_> {
             displacements,
             responses,
             channels: [c, r],
-            complex,
+            complex: [source_complex, complex],
         })
     }
 
@@ -448,9 +436,8 @@ impl Values<'_> {
     fn arriving(&mut self, chain: &Chain, k: usize, at: Offset) -> Result<Option<NodeId>, NoFlips> {
         let emissions = self.emissions(k)?;
         let [c, r] = chain.channels;
-        let (complex, parts) = (chain.complex, chain.responses.len());
-        let (n, axis) = (emissions.len(), usize::from(complex));
-        if n == 0 {
+        let [source, target] = chain.complex;
+        if emissions.is_empty() {
             return Ok(None);
         }
         let mut blocks = Vec::new();
@@ -462,24 +449,48 @@ impl Values<'_> {
             for &response in &chain.responses {
                 let there = self.shifted(response, *b)?;
                 let slice = Op::Slice {
-                    axis,
+                    axis: usize::from(target),
                     start,
                     len: 1,
                 };
                 let block = self.graph.add(slice, &[there])?;
-                let shape: &[usize] = if complex { &[2, c, r] } else { &[c, r] };
+                let shape: &[usize] = if target { &[2, c, r] } else { &[c, r] };
                 blocks.push(self.reshape(block, &fixed(shape)));
             }
         }
-        let blocks = self.stack(&blocks)?;
-        let shape: &[usize] = if parts == 2 { &[2, c] } else { &[c] };
-        let e = self.sources(&emissions, shape)?;
-        let e = self.reshape(e, &fixed(&[parts * n, c]));
-        let y = if complex {
-            self.einsum("lbcr,lc->br", blocks, e)?
+        let (n, blocks) = (blocks.len(), self.stack(&blocks)?);
+        let y = if source && target {
+            let e = self.both_parts(&emissions, c)?;
+            let blocks = self.reshape(blocks, &fixed(&[2 * n, c, r]));
+            self.einsum("lcr,lbc->br", blocks, e)?
         } else {
-            self.einsum("lcr,lc->r", blocks, e)?
+            let shape: &[usize] = if source { &[2, c] } else { &[c] };
+            let e = self.sources(&emissions, shape)?;
+            let e = self.reshape(e, &fixed(&[n, c]));
+            let spec = if target { "lbcr,lc->br" } else { "lcr,lc->r" };
+            self.einsum(spec, blocks, e)?
         };
         Ok(Some(y))
+    }
+
+    /// What the real and imaginary parts of U and V are multiplied with, for the real
+    /// and the imaginary part of `U e + V conj(e)`: `[4 emissions, 2, C]`.
+    fn both_parts(&mut self, emissions: &[(Offset, NodeId)], c: usize) -> Built {
+        let mut all = Vec::new();
+        for &(_, e) in emissions {
+            let e = self.reshape(e, &fixed(&[2, c]));
+            let part = |start| Op::Slice {
+                axis: 0,
+                start,
+                len: 1,
+            };
+            let re = self.graph.add(part(0), &[e])?;
+            let im = self.graph.add(part(1), &[e])?;
+            let minus = self.graph.add(Op::Map(MapFn::Neg), &[im])?;
+            for pair in [[re, im], [minus, re], [re, minus], [im, re]] {
+                all.push(self.graph.add(Op::Concat { axis: 0 }, &pair)?);
+            }
+        }
+        self.stack(&all)
     }
 }

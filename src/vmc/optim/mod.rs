@@ -90,6 +90,10 @@ pub fn step(
         Method::Sr(sr) => sr.memory,
         _ => sr::DEFAULT_MEMORY,
     };
+    // the network needs the other half while gradients are computed
+    let memory = psi
+        .memory_limit()
+        .map_or(memory, |limit| memory.min(limit / 2));
     let started = Instant::now();
     let jacobian = Jacobian::new(psi, samples, energies, memory)?;
     let gradient_seconds = started.elapsed().as_secs_f64();

@@ -1,9 +1,9 @@
 //! What a proposal of a long sweep takes: multiply-adds and memory.
 
-use super::mixer::MixerTables;
+use super::mixer::{Direction, MixerTables};
 use super::segment::Ports;
 use super::slice::Received;
-use super::walk::STORED;
+use super::walk::spacing;
 use super::{Environments, most};
 use crate::back::cpu::simd::Real;
 
@@ -42,9 +42,9 @@ impl<T: Real> Environments<T> {
             links: 0.0,
             slice: 0.0,
         };
-        // all sites are passed by the segment behind and the one ahead, which is built
-        // again between the blocks that are kept
-        let passes = 3.0;
+        // all sites are passed by the segment behind and the one ahead, which may be
+        // built again between the blocks that are kept
+        let passes = if self.kept().0 > 1 { 3.0 } else { 2.0 };
         let slice = (self.step + self.reach[0] + self.reach[1]) as f64;
         let seen = (self.reach[0] + self.reach[1] + 1) as f64;
         let first = &self.mixers[0];
@@ -78,24 +78,62 @@ impl<T: Real> Environments<T> {
         products
     }
 
-    /// Bytes of one sweep's memory: segments, and the links of a slice.
-    pub fn bytes(&self) -> usize {
+    /// Numbers of a segment.
+    fn segment(&self) -> usize {
         let line = self.line();
         let ports = Ports::new(&line, true);
-        let all = self.mixers.len();
-        let mut segment = line.layout.features * ports.widths[all];
-        let mut links = line.layout.padded;
         let sides = if self.ring { 2 } else { 1 };
+        let mut segment = line.layout.features * ports.widths[self.mixers.len()];
         for (m, mixer) in self.mixers.iter().enumerate() {
             let states = mixer.right.states.max(mixer.left.states);
             let p = mixer.right.p.max(mixer.left.p);
             segment += sides * states * ports.widths[m];
             segment += if self.ring { 4 * states * p } else { 0 };
-            links += Received::of(mixer, true, self.ring).size;
         }
+        segment
+    }
+
+    /// Blocks per segment ahead that is kept, and how many are kept at once.
+    fn kept(&self) -> (usize, usize) {
         let blocks = self.tokens.div_ceil(self.step);
-        let stored = (blocks * segment).min(STORED + segment);
-        let rows = most(self.reach, self.step) * self.mixers[0].padded;
-        (stored + 4 * segment + rows * links) * size_of::<T>()
+        let apart = spacing(blocks, self.segment(), self.stored);
+        let group = if apart > 1 { apart } else { 0 };
+        (apart, blocks.div_ceil(apart) + group)
+    }
+
+    /// Bytes of one sweep's memory: segments, growing steps, the slice and its links.
+    pub fn bytes(&self) -> usize {
+        let (line, segment) = (self.line(), self.segment());
+        let ports = Ports::new(&line, true);
+        let most = most(self.reach, self.step);
+        let received = |m| Received::of(m, true, self.ring).size;
+        let links = line.layout.padded + self.mixers.iter().map(received).sum::<usize>();
+        let mut numbers = (self.kept().1 + 4) * segment;
+        numbers += most * self.mixers[0].padded * links;
+        for (m, mixer) in self.mixers.iter().enumerate() {
+            let states = mixer.right.states.max(mixer.left.states);
+            let rows = mixer.width * self.step;
+            let growing = 2 * rows + 2 * states;
+            numbers += 2 * growing * ports.widths[m];
+            numbers += 4 * most * mixer.padded;
+        }
+        let blocks = 2 * most + self.step;
+        numbers += blocks * line.layout.size;
+        numbers * size_of::<T>()
+    }
+
+    /// Bytes of what depends on parameters alone: powers of transitions, tables of
+    /// coefficients.
+    pub fn constant_bytes(&self) -> usize {
+        let direction = |d: &Direction<T>| {
+            let powers = d.powers.iter().chain(&d.transposed).map(Vec::len);
+            let lines = [&d.inject, &d.inject_back, &d.read, &d.readout, &d.sent];
+            powers.sum::<usize>() + lines.map(Vec::len).iter().sum::<usize>() + d.sent_back.len()
+        };
+        let mixer = |m: &MixerTables<T>| {
+            direction(&m.right) + direction(&m.left) + m.toeplitz.len() + m.lanes.len()
+        };
+        let numbers: usize = self.mixers.iter().map(mixer).sum();
+        numbers * size_of::<T>() + self.coefficients.bytes()
     }
 }

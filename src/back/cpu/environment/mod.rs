@@ -35,10 +35,12 @@ mod segment;
 mod slice;
 mod walk;
 
+use super::budget::Budget;
 use super::compiled::{CompileError, Compiled};
 use super::constants::{ConstantError, tensors};
 use super::math::Precision;
 use super::simd::{Isa, Real};
+use crate::back::costs;
 use crate::interp::{Context, Operand, Tensor, eval_node};
 use crate::ir::{Boundary, Graph, NodeId, Op};
 use crate::pass::normal_form::{NoNormalForm, NormalForm};
@@ -52,8 +54,8 @@ use recurrence::Channel;
 use reduce::reduced;
 use segment::Line;
 use std::collections::HashMap;
-use std::sync::Mutex;
-use walk::Workspace;
+use std::sync::{Arc, Weak};
+use walk::IdleSweeps;
 
 /// Tokens passed by a segment in one step, and proposed between two steps.
 const STEP: usize = 16;
@@ -77,6 +79,17 @@ pub enum Refusal {
     /// Something that could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// They do not fit the memory that networks may work in.
+    #[error(
+        "environments need {needed} bytes of at most {limit}, half of what networks may work in: \
+         raise `--memory`"
+    )]
+    Memory {
+        /// Bytes of one sweep.
+        needed: usize,
+        /// Bytes there are.
+        limit: usize,
+    },
     /// No periodic solution for these parameters.
     #[error("a recurrence has no periodic solution on {0} tokens")]
     Singular(usize),
@@ -98,8 +111,13 @@ pub struct Environments<T: Real> {
     /// Tokens passed by a segment at once, and proposed between two segments.
     step: usize,
     isa: Isa,
+    /// Numbers kept in segments ahead, at most.
+    stored: usize,
+    /// Where the memory comes from: the network's budget, and a half of it that all
+    /// sweeps share. The rest is left to what is evaluated on the way.
+    budgets: [Arc<Budget>; 2],
     /// Memory of finished sweeps: to the right, to the left.
-    idle: [Mutex<Vec<Workspace<T>>>; 2],
+    idle: [Arc<IdleSweeps<T>>; 2],
 }
 
 impl<T: Real> Environments<T> {
@@ -124,7 +142,9 @@ impl<T: Real> Environments<T> {
         let mixers = tables(network, &form, &vertices.outputs, most(reach, STEP))?;
         let theta = network.params();
         let coefficients = Coefficients::new(vertices, lattice, theta, &features)?;
-        Ok(Environments {
+        let budget = network.budget();
+        let half = Budget::new(budget.limit() / 2);
+        let mut environments = Environments {
             form,
             mixers,
             coefficients,
@@ -136,8 +156,36 @@ impl<T: Real> Environments<T> {
             reach,
             step: STEP,
             isa: Isa::detect(),
+            stored: 0,
+            budgets: [Arc::new(half), budget.clone()],
             idle: Default::default(),
-        })
+        };
+        environments.plan_memory()?;
+        Ok(environments)
+    }
+
+    /// How much is kept: all there is room for when every thread sweeps.
+    fn plan_memory(&mut self) -> Result<(), Refusal> {
+        // memory is laid out by the order of the states
+        self.idle = Default::default();
+        for budget in &self.budgets {
+            for idle in &self.idle {
+                let weak: Weak<IdleSweeps<T>> = Arc::downgrade(idle);
+                budget.register(weak);
+            }
+        }
+        let limit = self.budgets[0].limit();
+        self.stored = 0;
+        let least = self.bytes();
+        if least > limit {
+            return Err(Refusal::Memory {
+                needed: least,
+                limit,
+            });
+        }
+        let share = limit / rayon::current_num_threads();
+        self.stored = (share.saturating_sub(least) / size_of::<T>()).min(walk::STORED);
+        Ok(())
     }
 
     /// Follows new parameters of the network.
@@ -151,9 +199,7 @@ impl<T: Real> Environments<T> {
         self.features = self.readout.features(network, &self.form)?;
         self.coefficients
             .set_params(network.params(), &self.features)?;
-        // memory is laid out by the order of the states
-        self.idle = Default::default();
-        Ok(())
+        self.plan_memory()
     }
 
     /// States per channel and direction of every mixer, after reduction, and how
@@ -161,22 +207,15 @@ impl<T: Real> Environments<T> {
     pub fn describe(&self) -> String {
         let states = |m: &MixerTables<T>| format!("{} x {}", m.channels, m.right.p.max(m.left.p));
         let mixers: Vec<String> = self.mixers.iter().map(states).collect();
-        let how = if self.coefficients.tabulated() {
-            "looked up"
-        } else {
-            "evaluated"
-        };
+        let how = self.coefficients.describe();
         format!("states {}; coefficients {how}", mixers.join(", "))
     }
 
     /// Work per proposal, in the units of [`super::work::work`].
     pub fn work(&self) -> f64 {
-        let direct = if self.coefficients.tabulated() {
-            0.0
-        } else {
-            1e6
-        };
-        2e4 + self.products().total() + direct
+        let costs = costs::in_force();
+        let products = costs.environment * self.products().total();
+        costs.proposal + products + self.coefficients.work()
     }
 
     fn line(&self) -> Line<'_, T> {

@@ -41,9 +41,12 @@ pub(super) struct Placing {
     pub layout: SiteLayout,
     pub placed: Vec<Placed>,
     pub sites: Vec<NodeId>,
+    /// First site output of every node in `sites`.
+    pub starts: Vec<usize>,
+    /// Site outputs of all nodes.
+    pub outputs: usize,
     /// First site output of a node.
     first: HashMap<NodeId, usize>,
-    outputs: usize,
     pub fixed: Vec<Fixed>,
 }
 
@@ -56,14 +59,17 @@ impl Placing {
             let padded = value.width.next_multiple_of(PAD);
             let start = self.start(padded);
             self.layout.source.push(start);
+            self.layout.windows.source.push(value.source.window);
             self.matrix(&value.source, value.width, (start, padded));
-            let mut all = Vec::new();
+            let (mut all, mut windows) = (Vec::new(), Vec::new());
             for (k, piece) in &value.vertices {
                 let start = self.start(padded * vertices.outputs[*k]);
                 all.push((*k, start));
+                windows.push(piece.window);
                 self.matrix(piece, value.width, (start, padded));
             }
             self.layout.vertices.push(all);
+            self.layout.windows.vertices.push(windows);
         }
         self.pools(&vertices.pools, vertices);
     }
@@ -78,6 +84,7 @@ impl Placing {
             if !self.first.contains_key(&part.node) {
                 self.first.insert(part.node, self.outputs);
                 self.sites.push(part.node);
+                self.starts.push(self.outputs);
                 self.outputs += width;
             }
             Element::Site(self.first[&part.node] + element)
@@ -160,6 +167,10 @@ impl Placing {
             }
             first += pool.width;
         }
+        let window = |key: Option<usize>| all.get(&key).and_then(|placed| placed.window);
+        self.layout.windows.constant = window(None);
+        let readout = self.layout.readout.iter().map(|r| window(Some(r.0)));
+        self.layout.windows.readout = readout.collect();
         self.placed.extend(all.into_values());
     }
 }

@@ -32,6 +32,24 @@ pub(super) struct SiteLayout {
     pub features: usize,
     /// Features, padded.
     pub padded: usize,
+    /// What the coefficients see.
+    pub windows: Windows,
+}
+
+/// First and last token that a coefficient sees, relative to its own; `None`: no spin.
+pub(super) type Window = Option<[i64; 2]>;
+
+/// Windows of the coefficients of one site, in the order of a [`SiteLayout`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Windows {
+    /// Of `S_m`.
+    pub source: Vec<Window>,
+    /// Of `A_mk`.
+    pub vertices: Vec<Vec<Window>>,
+    /// Of q.
+    pub constant: Window,
+    /// Of `R_k`.
+    pub readout: Vec<Window>,
 }
 
 /// What segments need to know about the network.

@@ -12,10 +12,11 @@
 //! The states on both bonds follow from the segments, on a ring closed by
 //! `(1 - L^N)^-1`, everything at a cost that does not depend on N.
 
+use super::coefficients::Flipped;
 use super::links::{Links, Outside};
 use super::mixer::{Direction, MixerTables, PAD};
 use super::product::{Left, Rows, RowsMut, apply_to, convolve, multiply};
-use super::segment::{Line, Ports};
+use super::segment::{Line, Ports, Window};
 use crate::back::cpu::simd::{Isa, Real};
 use std::ops::Range;
 
@@ -72,6 +73,8 @@ pub(super) struct Slice<T> {
 struct Affine<'a> {
     source: usize,
     vertices: &'a [(usize, usize)],
+    /// What the source sees, and the vertices.
+    windows: (Window, &'a [Window]),
     width: usize,
 }
 
@@ -105,11 +108,21 @@ impl Received {
     }
 }
 
-/// The coefficients of a proposal: `blocks` for the sites in `sites`.
+/// The coefficients of a proposal: `blocks` for the sites in `sites`. If it is said
+/// what was flipped, counted from the first of them, only those that see it are there.
 #[derive(Clone)]
 pub(super) struct Changed<'a, T> {
     pub blocks: &'a [T],
     pub sites: Range<usize>,
+    pub flipped: Option<Flipped>,
+}
+
+impl<T> Changed<'_, T> {
+    /// Whether a coefficient of a site of the slice may differ.
+    fn sees(&self, window: Window, site: usize) -> bool {
+        let own = |f: Flipped| f.seen(window, site - self.sites.start);
+        self.sites.contains(&site) && self.flipped.is_none_or(own)
+    }
 }
 
 impl<T: Real> Slice<T> {
@@ -173,6 +186,7 @@ impl<T: Real> Between<'_, T> {
         let changed = Changed {
             blocks: &blocks,
             sites: 0..n,
+            flipped: None,
         };
         self.solve(slice, &changed, 0);
         self.accept(slice);
@@ -205,10 +219,24 @@ impl<T: Real> Between<'_, T> {
     /// Makes the last proposal current.
     pub fn commit(&self, slice: &mut Slice<T>, changed: &Changed<T>) {
         self.accept(slice);
-        let size = self.0.line.layout.size;
-        let first = changed.sites.start * size;
-        let len = changed.sites.len() * size;
-        slice.blocks[first..first + len].copy_from_slice(&changed.blocks[..len]);
+        let (line, layout) = (self.0.line, self.0.line.layout);
+        let (size, windows) = (layout.size, &layout.windows);
+        let mut copy = |start: usize, len: usize, window: Window| {
+            for j in changed.sites.clone().filter(|&j| changed.sees(window, j)) {
+                let new = &changed.blocks[(j - changed.sites.start) * size + start..][..len];
+                slice.blocks[j * size + start..][..len].copy_from_slice(new);
+            }
+        };
+        for (m, mixer) in line.mixers.iter().enumerate() {
+            copy(layout.source[m], mixer.padded, windows.source[m]);
+            for (&(k, at), &window) in layout.vertices[m].iter().zip(&windows.vertices[m]) {
+                copy(at, mixer.padded * line.mixers[k].width, window);
+            }
+        }
+        copy(layout.constant, layout.padded, windows.constant);
+        for (&(k, at), &window) in layout.readout.iter().zip(&windows.readout) {
+            copy(at, layout.padded * line.mixers[k].width, window);
+        }
     }
 
     /// `first` is the first mixer whose states are followed: those before it act
@@ -240,6 +268,7 @@ impl<T: Real> Between<'_, T> {
         let value = Affine {
             source: layout.source[m],
             vertices,
+            windows: (layout.windows.source[m], &layout.windows.vertices[m]),
             width: w,
         };
         for j in own.active.clone() {
@@ -274,29 +303,44 @@ impl<T: Real> Between<'_, T> {
     ) {
         let (line, size) = (self.0.line, self.0.line.layout.size);
         let inside = changed.sites.contains(&j);
-        let block = if inside {
-            &changed.blocks[(j - changed.sites.start) * size..][..size]
-        } else {
-            &current[j * size..][..size]
+        // compared with the old value as a whole, or coefficient by coefficient
+        let whole = inside && changed.flipped.is_none();
+        let block = |inside: bool| {
+            if inside {
+                &changed.blocks[(j - changed.sites.start) * size..][..size]
+            } else {
+                &current[j * size..][..size]
+            }
         };
-        if inside {
-            out.copy_from_slice(&block[value.source..][..value.width]);
+        if changed.sees(value.windows.0, j) {
+            out.copy_from_slice(&block(true)[value.source..][..value.width]);
+            if !whole {
+                let old = &block(false)[value.source..][..value.width];
+                out.iter_mut().zip(old).for_each(|(d, x)| *d = *d - *x);
+            }
         } else {
             out.fill(T::default());
         }
-        for &(k, at) in value.vertices {
+        for (&(k, at), &window) in value.vertices.iter().zip(value.windows.1) {
             let (from, s) = (&line.mixers[k], &signals[k]);
-            let dy = &s.dy[j * from.padded..][..from.padded];
-            let sum = &mut sum[..from.padded];
-            let y = if inside {
-                total(&s.y[j * from.padded..], dy, sum);
-                sum
-            } else {
-                dy
-            };
-            matrix(line.isa, block, at, (value.width, from.width), y, out);
+            let (y, dy) = (&s.y[j * from.padded..], &s.dy[j * from.padded..]);
+            let (y, dy) = (&y[..from.padded], &dy[..from.padded]);
+            let (sum, shape) = (&mut sum[..from.padded], (value.width, from.width));
+            let seen = changed.sees(window, j);
+            if !seen {
+                matrix(line.isa, block(false), at, shape, dy, out);
+                continue;
+            }
+            total(y, dy, sum);
+            matrix(line.isa, block(true), at, shape, sum, out);
+            if !whole {
+                sum.iter_mut()
+                    .zip(y)
+                    .for_each(|(x, y)| *x = T::default() - *y);
+                matrix(line.isa, block(false), at, shape, sum, out);
+            }
         }
-        if inside {
+        if whole {
             out.iter_mut().zip(old).for_each(|(d, x)| *d = *d - *x);
         }
     }
@@ -459,6 +503,7 @@ impl<T: Real> Between<'_, T> {
         let value = Affine {
             source: layout.constant,
             vertices: &layout.readout,
+            windows: (layout.windows.constant, &layout.windows.readout),
             width: w,
         };
         for j in 0..slice.n {

@@ -12,17 +12,20 @@
 //! small for a cut are one slice.
 
 use super::Environments;
+use super::coefficients::{Flipped, Wanted};
 use super::grow::{Scratch, Step};
 use super::kept::{Ahead, Kept};
 use super::links::Outside;
 use super::most;
 use super::segment::{Line, Segment};
 use super::slice::{Between, Changed, Frame, Slice};
+use crate::back::cpu::budget::{Idle, Loan};
 use crate::back::cpu::compiled::Compiled;
 use crate::back::cpu::simd::Real;
 use crate::run::Spins;
 use num_complex::Complex64;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard};
 
 /// Numbers kept in segments ahead, at most.
 pub(super) const STORED: usize = 1 << 24;
@@ -39,10 +42,33 @@ pub(super) struct Workspace<T> {
     blocks: Vec<T>,
     proposed: Vec<T>,
     patch: Vec<i8>,
+    _loans: [Loan; 2],
+}
+
+/// Memory of finished sweeps one way.
+pub(super) struct IdleSweeps<T>(Mutex<Vec<Workspace<T>>>);
+
+impl<T> Default for IdleSweeps<T> {
+    fn default() -> Self {
+        IdleSweeps(Mutex::default())
+    }
+}
+
+impl<T> IdleSweeps<T> {
+    fn all(&self) -> MutexGuard<'_, Vec<Workspace<T>>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl<T: Send> Idle for IdleSweeps<T> {
+    fn release(&self) {
+        let all = std::mem::take(&mut *self.all());
+        drop(all);
+    }
 }
 
 impl<T: Real> Workspace<T> {
-    fn new(line: &Line<T>, rightward: bool, most: usize) -> Workspace<T> {
+    fn new(line: &Line<T>, rightward: bool, most: usize, loans: [Loan; 2]) -> Workspace<T> {
         let frame = Frame::new(line, rightward);
         let behind = Segment::empty(line, &frame.behind, rightward);
         let ahead = Segment::empty(line, &frame.ahead, !rightward);
@@ -58,6 +84,7 @@ impl<T: Real> Workspace<T> {
             blocks: vec![T::default(); line.step * line.layout.size],
             proposed: vec![T::default(); most * line.layout.size],
             patch: Vec::new(),
+            _loans: loans,
             frame,
         }
     }
@@ -74,6 +101,9 @@ struct Phase {
     /// The few tokens whose slices the first cut crosses.
     last: bool,
 }
+
+/// Sites to fetch: the first one, how many, whether along the way, what was flipped.
+type Which = (usize, usize, bool, Option<Flipped>);
 
 /// Called with a proposal (a site, or the number of a cluster) and its exact log
 /// ratio; made if true.
@@ -182,9 +212,12 @@ impl<T: Real> Environments<T> {
         assert_eq!(spins.len(), self.tokens * self.token, "a configuration");
         let line = self.line();
         let idle = &self.idle[usize::from(reverse)];
-        let free = idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let mut w =
-            free.unwrap_or_else(|| Workspace::new(&line, !reverse, most(self.reach, self.step)));
+        let free = idle.all().pop();
+        let mut w = free.unwrap_or_else(|| {
+            let bytes = self.bytes();
+            let loans = self.budgets.each_ref().map(|b| b.take(bytes));
+            Workspace::new(&line, !reverse, most(self.reach, self.step), loans)
+        });
         let [before, after] = self.reach;
         let mut walk = Walk {
             all: self,
@@ -196,6 +229,7 @@ impl<T: Real> Environments<T> {
                 [before, after + span]
             },
             step: self.step - span,
+            span,
             proposals,
             omega: Vec::new(),
             log_psi: Complex64::ZERO,
@@ -208,7 +242,7 @@ impl<T: Real> Environments<T> {
                 _ => walk.phase(&phase, spins, &mut w, decide),
             }
         }
-        idle.lock().unwrap_or_else(|e| e.into_inner()).push(w);
+        idle.all().push(w);
     }
 }
 
@@ -221,6 +255,8 @@ struct Walk<'a, T: Real> {
     reach: [usize; 2],
     /// Tokens proposed between two segments.
     step: usize,
+    /// Tokens behind the first one of a proposal that it may flip, too.
+    span: usize,
     proposals: &'a Proposals<'a>,
     /// Features of the current configuration; empty until known.
     omega: Vec<f64>,
@@ -290,19 +326,37 @@ impl<T: Real> Walk<'_, T> {
         if self.reverse { tokens - 1 - at } else { at }
     }
 
-    /// Coefficients of sites from x on, in walking order or against it.
+    /// The sites of a slice that see a proposal at x, to be fetched.
+    fn seeing(&self, bonds: &Range<usize>, sites: Range<usize>, x: usize) -> Which {
+        let start = bonds.start + sites.start;
+        let first = x as isize - start as isize;
+        let flipped = Flipped {
+            first,
+            last: first + self.span as isize,
+            backward: self.reverse,
+        };
+        (start, sites.len(), true, Some(flipped))
+    }
+
+    /// Coefficients of sites from x on, in walking order or against it; only those
+    /// that see what was flipped, if that is said.
     fn fetch(
         &self,
         phase: &Phase,
         spins: &[i8],
-        (x, count, along): (usize, usize, bool),
+        (x, count, along, flipped): Which,
         patch: &mut Vec<i8>,
         out: &mut [T],
     ) {
-        let which = (self.token(phase, x), count, along == self.reverse);
+        let wanted = Wanted {
+            first: self.token(phase, x),
+            count,
+            backward: along == self.reverse,
+            flipped,
+        };
         let all = self.all;
         all.coefficients
-            .fetch(spins, which, &all.features, patch, out);
+            .fetch(spins, wanted, &all.features, patch, out);
     }
 
     /// Grows the segment behind, or the one ahead from where it is, leaving it in the
@@ -338,7 +392,7 @@ impl<T: Real> Walk<'_, T> {
         while at != to {
             let n = at.abs_diff(to).min(self.line.step);
             let site = if behind { at } else { at - 1 };
-            self.fetch(phase, spins, (site, n, behind), patch, blocks);
+            self.fetch(phase, spins, (site, n, behind, None), patch, blocks);
             let step = Step {
                 line: &self.line,
                 ports,
@@ -373,7 +427,7 @@ impl<T: Real> Walk<'_, T> {
         w.behind[0].clear(&self.line, w.frame.rightward);
         w.ahead[0].clear(&self.line, !w.frame.rightward);
         let count = starts.len();
-        let spacing = self.spacing(count, w.ahead[0].size());
+        let spacing = spacing(count, w.ahead[0].size(), self.all.stored);
         let (mut at, mut from) = (tokens, Ahead::Here);
         for b in (0..count).rev() {
             let to = bonds(b).end;
@@ -415,16 +469,6 @@ impl<T: Real> Walk<'_, T> {
         }
     }
 
-    /// Blocks per stored segment: one if memory allows.
-    fn spacing(&self, blocks: usize, size: usize) -> usize {
-        if blocks * size <= STORED {
-            return 1;
-        }
-        let root = (blocks as f64).sqrt().ceil() as usize;
-        let fits = |c: &usize| (blocks.div_ceil(*c) + c) * size <= STORED;
-        (1..root).find(fits).unwrap_or(root.max(1))
-    }
-
     /// Proposes every spin of a block.
     fn block(
         &mut self,
@@ -452,7 +496,7 @@ impl<T: Real> Walk<'_, T> {
             ahead: kept.get(ahead).unwrap_or(&here[0]),
         });
         slice.n = bonds.len();
-        let every = (bonds.start, slice.n, true);
+        let every = (bonds.start, slice.n, true, None);
         self.fetch(phase, spins, every, patch, &mut slice.blocks);
         between.settle(slice);
         if self.omega.is_empty() {
@@ -469,13 +513,26 @@ impl<T: Real> Walk<'_, T> {
         let (mut current, mut known) = (std::mem::take(&mut self.omega), self.log_psi);
         let mut omega = vec![0.0; current.len()];
         let this = &*self;
-        let mut propose = |(id, flips): (usize, &[usize]), sites: Range<usize>| {
+        let seen_from = |x: usize| {
+            if phase.whole {
+                return 0..bonds.len();
+            }
+            let [back, ahead] = this.reach;
+            let (lo, hi) = (x.saturating_sub(back), x + ahead + 1);
+            lo.max(bonds.start) - bonds.start..hi.min(bonds.end) - bonds.start
+        };
+        let mut propose = |(id, flips): (usize, &[usize]), sites: Range<usize>, x: usize| {
             flips.iter().for_each(|&site| spins[site] = -spins[site]);
-            let which = (bonds.start + sites.start, sites.len(), true);
+            let mut which = this.seeing(&bonds, sites.clone(), x);
+            if phase.whole {
+                which.3 = None;
+            }
+            let flipped = which.3;
             this.fetch(phase, spins, which, patch, proposed);
             let changed = Changed {
                 blocks: proposed,
                 sites,
+                flipped,
             };
             between.propose(slice, &changed);
             for ((new, old), change) in omega.iter_mut().zip(&current).zip(&slice.change) {
@@ -492,19 +549,13 @@ impl<T: Real> Walk<'_, T> {
         };
         for x in block {
             let here = this.token(phase, x);
-            let sites = if phase.whole {
-                0..bonds.len()
-            } else {
-                let [back, ahead] = this.reach;
-                let (lo, hi) = (x.saturating_sub(back), x + ahead + 1);
-                lo.max(bonds.start) - bonds.start..hi.min(bonds.end) - bonds.start
-            };
+            let sites = seen_from(x);
             match this.proposals {
                 Proposals::Spins(_) => {
                     for part in 0..token {
                         let part = if this.reverse { token - 1 - part } else { part };
                         let site = here * token + part;
-                        propose((site, &[site]), sites.clone());
+                        propose((site, &[site]), sites.clone(), x);
                     }
                 }
                 Proposals::Clusters {
@@ -514,11 +565,21 @@ impl<T: Real> Walk<'_, T> {
                 } => {
                     for &k in &at[here] {
                         let first = k.checked_sub(1).map_or(0, |k| ends[k]);
-                        propose((k, &all[first..ends[k]]), sites.clone());
+                        propose((k, &all[first..ends[k]]), sites.clone(), x);
                     }
                 }
             }
         }
         (self.omega, self.log_psi) = (current, known);
     }
+}
+
+/// Blocks per stored segment: one if `stored` numbers are enough.
+pub(super) fn spacing(blocks: usize, size: usize, stored: usize) -> usize {
+    if blocks * size <= stored {
+        return 1;
+    }
+    let root = (blocks as f64).sqrt().ceil() as usize;
+    let fits = |c: &usize| (blocks.div_ceil(*c) + c) * size <= stored;
+    (1..root).find(fits).unwrap_or(root.max(1))
 }

@@ -2,13 +2,14 @@
 //!
 //! The object does for one network on one lattice what this process does: log psi,
 //! its gradient, and ratios of local changes of a background by the flip program.
-//! What follows from parameters (weights, static rows, symbols of mixers) is
-//! computed here and stored as a *block*: the object contains that of the
+//! What follows from parameters (weights, static rows, symbols of mixers, tables of
+//! local windows) is computed here and stored as a *block*: the object contains that of the
 //! parameters it was made with, and takes others of the same network as data.
 //!
 //! The code is the same loop-level programs that run in this process, one
 //! `section` each: the fused loops as they are, the steps between them as small
-//! routines over tables of offsets (`routines`), mixers by Fourier transforms
+//! routines over tables of offsets (`routines`), local windows of log psi by lookups
+//! (`tabulated`), mixers by Fourier transforms
 //! (`fourier`) or, on short lattices, by their sums. It needs nothing but the C
 //! mathematics library. `entry` holds the functions a C program calls.
 
@@ -20,6 +21,7 @@ mod mixing;
 mod reference;
 mod routines;
 mod section;
+mod tabulated;
 
 use super::compiled::CompileError;
 use super::constants::param_shape;
@@ -33,7 +35,7 @@ use super::work::work;
 use crate::interp::TokenLattice;
 use crate::ir::text::text;
 use crate::ir::{Graph, Lattice};
-use crate::kernel::lower::lower_without_tables;
+use crate::kernel::lower::{lower, lower_without_tables};
 use crate::kernel::{Expr, LowerError, Program};
 use crate::pass::flips::{Family, FlipProgram, common_token};
 use crate::pass::normal_form::NormalForm;
@@ -46,7 +48,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 
 /// Version of the functions of an object and of its blocks.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Bytes of a block before its numbers: the fingerprint.
 const BLOCK_HEAD: usize = 64;
@@ -190,7 +192,7 @@ pub fn object<T: Real>(
     };
     let source = Source {
         graph,
-        program: program.clone(),
+        program: lower(graph, lattice, &[])?,
         theta,
         inputs: &[],
     };

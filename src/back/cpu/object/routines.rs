@@ -263,6 +263,8 @@ pub(super) struct Routines {
     pub(super) dot: [FuncId; 2],
     /// `(x, y, kernel, shape)`; see [`mix`]. The second one adds to y.
     pub(super) mix: [FuncId; 2],
+    /// See [`tabulated`](super::tabulated).
+    pub(super) lookup: FuncId,
 }
 
 impl Routines {
@@ -287,6 +289,7 @@ impl Routines {
             dense: [dense0?, dense1?],
             dot: [dot0?, dot1?],
             mix: [mix0?, mix1?],
+            lookup: super::tabulated::lookup(module, p)?,
         })
     }
 }

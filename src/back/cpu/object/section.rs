@@ -7,8 +7,9 @@ use super::super::constants::{ConstantError, Constants, tensors};
 use super::super::jit::Compiler;
 use super::super::math::Precision;
 use super::super::simd::Real;
+use super::super::tables::TableProgram;
 use super::mixing::{MixKernel, Scratch, kernels};
-use super::{Argument, Call, Writer, unsupported};
+use super::{Argument, Call, Writer};
 use crate::ir::Graph;
 use crate::kernel::{Cell, Geometry, Program, Row, Space, Step};
 use cranelift_module::FuncId;
@@ -31,6 +32,8 @@ pub(super) struct Section<'s, 'w, T: Real> {
     pub(super) program: Program,
     pub(super) bound: Bound,
     pub(super) constants: Constants<T>,
+    /// Numbers of the tables: entry by entry their columns.
+    pub(super) tables: Vec<Vec<f64>>,
     pub(super) mixers: Vec<MixKernel>,
     pub(super) scratch: Scratch,
     calls: Vec<Call>,
@@ -81,6 +84,10 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
             inputs,
         } = source;
         let params = tensors(graph, &program, theta, inputs).map_err(ConstantError::from)?;
+        let tables = match &program.tables {
+            Some(tables) => TableProgram::new(tables, &params)?.numbers(tables, &params)?,
+            None => Vec::new(),
+        };
         let mut planner = (FftPlanner::new(), FftPlanner::new());
         let constants = Constants::<T>::portable(graph, &program, &params, &mut planner)?;
         let plan = KernelPlan::new(&program, T::PRECISION, &mut Compiler::new(false)?)?;
@@ -102,6 +109,7 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
             program,
             bound,
             constants,
+            tables,
             mixers,
             scratch,
             calls: Vec::new(),
@@ -394,8 +402,9 @@ impl<'s, 'w, T: Real> Section<'s, 'w, T> {
                 channels,
                 out,
             } => self.correlate(*correlation, channels, out)?,
-            // lowered without tables
-            Step::Lookup { .. } => return Err(unsupported("a table")),
+            Step::Lookup {
+                table, index, rows, ..
+            } => self.look_up(number, (*table, index), rows)?,
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! workspace. Site values are computed on sites only; the frame around them is
 //! filled by halo steps.
 
+mod alike;
 mod correlate;
 mod fourier;
 mod moves;
@@ -19,7 +20,7 @@ mod reference;
 use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, Type, View};
 use super::constants::{Block, Data};
 use super::index::Positions;
-use super::names::{Comment, Name};
+use super::names::{Comment, Name, counted};
 use super::print::print;
 use crate::back::cpu::arena::Assignment;
 use crate::ir::Graph;
@@ -87,6 +88,26 @@ pub struct Kernel {
     pub outputs: usize,
     /// Results on sites per sample.
     pub site_outputs: usize,
+}
+
+impl Kernel {
+    /// A kernel written by hand, as the host launches it.
+    pub fn by_hand(name: &str) -> Kernel {
+        Kernel {
+            name: name.to_owned(),
+            text: String::new(),
+            threads: 256,
+            shared: 0,
+            workspace: 0,
+            blocks: vec![],
+            constants: 0,
+            constants64: 0,
+            spins: 0,
+            inputs: 0,
+            outputs: 0,
+            site_outputs: 0,
+        }
+    }
 }
 
 /// Makes the kernel of a program; `graph` is what it was lowered from, `inputs`
@@ -522,6 +543,12 @@ impl<'p> Emitter<'p> {
             length: b.length,
         }));
         let (phases, body) = outline::outline(std::mem::take(&mut self.body));
+        let first = memory.len() - self.blocks.len();
+        let places = alike::Places {
+            positions: self.used.iter().map(|&b| self.buffer_name(b)).collect(),
+            blocks: &memory[first..],
+        };
+        let (phases, body, offsets) = alike::share(phases, body, &places);
         let named = |&b: &u32| {
             let buffer = &self.program.buffers[b as usize];
             let rows = buffer.rows;
@@ -532,7 +559,7 @@ impl<'p> Emitter<'p> {
             Constant {
                 name: self.buffer_name(b),
                 value: self.offsets[b as usize] as i64,
-                comment: Comment::new(format!("{rows} rows {what}")),
+                comment: Comment::new(format!("{} {what}", counted(rows as usize, "row"))),
             }
         };
         let threads = (self.widest / 2).next_power_of_two().clamp(32, 256);
@@ -541,7 +568,7 @@ impl<'p> Emitter<'p> {
             kernel: name.clone(),
             threads,
             memory,
-            constants: self.used.iter().map(named).collect(),
+            constants: self.used.iter().map(named).chain(offsets).collect(),
             tables: std::mem::take(&mut self.positions.tables),
             functions: std::mem::take(&mut self.functions),
             phases,

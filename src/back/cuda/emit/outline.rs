@@ -64,6 +64,7 @@ fn finish(
             name,
             arguments: takes,
             body,
+            blocks: Vec::new(),
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::ast::{Expr, Function, Stmt, Type};
 use super::super::constants::Data;
-use super::super::names::{Comment, Name};
+use super::super::names::{Comment, Name, counted};
 use super::{Emitter, as_row};
 use crate::ir::{MapFn, ZipFn};
 use crate::kernel::expr::ExprNode;
@@ -18,7 +18,7 @@ impl Emitter<'_> {
         let lanes = self.lanes(space);
         let function = self.function(expr, lanes.ty);
         let out: Vec<Row> = rows.iter().map(|r| r.out).collect();
-        let comment = Stmt::Comment(Comment::new(format!("{} rows", rows.len())));
+        let comment = Stmt::Comment(Comment::new(counted(rows.len(), "row")));
         let code = self.each(rows.len(), &lanes, |e, r, at| {
             let leaves = (0..expr.leaves().len())
                 .map(|l| {

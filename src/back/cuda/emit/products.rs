@@ -2,7 +2,7 @@
 
 use super::super::ast::{Expr, Stmt, Type};
 use super::super::constants::{Block, Data, DenseClass, dense_classes};
-use super::super::names::{Comment, Name};
+use super::super::names::{Comment, Name, counted};
 use super::{Emitter, Lanes};
 use crate::kernel::{DenseGroup, OuterGroup, Row, Space};
 
@@ -48,8 +48,8 @@ impl Emitter<'_> {
             };
             let weights = self.constant(data, lanes.ty, class.length());
             code.push(Stmt::Comment(Comment::new(format!(
-                "{} products [{o} x {k}]",
-                members.len()
+                "{} [{o} x {k}]",
+                counted(members.len(), "product")
             ))));
             let results = members.len() * o;
             let warps = lanes.sites == 1 && results <= FEW_RESULTS && k >= MANY_TERMS;
@@ -278,8 +278,8 @@ impl Emitter<'_> {
             let b = all(&|g| g.b.clone());
             let out = all(&|g| g.out.clone());
             code.push(Stmt::Comment(Comment::new(format!(
-                "{} outer products [{na} x {nb}] summed over sites",
-                chosen.len()
+                "{} [{na} x {nb}] summed over sites",
+                counted(chosen.len(), "outer product")
             ))));
             code.push(self.outer_products(&lanes, [na, nb], [&a, &b, &out]));
         }
@@ -354,11 +354,7 @@ impl Emitter<'_> {
         let finish = vec![
             Stmt::Let(
                 "total".into(),
-                Expr::call(
-                    Name::instance("warp_sums", &[sums as i64]),
-                    vec![typed("sum", double), v("lane")],
-                    double,
-                ),
+                Expr::call("warp_sums", vec![typed("sum", double), v("lane")], double),
             ),
             Stmt::Let("s".into(), v("lane") / lanes_each.clone() / Expr::int(tb)),
             Stmt::Let("t".into(), v("lane") / lanes_each % Expr::int(tb)),
@@ -379,7 +375,7 @@ impl Emitter<'_> {
                     number.clone() / Expr::int(tiles[1]) * Expr::int(ta),
                 ),
                 Stmt::Let("q".into(), number % Expr::int(tiles[1]) * Expr::int(tb)),
-                Stmt::Array("sum".into(), double, sums),
+                Stmt::Sums("sum".into(), sums),
                 Stmt::Lanes("i".into(), Expr::int(lanes.sites), inner),
             ]
             .into_iter()

@@ -25,7 +25,6 @@ use super::chains;
 use super::code::{Code, CudaError, Source, bytes, bytes_of};
 use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
 use super::emit::{Kernel, Options, emit_part};
-use super::flips::by_hand;
 use crate::back::cpu::environment::{Described, Refusal, describe};
 use crate::ir::{Boundary, Lattice};
 use crate::run::network::Precision;
@@ -148,7 +147,7 @@ impl SweepSource {
             calls.push((short, body));
         }
         // only on a ring does a slice cross the cut
-        let mut all = by_hand("none");
+        let mut all = Kernel::by_hand("none");
         let mut body = String::new();
         if lattice.boundary == Boundary::Periodic {
             let below = Options {
@@ -165,7 +164,7 @@ impl SweepSource {
             text: texts.join("\n"),
             threads: THREADS,
             shared: options.shared,
-            ..by_hand("sweep")
+            ..Kernel::by_hand("sweep")
         };
         Ok(SweepSource {
             kernel,
@@ -369,7 +368,7 @@ impl Sweeper {
             let doubles = |n: usize| Buffer::new(device, 8 * n);
             let source = &self.source;
             let patch = source.coefficients.as_ref().map(|s| &s.kernel);
-            let none = by_hand("none");
+            let none = Kernel::by_hand("none");
             let patch = patch.unwrap_or(&none);
             let real = bytes(source.precision);
             let [c, r, f] = [
