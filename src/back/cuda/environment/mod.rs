@@ -80,7 +80,7 @@ impl From<DeviceError> for NoSweep {
 
 /// The sweep's kernel and its emitted programs, before there is a device.
 pub struct SweepSource {
-    /// The kernel; its shared memory is known with the parameters.
+    /// The kernel.
     pub kernel: Kernel,
     coefficients: Option<Source>,
     readout: Source,
@@ -193,8 +193,8 @@ impl SweepSource {
         Ok(Plan::new(&description, room))
     }
 
-    /// Bytes of device memory of a block, and thus of a chain in flight: as few segments
-    /// are kept as stay below `limit`, if that is possible.
+    /// Bytes of device memory of a block, and thus of a chain in flight: as many segments
+    /// are kept as stay below `limit`, and at least a few.
     ///
     /// # Errors
     /// See [`NoSweep`].
