@@ -33,7 +33,12 @@ use plan::{HEAD, Plan, RECORD, Room};
 use std::sync::Arc;
 
 /// What the kernel is made of, to follow the device library and that of chains.
-pub const LIBRARY: &str = include_str!("../../../../kernels/environment.cuh");
+pub const LIBRARY: &str = concat!(
+    include_str!("../../../../kernels/environment/plan.cuh"),
+    include_str!("../../../../kernels/environment/segments.cuh"),
+    include_str!("../../../../kernels/environment/slice.cuh"),
+    include_str!("../../../../kernels/environment/walk.cuh"),
+);
 
 /// Threads of a block.
 const THREADS: usize = 128;

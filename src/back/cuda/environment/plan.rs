@@ -1,6 +1,6 @@
 //! What a sweep finds where: the plan the kernel reads, and its tables.
 //!
-//! Every index below has its name in `namespace plan` of kernels/environment.cuh.
+//! Every index below has its name in `namespace plan` of kernels/environment/plan.cuh.
 
 use crate::back::cpu::environment::description::{Description, Mixer};
 
