@@ -1,17 +1,21 @@
 //! Aligned memory and the assignment of buffers to it.
 
 use crate::kernel::Program;
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use memmap2::MmapMut;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// From this size on memory is asked for in huge pages: many rows are read side by
-/// side, and on small pages the translation of addresses takes as long as the reading.
-const HUGE: usize = 2 << 20;
+/// From this size on memory is mapped on its own, in huge pages where the system has
+/// them: many rows are read side by side, and on small pages the translation of
+/// addresses takes as long as the reading.
+const LARGE: usize = 4 << 20;
 
 /// Zeroed memory aligned to cache lines.
 pub struct Memory {
     start: NonNull<u8>,
     layout: Layout,
+    /// What holds it if it is large.
+    mapped: Option<MmapMut>,
 }
 
 // Plain bytes.
@@ -21,27 +25,22 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// `bytes` zero bytes.
     pub fn new(bytes: usize) -> Memory {
-        let large = bytes > 2 * HUGE;
-        let layout = Layout::from_size_align(bytes.max(64), if large { HUGE } else { 64 })
-            .expect("a size the machine can address");
-        // SAFETY: the size is not zero.
-        let start = unsafe {
-            if large {
-                alloc(layout)
-            } else {
-                alloc_zeroed(layout)
-            }
+        let layout =
+            Layout::from_size_align(bytes.max(64), 64).expect("a size the machine can address");
+        let mut mapped = (bytes >= LARGE).then(|| huge_pages(bytes)).flatten();
+        let start = match &mut mapped {
+            Some(pages) => pages.as_mut_ptr(),
+            // SAFETY: the size is not zero.
+            None => unsafe { alloc_zeroed(layout) },
         };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
-        if large {
-            // before any page is touched
-            huge_pages(start, bytes);
-            // SAFETY: allocated with this size.
-            unsafe { start.as_ptr().write_bytes(0, bytes) }
+        match NonNull::new(start) {
+            Some(start) => Memory {
+                start,
+                layout,
+                mapped,
+            },
+            None => handle_alloc_error(layout),
         }
-        Memory { start, layout }
     }
     /// Numbers in a row.
     pub fn of<T: Copy>(numbers: &[T]) -> Memory {
@@ -72,21 +71,21 @@ impl Memory {
     }
 }
 
-/// Asks for huge pages; without them memory is as good, only slower.
-fn huge_pages(start: NonNull<u8>, bytes: usize) {
+/// Zeroed pages, huge ones if possible; `None`: the allocator will do as well.
+fn huge_pages(bytes: usize) -> Option<MmapMut> {
+    let pages = MmapMut::map_anon(bytes).ok()?;
+    // only a hint
     #[cfg(target_os = "linux")]
-    // SAFETY: a hint about memory of ours.
-    unsafe {
-        libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, bytes);
+    let _ = pages.advise(memmap2::Advice::HugePage);
+    Some(pages)
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        if self.mapped.is_none() {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        }
     }
 }
 
