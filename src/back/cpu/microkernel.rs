@@ -34,14 +34,17 @@ pub struct Dots {
 /// Lanes from which on rows are streamed; shorter ones stay in the cache.
 const LONG: usize = 256;
 
+/// Byte offsets of the first or the second factors of a sum.
+type List = Vec<i32>;
+
 /// Largest tiles of [`Dots`]: they stay in registers.
 const DOTS: [[usize; 2]; 3] = [[4, 1], [2, 2], [2, 4]];
 
 impl Dots {
     /// Sums, each with its lists a and b, as tiles of sums that share lists.
-    pub fn tiles(sums: impl Iterator<Item = (i32, (Vec<i32>, Vec<i32>))>) -> Vec<Dots> {
+    pub fn tiles(sums: impl Iterator<Item = (i32, (List, List))>) -> Vec<Dots> {
         // by list a: per list b the result; sums of the same lists are told apart
-        let mut by_a: BTreeMap<(usize, Vec<i32>), BTreeMap<Vec<i32>, i32>> = BTreeMap::new();
+        let mut by_a: BTreeMap<(usize, List), BTreeMap<List, i32>> = BTreeMap::new();
         for (out, (a, b)) in sums {
             let taken = |n: &usize| {
                 by_a.get(&(*n, a.clone()))
@@ -51,7 +54,7 @@ impl Dots {
             by_a.entry((again, a)).or_default().insert(b, out);
         }
         // lists a met by the same lists b
-        let mut rectangles: BTreeMap<Vec<Vec<i32>>, Vec<(Vec<i32>, Vec<i32>)>> = BTreeMap::new();
+        let mut rectangles: BTreeMap<Vec<List>, Vec<(List, Vec<i32>)>> = BTreeMap::new();
         for ((_, a), results) in by_a {
             let (b, out) = results.into_iter().unzip();
             rectangles.entry(b).or_default().push((a, out));

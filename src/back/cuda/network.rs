@@ -60,6 +60,9 @@ impl NetworkSource {
     }
 }
 
+/// What is done with the derivatives of some samples, while they are on the device.
+type More<'a> = &'a dyn Fn(&Range<usize>, &Buffer) -> Result<(), DeviceError>;
+
 /// `log psi` of one network on one lattice on a device, and everything derived
 /// from it. Kernels besides that of log psi are compiled when they are first needed.
 pub struct CudaNetwork {
@@ -355,7 +358,7 @@ impl CudaNetwork {
     fn gradient_chunks(
         &self,
         batch: &Spins,
-        more: &dyn Fn(&Range<usize>, &Buffer) -> Result<(), DeviceError>,
+        more: More<'_>,
         visit: &mut dyn FnMut(Range<usize>, Buffer) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         let sites = self.lattice().sites();

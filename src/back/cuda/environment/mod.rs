@@ -249,6 +249,9 @@ extern \"C\" __global__ void __launch_bounds__({THREADS}) sweep(const __grid_con
     )
 }
 
+/// Moves chains by evaluating proposals in full.
+type InFull<'a> = &'a dyn Fn(&mut [i8], &Walk) -> Result<Tally, DeviceError>;
+
 /// The sweep of one network on a device.
 pub struct Sweeper {
     source: SweepSource,
@@ -314,7 +317,7 @@ impl Sweeper {
         full: &Code,
         spins: &mut [i8],
         walk: &Walk,
-        in_full: &dyn Fn(&mut [i8], &Walk) -> Result<Tally, DeviceError>,
+        in_full: InFull<'_>,
     ) -> Result<Tally, DeviceError> {
         let (mut moved, mut all) = (spins.to_vec(), Tally::default());
         let due = |every: u64, step: u64| every > 0 && (step + 1).is_multiple_of(every);
