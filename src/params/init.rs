@@ -107,8 +107,9 @@ struct Evaluator<'a> {
     /// 1 if there is a place index.
     lead: usize,
     params: &'a Params,
-    /// Statistics of values, all of whose parameters have been initialised.
-    known: &'a mut HashMap<ValueId, Statistics>,
+    /// Statistics of values, all of whose parameters have been initialised, by the
+    /// number of elements they are taken over.
+    known: &'a mut HashMap<(ValueId, usize), Statistics>,
     rng: ChainRng,
 }
 
@@ -180,10 +181,10 @@ impl Evaluator<'_> {
     }
 
     fn data(&mut self, value: ValueId) -> Result<Statistics, InitError> {
-        if let Some(known) = self.known.get(&value) {
+        let n = self.len();
+        if let Some(known) = self.known.get(&(value, n)) {
             return Ok(known.clone());
         }
-        let n = self.len();
         let (mut sum, mut squares, mut count) = (vec![0.0; n], vec![0.0; n], 0.0);
         for s in self.spins {
             let node = self.lowered.of(value).re;
@@ -208,7 +209,7 @@ impl Evaluator<'_> {
             .zip(&mean)
             .map(|(q, m)| (q / count - m * m).max(0.0).sqrt().max(1e-6))
             .collect();
-        self.known.insert(value, (mean.clone(), std.clone()));
+        self.known.insert((value, n), (mean.clone(), std.clone()));
         Ok((mean, std))
     }
 }

@@ -40,8 +40,9 @@ struct Group {
 struct Use {
     /// Per lane the unit that gets the result.
     units: Vec<Option<usize>>,
-    /// Where its symbols start: per place of the spectrum the real and the imaginary parts of all lanes; for
-    /// pairs of real channels half the sum and half the difference, four rows.
+    /// Where its symbols start: per place of the spectrum the real and the imaginary
+    /// parts of all lanes; for pairs of real channels half the sum and half the
+    /// difference, four rows.
     symbols: usize,
 }
 

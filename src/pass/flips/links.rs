@@ -9,8 +9,8 @@
 //!
 //! A vertex is real-linear; on complex channels `A z = P z + Q conj(z)`, and the two
 //! parts are convolved with `G_m G_k` and `G_m conj(G_k)`: an emission e arrives as
-//! `U e + V conj(e)`. Where only one of the two mixers is complex there is one part: the real vertex acts on a real `y_k`, or
-//! `A z = Re( (A(1) - i A(i)) z )` becomes real.
+//! `U e + V conj(e)`. Where only one of the two mixers is complex there is one part: the
+//! real vertex acts on a real `y_k`, or `A z = Re( (A(1) - i A(i)) z )` becomes real.
 
 use super::values::{Offset, Values};
 use super::{Derived, NoFlips, Shape};
