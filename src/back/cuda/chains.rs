@@ -186,6 +186,15 @@ pub(super) fn wide(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
 }
 
+/// The arrays of launches as kernels that launch nothing themselves find them: address
+/// and bytes of each, both [`wide`].
+pub(super) fn launches(all: &[Launch]) -> Vec<u32> {
+    let arrays = all.iter().flat_map(Launch::arrays);
+    arrays
+        .flat_map(|a| [wide(a.address), wide(a.bytes as u64)].concat())
+        .collect()
+}
+
 /// The part of a walk that `namespace order` of the chain library describes.
 pub(super) fn head(walk: &Walk, sites: usize) -> Vec<u32> {
     let [seed, step, inversion, uniform] = [

@@ -68,6 +68,21 @@ pub struct Launch {
     pub site_outputs: Span,
 }
 
+impl Launch {
+    /// All arrays, in the order of `Launch` of the device library.
+    pub fn arrays(&self) -> [Span; 7] {
+        [
+            self.spins,
+            self.inputs,
+            self.constants,
+            self.constants64,
+            self.workspace,
+            self.outputs,
+            self.site_outputs,
+        ]
+    }
+}
+
 /// A queue of work of a device, see the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream(usize);

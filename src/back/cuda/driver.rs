@@ -392,15 +392,7 @@ impl Loaded {
     ) -> Result<(), DeviceError> {
         self.streams.enter()?;
         let function = self.function(&kernel.name)?;
-        let spans = [
-            a.spins,
-            a.inputs,
-            a.constants,
-            a.constants64,
-            a.workspace,
-            a.outputs,
-            a.site_outputs,
-        ];
+        let spans = a.arrays();
         let mut arguments = Arguments {
             samples: a.samples as c_int,
             sizes: a.sizes,

@@ -3,7 +3,7 @@
 
 use super::chains;
 use super::code::{CudaError, Source, bytes_of};
-use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
+use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options, emit_part};
 use super::flips::{FlipSource, Flips};
 use crate::back::cpu::flips::Place;
@@ -263,22 +263,7 @@ fn orders(flips: &Flips, walk: &Walk, errors: usize, launches: &[Launch; 2]) -> 
         0,
     ]);
     debug_assert_eq!(all.len(), LAUNCHES, "as the library has it");
-    for a in launches {
-        let arrays: [Span; 7] = [
-            a.spins,
-            a.inputs,
-            a.constants,
-            a.constants64,
-            a.workspace,
-            a.outputs,
-            a.site_outputs,
-        ];
-        for array in arrays {
-            let bytes = array.bytes as u64;
-            all.extend(chains::wide(array.address));
-            all.extend(chains::wide(bytes));
-        }
-    }
+    all.extend(chains::launches(launches));
     let family = 0;
     all.extend((0..sites).map(|corner| flips.first(Place { family, corner })));
     all.resize(all.len().next_multiple_of(2), 0);

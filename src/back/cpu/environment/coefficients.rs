@@ -20,6 +20,7 @@ use crate::back::cpu::simd::Real;
 use crate::back::cpu::work::work;
 use crate::interp::{Context, Tensor};
 use crate::ir::{Boundary, Graph, Lattice, NodeId};
+use crate::kernel::table::de_bruijn;
 use crate::pass::vertices::Vertices;
 
 /// Spins of the largest pattern for which tables are made.
@@ -556,49 +557,4 @@ pub(super) fn constants(
     let roots: Vec<NodeId> = wanted.iter().map(|w| w.0).collect();
     let values = super::values(graph, &context, &roots)?;
     Ok(wanted.iter().map(|(n, e)| values[n].data[*e]).collect())
-}
-
-/// A cyclic sequence over `letters` letters in which every word of length `order`
-/// occurs once (concatenated Lyndon words).
-fn de_bruijn(letters: usize, order: usize) -> Vec<usize> {
-    let mut word = vec![0; letters * order + 1];
-    let mut sequence = Vec::new();
-    // iterative form of the recursion over prefixes and their periods
-    let mut stack = vec![(1usize, 1usize, 0usize)];
-    while let Some((t, p, next)) = stack.pop() {
-        if t > order {
-            if order.is_multiple_of(p) {
-                sequence.extend_from_slice(&word[1..=p]);
-            }
-            continue;
-        }
-        if next == 0 {
-            word[t] = word[t - p];
-            stack.push((t, p, word[t] + 1));
-            stack.push((t + 1, p, 0));
-        } else if next < letters {
-            word[t] = next;
-            stack.push((t, p, next + 1));
-            stack.push((t + 1, t, 0));
-        }
-    }
-    sequence
-}
-
-#[cfg(test)]
-mod tests {
-    use super::de_bruijn;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn every_word_occurs_once() {
-        for (letters, order) in [(2, 1), (2, 5), (4, 3), (8, 2), (4, 1)] {
-            let s = de_bruijn(letters, order);
-            assert_eq!(s.len(), letters.pow(order as u32));
-            let words: BTreeSet<Vec<usize>> = (0..s.len())
-                .map(|i| (0..order).map(|k| s[(i + k) % s.len()]).collect())
-                .collect();
-            assert_eq!(words.len(), s.len());
-        }
-    }
 }

@@ -23,7 +23,7 @@ mod plan;
 
 use super::chains;
 use super::code::{Code, CudaError, Source, bytes, bytes_of};
-use super::device::{Buffer, Device, DeviceError, Launch, Module, Span};
+use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options, emit_part};
 use crate::back::cpu::environment::{Described, Refusal, describe};
 use crate::ir::{Boundary, Lattice};
@@ -461,21 +461,7 @@ impl Sweeper {
     /// A walk as the numbers that the library describes, as bytes.
     fn orders(&self, walk: &Walk, sites: usize, launches: &[Launch; 3], ratios: bool) -> Vec<u8> {
         let mut all = chains::head(walk, sites);
-        for a in launches {
-            let arrays: [Span; 7] = [
-                a.spins,
-                a.inputs,
-                a.constants,
-                a.constants64,
-                a.workspace,
-                a.outputs,
-                a.site_outputs,
-            ];
-            for array in arrays {
-                all.extend(chains::wide(array.address));
-                all.extend(chains::wide(array.bytes as u64));
-            }
-        }
+        all.extend(chains::launches(launches));
         debug_assert_eq!(all.len(), PLAN, "as the library has it");
         all.extend(self.plan.numbers.iter().map(|&x| x as u32));
         all[PLAN + plan::RATIOS] = u32::from(ratios);
