@@ -4,6 +4,11 @@ use crate::check::core::Token;
 use crate::interp::{EvalError, TokenLattice};
 use crate::ir::{Boundary, Lattice};
 
+/// Numbers of the working precision in a cache line, or in several.
+const LINE: usize = 16;
+/// Sites of a chain from which on a halo of whole cache lines costs nothing.
+const LONG: usize = 64 * LINE;
+
 /// What the lanes of a row run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Space {
@@ -40,6 +45,13 @@ impl Geometry {
             halo: [0, 0],
             boundary: lattice.boundary,
         })
+    }
+    /// Of a long chain, with the first site at the start of a cache line.
+    pub(super) fn aligned(mut self) -> Geometry {
+        if self.extent[1] == 1 && self.extent[0] >= LONG && self.halo[1] == 0 {
+            self.halo[0] = self.halo[0].next_multiple_of(LINE);
+        }
+        self
     }
     /// The space it describes.
     pub fn space(&self) -> Space {

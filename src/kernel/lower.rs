@@ -119,7 +119,7 @@ impl<'g> Lowering<'g> {
                 if (facts.live[id.index()] || spins) && !known {
                     let mut g = Geometry::new(lattice, token)?;
                     g.halo = halos.get(&token).copied().unwrap_or_default();
-                    geometries.push(g);
+                    geometries.push(g.aligned());
                 }
             }
         }

@@ -21,9 +21,11 @@ use std::sync::Arc;
 
 /// Memory one thread works in.
 pub struct Workspace<T: Real> {
-    /// Rows.
+    /// Rows, and behind them [`Workspace::scratch`]: together they are large enough
+    /// for huge pages more often than each alone.
     pub arena: Memory,
-    scratch: Vec<Complex<T>>,
+    /// Complex numbers of scratch memory, and the byte they begin at.
+    scratch: (usize, usize),
     /// A segment for results nobody wants.
     spare: Vec<T>,
     _loan: Loan,
@@ -38,9 +40,10 @@ impl<T: Real> Workspace<T> {
         budget: &Arc<Budget>,
     ) -> Workspace<T> {
         let loan = budget.take(Self::bytes(program, bound, constants));
+        let (first, numbers) = (rows(bound), constants.scratch(bound.samples));
         Workspace {
-            arena: Memory::new(bound.arena_bytes()),
-            scratch: vec![Complex::default(); constants.scratch(bound.samples)],
+            arena: Memory::new(first + numbers * size_of::<Complex<T>>()),
+            scratch: (numbers, first),
             spare: vec![T::default(); longest(program)],
             _loan: loan,
         }
@@ -49,8 +52,27 @@ impl<T: Real> Workspace<T> {
     /// Bytes of memory for a binding.
     pub fn bytes(program: &Program, bound: &Bound, constants: &Constants<T>) -> usize {
         let number = T::PRECISION.bytes();
-        bound.arena_bytes() + number * (2 * constants.scratch(bound.samples) + longest(program))
+        rows(bound) + number * (2 * constants.scratch(bound.samples) + longest(program))
     }
+
+    /// Memory mixers work in.
+    ///
+    /// # Safety
+    /// Nothing else may refer to it meanwhile; rows may be referred to.
+    #[inline(always)]
+    unsafe fn scratch<'a>(&mut self) -> &'a mut [Complex<T>] {
+        let (numbers, first) = self.scratch;
+        // SAFETY: room for it, zeroed at first; its start is on a cache line.
+        unsafe {
+            let start = self.arena.as_mut_ptr().add(first);
+            std::slice::from_raw_parts_mut(start.cast(), numbers)
+        }
+    }
+}
+
+/// Bytes of all rows, in whole cache lines.
+fn rows(bound: &Bound) -> usize {
+    bound.arena_bytes().next_multiple_of(64)
 }
 
 /// Lanes of the longest segment.
@@ -268,6 +290,8 @@ impl<T: Real> Executable<'_, T> {
 
     unsafe fn step(&self, step: &BoundStep, spins: &[i8], samples: usize, w: &mut Workspace<T>) {
         let arena = w.arena.as_mut_ptr();
+        // SAFETY: one mixer works at a time.
+        let scratch = unsafe { w.scratch() };
         let row = |offset: usize| unsafe { arena.add(offset).cast::<T>() };
         let segment = |offset: usize, sample: usize, g: &Geometry| unsafe {
             std::slice::from_raw_parts_mut(row(offset).add(sample * g.segment()), g.segment())
@@ -367,14 +391,14 @@ impl<T: Real> Executable<'_, T> {
                 if let Plan::Batched(plan) = plan {
                     for sample in 0..samples {
                         let lane = sample * geometry.segment();
-                        unsafe { plan.run(geometry, rows, arena, lane, &mut w.scratch) }
+                        unsafe { plan.run(geometry, rows, arena, lane, scratch) }
                     }
                     return;
                 }
                 if let Plan::Dense(plan) = plan {
                     let units = (channels.as_slice(), rows.as_slice());
                     // SAFETY: as for every step.
-                    unsafe { plan.run(geometry, units, arena, samples, &mut w.scratch) }
+                    unsafe { plan.run(geometry, units, arena, samples, scratch) }
                     return;
                 }
                 for (k, (&channels, &(x, out))) in channels.iter().zip(rows).enumerate() {
@@ -388,7 +412,7 @@ impl<T: Real> Executable<'_, T> {
                             None => &mut w.spare,
                         };
                         let out = [first, second];
-                        plan.run(geometry, channels, x, out, &mut w.scratch, again);
+                        plan.run(geometry, channels, x, out, scratch, again);
                     }
                 }
             }
@@ -428,7 +452,7 @@ impl<T: Real> Executable<'_, T> {
                             (c, channels.len()),
                             &[read(0, 0), read(0, 1)],
                             &[read(1, 0), read(1, 1)],
-                            &mut w.scratch,
+                            scratch,
                             &mut |result, row, value| unsafe {
                                 *number(out[result][row], sample) = value;
                             },

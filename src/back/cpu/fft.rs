@@ -23,7 +23,7 @@ use std::ops::Range;
 const NEAR: usize = 32 << 10;
 
 /// Columns transformed before their sites are read: whole cache lines of a result.
-const TOGETHER: usize = 16;
+pub(super) const TOGETHER: usize = 16;
 
 /// A transform of one length, forward and back.
 pub(super) struct Transform<T> {
@@ -46,6 +46,8 @@ pub(super) trait Around {
     unsafe fn will_be_done(&self, sites: Range<usize>);
     /// Reads some sites, which are ready.
     unsafe fn done(&self, sites: Range<usize>);
+    /// Sites up to where parts had best begin: there and [`TOGETHER`] sites apart.
+    fn lead(&self) -> usize;
 }
 
 /// Transforms inside the cache.
@@ -244,9 +246,9 @@ impl<T: Real> Transform<T> {
             }
             for first in (0..self.columns).step_by(TOGETHER) {
                 let some = first..self.columns.min(first + TOGETHER);
+                let lead = around.lead();
                 for a in 0..self.rows {
-                    let row = a * self.columns;
-                    around.will_be_done(row + some.start..row + some.end);
+                    around.will_be_done(self.part(a, &some, lead));
                 }
                 for b in some.clone() {
                     let turn = Turn::Read(self.twiddles.as_ptr().add(b * self.rows));
@@ -254,11 +256,29 @@ impl<T: Real> Transform<T> {
                     self.column.run::<V>(column, near, turn);
                 }
                 for a in 0..self.rows {
-                    let row = a * self.columns;
-                    around.done(row + some.start..row + some.end);
+                    around.done(self.part(a, &some, lead));
                 }
             }
         }
+    }
+
+    /// Sites of row `a` that are read when these columns are done: whole parts, the
+    /// last one with what the next row has of it.
+    #[inline(always)]
+    fn part(&self, a: usize, columns: &Range<usize>, lead: usize) -> Range<usize> {
+        let row = a * self.columns;
+        let down = |site: usize| site - (site + TOGETHER - lead) % TOGETHER;
+        let up = |site: usize| down(site + TOGETHER - 1);
+        let start = match columns.start {
+            0 if a == 0 => 0,
+            0 => up(row),
+            first => down(row + first),
+        };
+        let end = match row + columns.end {
+            end if columns.end == self.columns => up(end),
+            end => down(end),
+        };
+        start..end.min(self.rows * self.columns).max(start)
     }
 
     #[inline(always)]
@@ -440,6 +460,7 @@ mod tests {
     struct Seen {
         filled: Cell<usize>,
         done: RefCell<Vec<bool>>,
+        lead: usize,
     }
 
     impl Around for Seen {
@@ -449,7 +470,18 @@ mod tests {
         unsafe fn will_fill(&self, _: Range<usize>) {}
         unsafe fn will_be_done(&self, _: Range<usize>) {}
         unsafe fn done(&self, sites: Range<usize>) {
-            self.done.borrow_mut()[sites].fill(true);
+            let mut done = self.done.borrow_mut();
+            assert!(!done[sites.clone()].contains(&true), "read twice");
+            let whole = |site: usize| (site + TOGETHER - self.lead) % TOGETHER == 0;
+            let ends = [sites.start == 0, sites.end == done.len()];
+            if !sites.is_empty() && done.len() > TOGETHER {
+                assert!(ends[0] || whole(sites.start));
+                assert!(ends[1] || whole(sites.end));
+            }
+            done[sites].fill(true);
+        }
+        fn lead(&self) -> usize {
+            self.lead
         }
     }
 
@@ -482,6 +514,7 @@ mod tests {
         let around = Seen {
             filled: Cell::new(0),
             done: RefCell::new(vec![false; n]),
+            lead: n % TOGETHER,
         };
         let planes = [re.as_mut_ptr(), im.as_mut_ptr()];
         unsafe { transform.inverse::<[f64; 2]>(planes, near, &around) };

@@ -5,7 +5,7 @@
 //! Channels that share an input share its transform.
 
 use super::arena::Memory;
-use super::fft::{Around, Planes, Transform};
+use super::fft::{Around, Planes, TOGETHER, Transform};
 use super::mixer::{Unit, units};
 use super::simd::{Isa, Real, Vector};
 use crate::kernel::{Geometry, MixChannel};
@@ -28,6 +28,10 @@ pub struct Batched<T: Real> {
     /// Of all groups.
     symbols: Memory,
 }
+
+/// Bytes of results from which on they are written past the caches: whoever reads
+/// them would find only the last ones there.
+const STREAM: usize = 16 << 20;
 
 /// Inputs transformed together.
 struct Group {
@@ -161,8 +165,8 @@ impl<T: Real> Batched<T> {
 
     /// Complex numbers of scratch memory.
     pub(super) fn scratch(&self) -> usize {
-        // two pairs of planes, two short ones, unwanted results, and room to align them
-        2 * (self.length + self.transform.near()) * self.width + self.width + 64
+        // two pairs of planes, two short ones, and room to align them
+        2 * (self.length + self.transform.near()) * self.width + 64
     }
 
     /// Applies the mixer to all units of one sample, whose segment starts `lane`
@@ -209,7 +213,13 @@ impl<T: Real> Batched<T> {
         };
         let (spectrum, z) = (planes(0, plane), planes(2 * plane, plane));
         let near = [0, 2].map(|k| planes(4 * plane + k * short, short));
-        let unwanted = unsafe { near[1][1].add(short) };
+        let results = units.iter().flat_map(|u| u.1).flatten().count();
+        let bytes = T::PRECISION.bytes();
+        let large = results * self.sites * bytes >= STREAM;
+        // rows differ by whole cache lines
+        let line = TOGETHER * bytes;
+        let lead = unsafe { arena.cast::<T>().add(first) } as usize % line;
+        let lead = lead.wrapping_neg() % line / bytes;
         let row = |offset: usize| unsafe { arena.add(offset).cast::<T>().add(first) };
         for group in &self.groups {
             unsafe {
@@ -236,11 +246,15 @@ impl<T: Real> Batched<T> {
                         spectrum,
                         z,
                         to: &to,
-                        unwanted,
+                        lead,
+                        large,
                     };
                     self.transform.inverse::<V>(z, near, &product);
                 }
             }
+        }
+        if large {
+            V::fence();
         }
     }
 }
@@ -256,8 +270,10 @@ where
     z: Planes<V::Element>,
     /// Per part and lane.
     to: &'a [[Option<*mut V::Element>; MOST]; 2],
-    /// Room for a vector.
-    unwanted: *mut V::Element,
+    /// Sites before the first one at the start of a cache line.
+    lead: usize,
+    /// Whether results leave the caches at once.
+    large: bool,
 }
 
 impl<V: Vector> Around for Product<'_, V>
@@ -297,7 +313,7 @@ where
     #[inline(always)]
     unsafe fn will_be_done(&self, sites: Range<usize>) {
         let last = sites.end.min(self.mixer.sites);
-        if sites.start < last {
+        if sites.start < last && !self.large {
             for to in self.to.iter().flat_map(|to| &to[..V::LANES]).flatten() {
                 unsafe {
                     V::prefetch(to.add(sites.start));
@@ -311,8 +327,20 @@ where
     unsafe fn done(&self, sites: Range<usize>) {
         let sites = sites.start..sites.end.min(self.mixer.sites);
         for (to, z) in self.to.iter().zip(self.z) {
-            unsafe { scatter::<V>(sites.clone(), z, &to[..V::LANES], self.unwanted) }
+            let (sites, to) = (sites.clone(), &to[..V::LANES]);
+            unsafe {
+                if self.large && sites.start % V::LANES == self.lead % V::LANES {
+                    scatter::<V, true>(sites, z, to)
+                } else {
+                    scatter::<V, false>(sites, z, to)
+                }
+            }
         }
+    }
+
+    #[inline(always)]
+    fn lead(&self) -> usize {
+        self.lead
     }
 }
 
@@ -393,7 +421,8 @@ unsafe fn gather<V: Vector>(sites: usize, from: &[*const V::Element], to: *mut V
     unsafe {
         let mut site = 0;
         while site + V::LANES <= sites {
-            V::transpose(|l| from[l].add(site), |k| to.add((site + k) * V::LANES));
+            let to = |k| Some(to.add((site + k) * V::LANES));
+            V::transpose::<false>(|l| from[l].add(site), to);
             site += V::LANES;
         }
         for site in site..sites {
@@ -404,20 +433,19 @@ unsafe fn gather<V: Vector>(sites: usize, from: &[*const V::Element], to: *mut V
     }
 }
 
-/// Some sites times lanes to rows; those of lanes without a row go to `unwanted`,
-/// which has room for a vector.
+/// Some sites times lanes to the rows of lanes that have one; with `STREAM` whole
+/// vectors past the caches, if `sites` begins on a cache line.
 #[inline(always)]
-unsafe fn scatter<V: Vector>(
+unsafe fn scatter<V: Vector, const STREAM: bool>(
     sites: Range<usize>,
     from: *const V::Element,
     to: &[Option<*mut V::Element>],
-    unwanted: *mut V::Element,
 ) {
     unsafe {
         let mut site = sites.start;
         while site + V::LANES <= sites.end {
-            let row = |l: usize| to[l].map_or(unwanted, |p| p.add(site));
-            V::transpose(|k| from.add((site + k) * V::LANES), row);
+            let row = |l: usize| to[l].map(|p| p.add(site));
+            V::transpose::<STREAM>(|k| from.add((site + k) * V::LANES), row);
             site += V::LANES;
         }
         for site in site..sites.end {

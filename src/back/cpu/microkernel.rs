@@ -244,6 +244,10 @@ unsafe fn long_dots<V: Vector, const R: usize, const C: usize>(
     }
 }
 
+/// Vectors by which rows that are read once are asked for ahead: there are more of them
+/// than streams a processor finds by itself.
+const AHEAD: usize = 8;
+
 /// K factors of a tile: the first ones, or added to the sums there are.
 #[inline(always)]
 unsafe fn some_dots<V: Vector, const R: usize, const C: usize, const K: usize>(
@@ -272,6 +276,7 @@ unsafe fn some_dots<V: Vector, const R: usize, const C: usize, const K: usize>(
                     b[c] = V::load(row(at[R + c]));
                 }
                 for r in 0..R {
+                    V::prefetch(row(at[r]).wrapping_add(AHEAD * V::LANES));
                     let a = V::load(row(at[r]));
                     for c in 0..C {
                         acc[r][c] = a.fma(b[c], acc[r][c]);

@@ -78,18 +78,31 @@ pub trait Vector: Copy {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = p;
     }
-    /// Transposes a square: `LANES` vectors read at `from(k)` to as many at `to(l)`.
+    /// Makes what was written past the caches visible to other threads.
+    #[inline(always)]
+    fn fence() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: part of what every such machine has.
+        unsafe {
+            std::arch::x86_64::_mm_sfence();
+        }
+    }
+    /// Transposes a square: `LANES` vectors read at `from(k)` to as many at `to(l)`,
+    /// where there is one; with `STREAM` past the caches.
     ///
     /// # Safety
-    /// Readable and writable memory, any alignment; the machine has these vectors.
+    /// Readable and writable memory, any alignment; with `STREAM` writable memory
+    /// aligned to vectors. The machine has these vectors.
     #[inline(always)]
-    unsafe fn transpose(
+    unsafe fn transpose<const STREAM: bool>(
         from: impl Fn(usize) -> *const Self::Element,
-        to: impl Fn(usize) -> *mut Self::Element,
+        to: impl Fn(usize) -> Option<*mut Self::Element>,
     ) {
-        for k in 0..Self::LANES {
-            for l in 0..Self::LANES {
-                unsafe { *to(l).add(k) = *from(k).add(l) };
+        for l in 0..Self::LANES {
+            if let Some(to) = to(l) {
+                for k in 0..Self::LANES {
+                    unsafe { *to.add(k) = *from(k).add(l) };
+                }
             }
         }
     }
@@ -103,7 +116,7 @@ mod x86 {
 
     macro_rules! vector {
         ($v:ty, $e:ty, $n:literal, $set:ident, $load:ident, $store:ident, $fma:ident,
-         $plus:ident, $minus:ident, $times:ident, $total:path $(, $square:ident)?) => {
+         $plus:ident, $minus:ident, $times:ident, $total:path $(, $square:ident, $stream:ident)?) => {
             impl Vector for $v {
                 type Element = $e;
                 const LANES: usize = $n;
@@ -141,9 +154,9 @@ mod x86 {
                 }
                 $(
                     #[inline(always)]
-                    unsafe fn transpose(
+                    unsafe fn transpose<const STREAM: bool>(
                         from: impl Fn(usize) -> *const $e,
-                        to: impl Fn(usize) -> *mut $e,
+                        to: impl Fn(usize) -> Option<*mut $e>,
                     ) {
                         unsafe {
                             let mut rows = [<$v>::splat(0.0); $n];
@@ -151,7 +164,11 @@ mod x86 {
                                 *row = $load(from(k));
                             }
                             for (l, row) in $square(rows).into_iter().enumerate() {
-                                $store(to(l), row);
+                                match to(l) {
+                                    Some(to) if STREAM => $stream(to, row),
+                                    Some(to) => $store(to, row),
+                                    None => {}
+                                }
                             }
                         }
                     }
@@ -255,7 +272,8 @@ mod x86 {
         _mm512_sub_ps,
         _mm512_mul_ps,
         _mm512_reduce_add_ps,
-        square_16
+        square_16,
+        _mm512_stream_ps
     );
     vector!(
         __m512d,
@@ -282,7 +300,8 @@ mod x86 {
         _mm256_sub_ps,
         _mm256_mul_ps,
         total_8,
-        square_8
+        square_8,
+        _mm256_stream_ps
     );
     vector!(
         __m256d,
@@ -438,7 +457,8 @@ mod tests {
         let mut y = vec![0.0; x.len()];
         let to = y.as_mut_ptr();
         // SAFETY: called where the machine has the vectors.
-        unsafe { V::transpose(|k| x.as_ptr().add(k * V::LANES), |l| to.add(l * V::LANES)) };
+        let from = |k| unsafe { x.as_ptr().add(k * V::LANES) };
+        unsafe { V::transpose::<false>(from, |l| Some(to.add(l * V::LANES))) };
         for k in 0..x.len() {
             assert_eq!(y[k % V::LANES * V::LANES + k / V::LANES], x[k]);
         }
