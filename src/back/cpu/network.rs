@@ -289,7 +289,14 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
             Task::Flips => match (self.units(), self.choose(&[(Family::single(), sites)])) {
                 (Some(units), _) => ("hidden units", units.bytes(), units.flops()),
                 (_, Some(flips)) => ("flips", flips.bytes(), flips.flops()),
-                _ => ("full", bytes(&self.full), full * (sites + 1) as f64),
+                _ => match self.environments_if_they_pay() {
+                    Some(e) => (
+                        "environments",
+                        e.bytes(),
+                        2.0 * e.products().total() * sites as f64,
+                    ),
+                    None => ("full", bytes(&self.full), full * (sites + 1) as f64),
+                },
             },
             Task::Sweep => match self.environments() {
                 Ok(e) => ("environments", e.bytes(), 2.0 * e.products().total()),

@@ -11,7 +11,7 @@
 //!
 //! Where a few spins were flipped, only coefficients that see them are looked at.
 
-use super::features::Features;
+use super::features::{CHUNK, Features};
 use super::placing::{Element, Entry, Fixed, Placed, Placing};
 use super::segment::{SiteLayout, Window};
 use crate::back::cpu::compiled::{CompileError, Compiled};
@@ -28,9 +28,6 @@ const TABLE_BITS: usize = 14;
 
 /// Bytes of a table, at most.
 const TABLE_BYTES: usize = 16 << 20;
-
-/// Features added up at a time.
-const CHUNK: usize = 8;
 
 /// Tokens evaluated at once beyond those that are only seen, at least.
 const STRETCH: usize = 16;
@@ -301,20 +298,22 @@ impl<T: Real> Coefficients<T> {
         // the pooled components of one column follow each other
         let column = |a: &Entry, b: &Entry| a.to == b.to;
         for entries in placed.entries.chunk_by(column) {
-            let to = &mut out[entries[0].to - placed.start..];
-            for first in (0..features.count).step_by(CHUNK) {
+            if entries[0].pooled.is_none() {
+                continue;
+            }
+            let to = &mut out[entries[0].to - placed.start..][..features.count];
+            for (k, to) in to.chunks_mut(CHUNK).enumerate() {
                 let mut sums = [0.0; CHUNK];
-                let count = (features.count - first).min(CHUNK);
                 for (r, entry) in entries.iter().filter_map(|e| Some((e.pooled?, e))) {
                     let x = value(entry);
-                    for (h, sum) in sums[..count].iter_mut().enumerate() {
-                        *sum += features.weights[(first + h) * features.pooled + r] * x;
+                    let weights = &features.weights(r)[k * CHUNK..][..CHUNK];
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum += weight * x;
                     }
                 }
-                if entries[0].pooled.is_some() {
-                    let to = to[first..].iter_mut().zip(&sums[..count]);
-                    to.for_each(|(to, sum)| *to = T::rounded(*sum));
-                }
+                to.iter_mut()
+                    .zip(sums)
+                    .for_each(|(to, sum)| *to = T::rounded(sum));
             }
         }
     }

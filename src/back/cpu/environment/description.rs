@@ -239,9 +239,7 @@ impl<T: Real> Environments<T> {
                 };
                 match entry.pooled {
                     None => add(entry.to, 1.0),
-                    Some(r) => {
-                        (0..f.count).for_each(|h| add(entry.to + h, f.weights[h * f.pooled + r]))
-                    }
+                    Some(r) => (0..f.count).for_each(|h| add(entry.to + h, f.weights(r)[h])),
                 }
             }
         }

@@ -11,16 +11,25 @@ use crate::pass::normal_form::NormalForm;
 use num_complex::Complex64;
 use std::collections::HashMap;
 
+/// Features formed together.
+pub(super) const CHUNK: usize = 8;
+
 /// `Omega = weights pooled + constant`.
 pub(super) struct Features {
     /// Features.
     pub count: usize,
-    /// Pooled components, pool after pool.
-    pub pooled: usize,
-    /// Features x pooled components.
-    pub weights: Vec<f64>,
+    /// Pooled components, pool after pool, x features, a multiple of [`CHUNK`] of them.
+    weights: Vec<f64>,
     /// What Omega is without anything pooled.
     pub constant: Vec<f64>,
+}
+
+impl Features {
+    /// What a pooled component adds to the features, whole chunks of them.
+    pub fn weights(&self, pooled: usize) -> &[f64] {
+        let padded = self.count.next_multiple_of(CHUNK);
+        &self.weights[pooled * padded..][..padded]
+    }
 }
 
 /// `log psi = F(Omega)`.
@@ -130,15 +139,15 @@ impl<T: Real> Readout<T> {
             }
         }
         let (count, pooled) = (constant.len(), columns.len());
-        let mut weights = vec![0.0; count * pooled];
-        for (r, column) in columns.iter().enumerate() {
-            for (h, x) in column.iter().enumerate() {
-                weights[h * pooled + r] = x - constant[h];
+        let padded = count.next_multiple_of(CHUNK);
+        let mut weights = vec![0.0; pooled * padded];
+        for (row, column) in weights.chunks_exact_mut(padded.max(1)).zip(&columns) {
+            for (to, (x, origin)) in row.iter_mut().zip(column.iter().zip(&constant)) {
+                *to = x - origin;
             }
         }
         Ok(Features {
             count,
-            pooled,
             weights,
             constant,
         })

@@ -2,7 +2,7 @@
 //!
 //! `c[i][j] (+)= sum_l a[i][l] b[l][j]`: `b` and `c` have contiguous rows, `a` any
 //! strides, also negative ones (a Toeplitz block is a line of numbers read with
-//! strides 1 and -1). Tiles of up to 8 x 2 vectors stay in registers.
+//! strides 1 and -1). Tiles of up to 8 x 3 vectors stay in registers.
 
 use crate::back::cpu::simd::{Isa, Real, Vector};
 
@@ -75,133 +75,134 @@ struct Operands<T> {
     add: bool,
 }
 
-/// `R` rows, `W` vectors at the columns `at`, which may overlap: all old values are
-/// read before anything is written.
+/// `R` rows from the first one on, `W` vectors at the columns `at`, which may overlap:
+/// all old values are read before anything is written.
 #[inline(always)]
 unsafe fn tile<V: Vector, const R: usize, const W: usize>(
     o: Operands<V::Element>,
+    first: usize,
     at: [usize; W],
     zero: V,
 ) {
     unsafe {
+        let c = o.c.add(first * o.ldc);
         let mut acc = [[zero; W]; R];
         if o.add {
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (x, at) in acc.iter_mut().zip(at) {
-                    *x = V::load(o.c.add(r * o.ldc + at));
+                    *x = V::load(c.add(r * o.ldc + at));
                 }
             }
         }
-        let mut a = o.a;
+        let a: [_; R] = std::array::from_fn(|r| o.a.offset((first + r) as isize * o.row));
         let mut b = o.b;
+        let mut l = 0;
         for _ in 0..o.k {
             let mut v = [zero; W];
             for (v, at) in v.iter_mut().zip(at) {
                 *v = V::load(b.add(at));
             }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let s = V::splat(*a.offset(r as isize * o.row));
+            for (a, acc) in a.iter().zip(&mut acc) {
+                let s = V::splat(*a.offset(l));
                 for j in 0..W {
                     acc[j] = s.fma(v[j], acc[j]);
                 }
             }
-            a = a.wrapping_offset(o.column);
+            l += o.column;
             b = b.wrapping_add(o.ldb);
         }
         for (r, acc) in acc.iter().enumerate() {
             for (x, at) in acc.iter().zip(at) {
-                x.store(o.c.add(r * o.ldc + at));
+                x.store(c.add(r * o.ldc + at));
             }
         }
     }
 }
 
-/// Columns from `at` on with one kind of vector: pairs while whole ones are left, the
-/// last two overlapping where the number is not a multiple. Returns where it
-/// stopped: columns that are left are fewer than a vector, and none was done.
+/// Some columns of all rows, eight rows at a time: the columns of `b` stay in the
+/// nearest cache.
 #[inline(always)]
-unsafe fn sweep_columns<V: Vector, const R: usize>(
+unsafe fn panel<V: Vector, const W: usize>(
     o: Operands<V::Element>,
-    n: usize,
+    m: usize,
+    at: [usize; W],
     zero: V,
-) -> usize {
-    unsafe {
-        let (lanes, mut at) = (V::LANES, 0);
-        if n < lanes {
-            return 0;
+) {
+    let bands = m.div_ceil(8).max(1);
+    for k in 0..bands {
+        let first = m * k / bands;
+        unsafe {
+            match m * (k + 1) / bands - first {
+                0 => {}
+                1 => tile::<V, 1, W>(o, first, at, zero),
+                2 => tile::<V, 2, W>(o, first, at, zero),
+                3 => tile::<V, 3, W>(o, first, at, zero),
+                4 => tile::<V, 4, W>(o, first, at, zero),
+                5 => tile::<V, 5, W>(o, first, at, zero),
+                6 => tile::<V, 6, W>(o, first, at, zero),
+                7 => tile::<V, 7, W>(o, first, at, zero),
+                _ => tile::<V, 8, W>(o, first, at, zero),
+            }
         }
+    }
+}
+
+/// All columns with one kind of vector: W at a time while whole ones are left, the
+/// last ones overlapping where the number is not a multiple; `false` if there are
+/// fewer columns than lanes, and nothing was done.
+#[inline(always)]
+unsafe fn columns<V: Vector, const W: usize>(
+    o: Operands<V::Element>,
+    [m, n]: [usize; 2],
+    zero: V,
+) -> bool {
+    let (lanes, mut at) = (V::LANES, 0);
+    if n < lanes {
+        return false;
+    }
+    unsafe {
         while at < n {
             let left = n - at;
-            if left >= 3 * lanes || left == 2 * lanes {
-                tile::<V, R, 2>(o, [at, at + lanes], zero);
+            if W == 3 && (left == 3 * lanes || left >= 5 * lanes) {
+                panel::<V, 3>(o, m, [at, at + lanes, at + 2 * lanes], zero);
+                at += 3 * lanes;
+            } else if left >= 3 * lanes || left == 2 * lanes {
+                panel::<V, 2>(o, m, [at, at + lanes], zero);
                 at += 2 * lanes;
             } else if left > lanes && left < 2 * lanes {
-                tile::<V, R, 2>(o, [at, n - lanes], zero);
+                panel::<V, 2>(o, m, [at, n - lanes], zero);
                 at = n;
             } else {
-                tile::<V, R, 1>(o, [at], zero);
+                panel::<V, 1>(o, m, [at], zero);
                 at += lanes;
             }
         }
-        n
     }
+    true
 }
 
 #[inline(always)]
-unsafe fn band<V: Vector, P: Vector<Element = V::Element>, const R: usize>(
+unsafe fn product<V: Vector, P: Vector<Element = V::Element>, const W: usize>(
     o: Operands<V::Element>,
-    n: usize,
+    [m, n]: [usize; 2],
     zeros: (V, P),
 ) where
     V::Element: std::ops::Add<Output = V::Element> + std::ops::Mul<Output = V::Element>,
 {
     unsafe {
-        let mut at = sweep_columns::<V, R>(o, n, zeros.0);
-        if at == 0 {
-            at = sweep_columns::<P, R>(o, n, zeros.1);
+        if columns::<V, W>(o, [m, n], zeros.0) || columns::<P, 2>(o, [m, n], zeros.1) {
+            return;
         }
-        for j in at..n {
-            for r in 0..R {
-                let c = o.c.add(r * o.ldc + j);
-                let mut terms = (0..o.k).map(|l| {
-                    let a = *o.a.offset(r as isize * o.row + l as isize * o.column);
-                    a * *o.b.add(l * o.ldb + j)
-                });
-                let first = if o.add { Some(*c) } else { terms.next() };
-                if let Some(first) = first {
-                    *c = terms.fold(first, |sum, x| sum + x);
-                }
+        for (r, j) in (0..m).flat_map(|r| (0..n).map(move |j| (r, j))) {
+            let c = o.c.add(r * o.ldc + j);
+            let mut terms = (0..o.k).map(|l| {
+                let a = *o.a.offset(r as isize * o.row + l as isize * o.column);
+                a * *o.b.add(l * o.ldb + j)
+            });
+            let first = if o.add { Some(*c) } else { terms.next() };
+            if let Some(first) = first {
+                *c = terms.fold(first, |sum, x| sum + x);
             }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn product<V: Vector, P: Vector<Element = V::Element>>(
-    mut o: Operands<V::Element>,
-    m: usize,
-    n: usize,
-    zeros: (V, P),
-) where
-    V::Element: std::ops::Add<Output = V::Element> + std::ops::Mul<Output = V::Element>,
-{
-    let bands = m.div_ceil(8).max(1);
-    for k in 0..bands {
-        let height = m * (k + 1) / bands - m * k / bands;
-        unsafe {
-            match height {
-                0 => {}
-                1 => band::<V, P, 1>(o, n, zeros),
-                2 => band::<V, P, 2>(o, n, zeros),
-                3 => band::<V, P, 3>(o, n, zeros),
-                4 => band::<V, P, 4>(o, n, zeros),
-                5 => band::<V, P, 5>(o, n, zeros),
-                6 => band::<V, P, 6>(o, n, zeros),
-                7 => band::<V, P, 7>(o, n, zeros),
-                _ => band::<V, P, 8>(o, n, zeros),
-            }
-            o.a = o.a.wrapping_offset(height as isize * o.row);
-            o.c = o.c.wrapping_add(height * o.ldc);
         }
     }
 }
@@ -308,12 +309,12 @@ unsafe fn convolution<V: Vector>(o: Convolution<V::Element>) {
 }
 
 macro_rules! instance {
-    ($product:ident, $apply:ident, $convolve:ident, $width:ident, $narrow:ident $(, $feature:literal)?) => {
+    ($product:ident, $apply:ident, $convolve:ident, $width:ident, $narrow:ident, $together:literal $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn $product<T: Real>(o: Operands<T>, m: usize, n: usize) {
+        unsafe fn $product<T: Real>(o: Operands<T>, shape: [usize; 2]) {
             unsafe {
                 let zeros = (T::$width::splat(T::default()), T::$narrow::splat(T::default()));
-                product::<T::$width, T::$narrow>(o, m, n, zeros)
+                product::<T::$width, T::$narrow, $together>(o, shape, zeros)
             }
         }
         $(#[target_feature(enable = $feature)])?
@@ -334,6 +335,7 @@ instance!(
     convolve_512,
     Wide512,
     Wide256,
+    3,
     "avx512f,avx512vl,fma"
 );
 #[cfg(target_arch = "x86_64")]
@@ -343,6 +345,7 @@ instance!(
     convolve_256,
     Wide256,
     Portable,
+    2,
     "avx2,fma"
 );
 instance!(
@@ -350,7 +353,8 @@ instance!(
     apply_portable,
     convolve_portable,
     Portable,
-    Portable
+    Portable,
+    2
 );
 
 /// `c (+)= a b` with `m x k` times `k x n`; `add` keeps what `c` holds.
@@ -402,10 +406,10 @@ pub(super) fn multiply<T: Real>(
         };
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => product_512(o, m, n),
+            Isa::Avx512 => product_512(o, [m, n]),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => product_256(o, m, n),
-            _ => product_portable(o, m, n),
+            Isa::Avx2 => product_256(o, [m, n]),
+            _ => product_portable(o, [m, n]),
         }
     }
 }
