@@ -4,8 +4,10 @@ use super::common::{
     BoundaryArg, CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice,
     parse_override, parse_sites, print,
 };
+use crate::check::Program;
 use crate::check::core::Static;
 use crate::ir::Lattice;
+use crate::params::Params;
 use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::{Backend, Precision, build};
@@ -51,7 +53,7 @@ pub struct Args {
     /// Also measure so many chains moved, and samples estimated, together
     #[arg(long, value_name = "COUNT")]
     together: Option<usize>,
-    /// Measure only these, separated by commas: log_psi, gradient, background,
+    /// Measure only these, separated by commas: compile (from the file to code), log_psi, gradient, background,
     /// local_estimator, log_ratio, metropolis, sweep, typewriter, chains,
     /// local_energies, set_params
     #[arg(long, value_name = "LIST")]
@@ -380,6 +382,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         define: args.define.clone(),
     };
     let (program, info) = network.check(ui)?;
+    let compile = |lattice, params: &Params| {
+        let (info, _) = network.check_in(&Program::load(&network.file))?;
+        let graph = pipeline::amplitude(&pipeline::graph(&info));
+        build(&graph, lattice, params, args.precision, args.backend)
+            .map_err(|e| CliError::plain(e.to_string()))
+    };
     let lowered = pipeline::graph(&info);
     let graph = pipeline::amplitude(&lowered);
     for wanted in lattices(args)? {
@@ -394,7 +402,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,
         };
-        let timings = timings(&mut *psi, args.together, &wanted);
+        let mut timings = timings(&mut *psi, args.together, &wanted);
+        if wanted("compile") {
+            let [processor, elapsed] = measure(|| {
+                std::hint::black_box(compile(lattice, &params).is_ok());
+            });
+            timings.push(Timing {
+                what: "compile",
+                per: "file",
+                batch: 1,
+                processor,
+                elapsed,
+                count: 1,
+                strategy: plain("code"),
+            });
+        }
         let notes = notes(&*psi, &wanted);
         report(args, &info.name, lattice, &timings, &notes)?;
     }
