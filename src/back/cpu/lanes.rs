@@ -457,3 +457,91 @@ unsafe fn scatter<V: Vector, const STREAM: bool>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::core::Token;
+    use crate::ir::Boundary;
+    use crate::kernel::{BufferId, Row};
+    use std::f64::consts::TAU;
+
+    /// Channels that shift a ring, each by another distance, in rows of which the first
+    /// site is `halo` numbers behind the start of a cache line.
+    fn shifts(count: usize, sites: usize, halo: usize) {
+        const INPUTS: usize = 20;
+        let distance = |k: usize| 7 * k % sites;
+        let symbol = |k: usize, q: usize| {
+            let angle = -TAU * (distance(k) * q % sites) as f64 / sites as f64;
+            Complex64::from_polar(1.0 / sites as f64, angle)
+        };
+        let symbols: Vec<Vec<Complex64>> = (0..count)
+            .map(|k| (0..sites).map(|q| symbol(k, q)).collect())
+            .collect();
+        let row = |buffer: u32, number: usize, part: usize| Row {
+            buffer: BufferId(buffer),
+            row: (2 * number + part) as u32,
+            shift: 0,
+        };
+        let rows = |buffer, number| (0..2).map(|part| row(buffer, number, part)).collect();
+        let channels: Vec<MixChannel> = (0..count)
+            .map(|k| MixChannel {
+                x: rows(0, k % INPUTS),
+                out: rows(1, k),
+                channel: k,
+            })
+            .collect();
+        let mixer = Batched::<f32>::new(true, sites, Isa::detect(), &symbols, &channels);
+        let Some(mixer) = mixer else {
+            assert_eq!(Isa::detect(), Isa::Portable);
+            return;
+        };
+        let g = Geometry {
+            token: Token([1, 1]),
+            extent: [sites, 1],
+            halo: [halo, 0],
+            boundary: Boundary::Periodic,
+        };
+        let stride = (4 * g.segment()).next_multiple_of(64);
+        let offset = |r: Row| (r.buffer.0 as usize * 2 * INPUTS + r.row as usize) * stride;
+        let mut arena = Memory::new((2 * INPUTS + 2 * count) * stride);
+        let numbers = |arena: &mut Memory, r: Row| unsafe {
+            let start = arena.as_mut_ptr().add(offset(r)).cast::<f32>();
+            std::slice::from_raw_parts_mut(start.add(g.origin()), sites)
+        };
+        let input = |number: usize, part: usize, site: usize| {
+            ((3 * site + 17 * number + 5 * part) as f64 * 0.1).sin() as f32
+        };
+        for (number, part) in (0..INPUTS).flat_map(|n| [(n, 0), (n, 1)]) {
+            let x = numbers(&mut arena, row(0, number, part));
+            (0..sites).for_each(|site| x[site] = input(number, part, site));
+        }
+        let all: Vec<Offsets> = units(&channels)
+            .iter()
+            .map(|u| (u.x.map(offset), u.out.map(|r| r.map(offset))))
+            .collect();
+        let mut scratch = vec![Complex::default(); mixer.scratch()];
+        // SAFETY: rows of the arena.
+        unsafe { mixer.run(&g, &all, arena.as_mut_ptr(), 0, &mut scratch) };
+        for (k, part) in (0..count).flat_map(|k| [(k, 0), (k, 1)]) {
+            let y = numbers(&mut arena, row(1, k, part));
+            for (site, y) in y.iter().enumerate() {
+                let want = input(k % INPUTS, part, (site + sites - distance(k)) % sites);
+                assert!(
+                    (y - want).abs() < 2e-6,
+                    "channel {k}, site {site}: {y} {want}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn small_results_and_results_past_the_caches() {
+        let many = STREAM / (2 * 4 * 6000) + 1;
+        for halo in [0, 3, 16] {
+            shifts(3, 90, halo);
+            shifts(37, 1500, halo);
+            shifts(many, 6000, halo);
+        }
+    }
+}
