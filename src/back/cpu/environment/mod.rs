@@ -33,6 +33,7 @@ mod recurrence;
 mod reduce;
 mod segment;
 mod slice;
+mod vectors;
 mod walk;
 
 use super::budget::Budget;
