@@ -35,14 +35,16 @@ count() {
 lines=()
 worse=()
 for n in "${sites[@]}"; do
-    for what in log_psi gradient flips set_params; do
+    # calls: so many that setting up, which varies by 100,000 instructions, does not show
+    for each in log_psi:2000 gradient:100 flips:50 set_params:5; do
+        what=${each%:*} calls=${each#*:}
         few=$(count "$what" "$n" 1)
-        many=$(count "$what" "$n" 6)
+        many=$(count "$what" "$n" $((1 + calls)))
         if [ -z "$few" ] || [ -z "$many" ]; then
             echo "callgrind counted nothing for $what at N = $n" >&2
             exit 1
         fi
-        each=$(((many - few) / 5))
+        each=$(((many - few) / calls))
         lines+=("$what $n $each")
         before=$(awk -v w="$what" -v n="$n" '$1 == w && $2 == n { print $3 }' "$baseline" 2>/dev/null || true)
         ratio=$([ -n "$before" ] && awk -v a="$each" -v b="$before" 'BEGIN { printf "%.3f", a / b }' || echo new)
