@@ -24,9 +24,11 @@ pub mod linear;
 pub mod names;
 pub mod network;
 pub mod nvrtc;
+pub mod peak;
 pub mod print;
 pub mod sizes;
-mod sums;
+pub mod sums;
+mod table;
 pub mod typewriter;
 pub mod units;
 
