@@ -387,7 +387,11 @@ impl CudaNetwork {
         let Gradient { above, below } = self.gradient()?;
         let ((one, a), (part, b)) = (above.memory(count), below.memory(count * parts));
         let fit = fitting(self.device.budget(), count, (one + parts * part, a + b));
-        let at_once = fit.clamp(1, above.at_once(count));
+        // indices of either kernel are 32-bit numbers
+        let most = above
+            .at_once(count)
+            .min(below.at_once(count * parts) / parts);
+        let at_once = fit.clamp(1, most.max(1));
         in_turns(
             &*self.device,
             batch.chunks(at_once * sites).enumerate(),
