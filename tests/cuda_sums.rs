@@ -10,7 +10,8 @@ mod shim;
 
 use case::Case;
 use dnet::back::cuda::device::Device;
-use dnet::back::cuda::sums::{DeviceValues, Sums};
+use dnet::back::cuda::sums::Sums;
+use dnet::back::cuda::values::DeviceValues;
 use dnet::check::operator::Pauli;
 use dnet::ir::{Boundary, Lattice};
 use dnet::rng::{ChainRng, Stream};

@@ -31,6 +31,7 @@ pub mod sums;
 mod table;
 pub mod typewriter;
 pub mod units;
+pub mod values;
 
 use crate::run::network::Precision;
 

@@ -3,35 +3,28 @@
 //! The changes are copied to the device once. There they become a list of what does not
 //! vanish for each configuration, its *sets* ([`LIBRARY`]); log psi of the sets comes
 //! from a flip program, or, for clusters that none covers, from full evaluations; the
-//! sums stay there, as [`Values`].
+//! sums stay there, as [`DeviceValues`].
 
 use super::code::{Operands, bytes_of, spins};
 use super::device::{Buffer, Device, DeviceError, Launch, Module, Span, Stream, in_turns};
 use super::emit::Kernel;
 use super::flips::Flips;
-use super::network::{CudaNetwork, report};
+use super::network::CudaNetwork;
 use super::table::Table;
+use super::values::DeviceValues;
 use crate::back::cpu::flips::Place;
+use crate::ir::Lattice;
 use crate::pass::flips::Family;
 use crate::run::changes::Changes;
 use crate::run::network::Precision;
-use crate::run::values::Values;
 use crate::run::{Spins, WaveFunction};
-use num_complex::Complex64;
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The kernels written by hand, to follow the device library.
 pub const LIBRARY: &str = include_str!("../../../kernels/sums.cuh");
 
-/// Threads of their blocks.
-const THREADS: usize = 256;
-
-/// Operators whose changes stay on the device.
-const KEPT: usize = 8;
-
-/// Their names, and whether they are one block of threads that share memory.
+/// Their names.
 pub const NAMES: [&str; 10] = [
     "change_counts",
     "change_starts",
@@ -44,6 +37,12 @@ pub const NAMES: [&str; 10] = [
     "autocovariance",
     "centred",
 ];
+
+/// Threads of their blocks.
+pub(super) const THREADS: usize = 256;
+
+/// Operators whose changes stay on the device.
+const KEPT: usize = 8;
 
 /// All kernels, as the host launches them.
 pub fn kernels() -> Vec<Kernel> {
@@ -61,9 +60,58 @@ fn kernel(name: &'static str) -> Kernel {
 
 /// The kernels on a device, and the changes that were asked for.
 pub struct Sums {
-    device: Arc<dyn Device>,
+    pub(super) device: Arc<dyn Device>,
     module: Arc<dyn Module>,
+    placed: Mutex<Vec<Arc<Placed>>>,
     kept: Mutex<Vec<Arc<Split>>>,
+}
+
+/// Which family every cluster belongs to, and how many belong to each.
+struct Placed {
+    changes: Arc<Changes>,
+    families: Vec<(Family, usize)>,
+    places: Vec<Option<Place>>,
+}
+
+impl Placed {
+    fn new(lattice: Lattice, changes: &Arc<Changes>) -> Placed {
+        let mut families: Vec<(Family, usize)> = Vec::new();
+        let mut known: HashMap<Family, usize> = HashMap::new();
+        let mut place = |k: usize| {
+            let flips: Vec<usize> = changes.flips(k).iter().map(|&f| f as usize).collect();
+            let (family, corner) = Family::of(lattice, &flips)?;
+            let family = *known.entry(family).or_insert_with_key(|family| {
+                families.push((family.clone(), 0));
+                families.len() - 1
+            });
+            families[family].1 += 1;
+            Some(Place { family, corner })
+        };
+        let places = (0..changes.len()).map(&mut place).collect();
+        Placed {
+            changes: changes.clone(),
+            families,
+            places,
+        }
+    }
+}
+
+/// The one there is, or a new one in place of the oldest.
+fn kept<T>(
+    all: &Mutex<Vec<Arc<T>>>,
+    same: impl Fn(&T) -> bool,
+    make: impl FnOnce() -> Result<T, DeviceError>,
+) -> Result<Arc<T>, DeviceError> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.iter().find(|known| same(known)) {
+        return Ok(known.clone());
+    }
+    let new = Arc::new(make()?);
+    if all.len() == KEPT {
+        all.remove(0);
+    }
+    all.push(new.clone());
+    Ok(new)
 }
 
 /// Changes on a device: those a flip program covers, and the others.
@@ -100,7 +148,7 @@ impl Sets {
 }
 
 /// The number as kernels take it.
-fn size(n: usize) -> Result<i32, DeviceError> {
+pub(super) fn size(n: usize) -> Result<i32, DeviceError> {
     i32::try_from(n).map_err(|_| DeviceError::new("too many local changes for the GPU"))
 }
 
@@ -113,11 +161,12 @@ impl Sums {
         Ok(Sums {
             module: Arc::from(device.load_kernels(Precision::F64, &[LIBRARY])?),
             device: device.clone(),
+            placed: Mutex::default(),
             kept: Mutex::default(),
         })
     }
 
-    fn launch(
+    pub(super) fn launch(
         &self,
         stream: Stream,
         name: &'static str,
@@ -129,25 +178,37 @@ impl Sums {
         self.module.launch_on(stream, &kernel(name), blocks, a)
     }
 
+    /// Which families its clusters belong to.
+    fn placed(&self, lattice: Lattice, changes: &Arc<Changes>) -> Result<Arc<Placed>, DeviceError> {
+        let same = |p: &Placed| Arc::ptr_eq(&p.changes, changes);
+        kept(&self.placed, same, || Ok(Placed::new(lattice, changes)))
+    }
+
     /// The changes on the device, those of `program` apart.
     fn split(
         &self,
-        network: &CudaNetwork,
-        changes: &Arc<Changes>,
-        families: &[(Family, usize)],
-        places: &[Option<Place>],
+        lattice: Lattice,
+        placed: &Placed,
         program: Option<&Arc<Flips>>,
     ) -> Result<Arc<Split>, DeviceError> {
         let own = program.map_or(&[][..], |p| p.families());
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |s: &&Arc<Split>| Arc::ptr_eq(&s.changes, changes) && s.families == own;
-        if let Some(split) = kept.iter().find(same) {
-            return Ok(split.clone());
-        }
+        let same = |s: &Split| Arc::ptr_eq(&s.changes, &placed.changes) && s.families == own;
+        kept(&self.kept, same, || {
+            self.divide(lattice, placed, program, own)
+        })
+    }
+
+    fn divide(
+        &self,
+        lattice: Lattice,
+        placed: &Placed,
+        program: Option<&Arc<Flips>>,
+        own: &[Family],
+    ) -> Result<Split, DeviceError> {
         let number = |(f, _): &(Family, usize)| own.iter().position(|own| own == f);
-        let numbers: Vec<Option<usize>> = families.iter().map(number).collect();
+        let numbers: Vec<Option<usize>> = placed.families.iter().map(number).collect();
         let (mut inside, mut firsts, mut outside) = (Vec::new(), Vec::new(), Vec::new());
-        for (k, place) in places.iter().enumerate() {
+        for (k, place) in placed.places.iter().enumerate() {
             let place = place.and_then(|p| {
                 let (family, corner) = (numbers[p.family]?, p.corner);
                 Some(Place { family, corner })
@@ -160,25 +221,20 @@ impl Sums {
                 _ => outside.push(k),
             }
         }
-        let sites = network.lattice().sites();
+        let (sites, changes) = (lattice.sites(), &placed.changes);
         let (within, without) = (!inside.is_empty(), !outside.is_empty());
         let table = |clusters: &[usize], firsts: &[u32], diagonal| {
             Table::new(&self.device, sites, changes, (clusters, firsts), diagonal)
         };
         let numbers: Vec<u32> = (0..outside.len() as u32).collect();
-        let split = Arc::new(Split {
+        Ok(Split {
             changes: changes.clone(),
             families: own.to_vec(),
             inside: (within.then(|| table(&inside, &firsts, true))).transpose()?,
             // who changes nothing still has a diagonal
             outside: ((without || !within).then(|| table(&outside, &numbers, !within)))
                 .transpose()?,
-        });
-        if kept.len() == KEPT {
-            kept.remove(0);
-        }
-        kept.push(split.clone());
-        Ok(split)
+        })
     }
 
     /// What does not vanish for some configurations.
@@ -256,22 +312,9 @@ impl CudaNetwork {
         let sites = lattice.sites();
         assert!(batch.len().is_multiple_of(sites), "whole configurations");
         let sums = self.sums()?;
-        // families of the clusters
-        let mut families: Vec<(Family, usize)> = Vec::new();
-        let mut known: HashMap<Family, usize> = HashMap::new();
-        let mut place = |k: usize| {
-            let flips: Vec<usize> = changes.flips(k).iter().map(|&f| f as usize).collect();
-            let (family, corner) = Family::of(lattice, &flips)?;
-            let family = *known.entry(family).or_insert_with_key(|family| {
-                families.push((family.clone(), 0));
-                families.len() - 1
-            });
-            families[family].1 += 1;
-            Some(Place { family, corner })
-        };
-        let places: Vec<Option<Place>> = (0..changes.len()).map(&mut place).collect();
-        let program = self.flips_of(1, &families);
-        let split = sums.split(self, changes, &families, &places, program.as_ref())?;
+        let placed = sums.placed(lattice, changes)?;
+        let program = self.flips_of(1, &placed.families);
+        let split = sums.split(lattice, &placed, program.as_ref())?;
         let values = DeviceValues::new(sums, batch.len() / sites)?;
         if let (Some(table), Some(program)) = (&split.inside, &program) {
             self.by_program(batch, (sums, table), program, &values)?;
@@ -414,162 +457,6 @@ impl CudaNetwork {
             count: batch.len() / self.lattice().sites(),
             spins: spins(self.device(), stream, batch)?,
         })
-    }
-}
-
-/// Complex values of configurations on a device.
-pub struct DeviceValues {
-    sums: Arc<Sums>,
-    values: Buffer,
-    count: usize,
-    moments: OnceLock<(Complex64, f64)>,
-}
-
-/// Complex numbers as the device has them.
-fn interleaved(values: &[Complex64]) -> Vec<u8> {
-    let numbers = values.iter().flat_map(|z| [z.re, z.im]);
-    numbers.flat_map(f64::to_ne_bytes).collect()
-}
-
-impl DeviceValues {
-    fn new(sums: &Arc<Sums>, count: usize) -> Result<DeviceValues, DeviceError> {
-        Ok(DeviceValues {
-            values: Buffer::new(&sums.device, 16 * count)?,
-            sums: sums.clone(),
-            count,
-            moments: OnceLock::new(),
-        })
-    }
-
-    /// These values on a device.
-    ///
-    /// # Errors
-    /// Too little memory.
-    pub fn holding(sums: &Arc<Sums>, all: &[Complex64]) -> Result<DeviceValues, DeviceError> {
-        let values = DeviceValues::new(sums, all.len())?;
-        if !all.is_empty() {
-            values.values.write(&interleaved(all))?;
-        }
-        Ok(values)
-    }
-
-    /// Where some of them are.
-    fn range(&self, of: Range<usize>) -> Span {
-        self.values.span().range(16 * of.start..16 * of.end)
-    }
-
-    fn download(&self) -> Result<Vec<Complex64>, DeviceError> {
-        let numbers = self.values.numbers(2 * self.count)?;
-        let all = numbers.chunks_exact(2).map(|z| Complex64::new(z[0], z[1]));
-        Ok(all.collect())
-    }
-
-    /// Runs a kernel on the values, or on `from`: so many numbers as it gives.
-    fn run(
-        &self,
-        name: &'static str,
-        (samples, blocks): (usize, usize),
-        sizes: &[usize],
-        (from, vector): (Option<&Buffer>, &[f64]),
-        results: usize,
-    ) -> Result<Buffer, DeviceError> {
-        let device = &self.sums.device;
-        let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_ne_bytes()).collect();
-        let vector = Buffer::holding(device, &bytes)?;
-        let outputs = Buffer::new(device, 8 * results)?;
-        let mut own = [0; 4];
-        for (own, &n) in own.iter_mut().zip(sizes) {
-            *own = size(n)?;
-        }
-        let launch = Launch {
-            samples,
-            sizes: own,
-            inputs: from.unwrap_or(&self.values).span(),
-            constants64: vector.span(),
-            outputs: outputs.span(),
-            ..Launch::default()
-        };
-        self.sums.launch(Stream::MAIN, name, blocks, &launch)?;
-        Ok(outputs)
-    }
-
-    fn known_moments(&self) -> Result<(Complex64, f64), DeviceError> {
-        if let Some(&known) = self.moments.get() {
-            return Ok(known);
-        }
-        let found = self.run("moments", (self.count, 1), &[], (None, &[]), 3)?;
-        let found = found.numbers(3)?;
-        let moments = (Complex64::new(found[0], found[1]), found[2]);
-        Ok(*self.moments.get_or_init(|| moments))
-    }
-
-    /// Sum of the scatters within pieces, and scatter of their means about a number or
-    /// their own mean. Pieces: how many, their sizes for the kernel.
-    fn pieces(
-        &self,
-        (count, sizes): (usize, [usize; 3]),
-        about: Option<Complex64>,
-    ) -> Result<[f64; 2], DeviceError> {
-        let blocks = count.div_ceil(THREADS);
-        let each = self.run("pieces", (count, blocks), &sizes, (None, &[]), 3 * count)?;
-        let numbers = about.map(|z| [z.re, z.im]);
-        let about = numbers.as_ref().map_or(&[][..], |z| z);
-        let given = [usize::from(!about.is_empty())];
-        let found = self.run("among_pieces", (count, 1), &given, (Some(&each), about), 2)?;
-        let found = found.numbers(2)?;
-        Ok([found[0], found[1]])
-    }
-}
-
-/// What was found, or this where the device failed.
-fn found_or<T>(found: Result<T, DeviceError>, otherwise: T) -> T {
-    found.unwrap_or_else(|e| {
-        report(&e);
-        otherwise
-    })
-}
-
-impl Values for DeviceValues {
-    fn count(&self) -> usize {
-        self.count
-    }
-    fn all(&self) -> Vec<Complex64> {
-        let nan = Complex64::new(f64::NAN, f64::NAN);
-        found_or(self.download(), vec![nan; self.count])
-    }
-    fn moments(&self) -> (Complex64, f64) {
-        let nan = Complex64::new(f64::NAN, f64::NAN);
-        found_or(self.known_moments(), (nan, f64::NAN))
-    }
-    fn scatter_of_blocks(&self, block: usize, about: Complex64) -> f64 {
-        let pieces = (self.count / block, [block, block, 0]);
-        found_or(self.pieces(pieces, Some(about)), [f64::NAN; 2])[1]
-    }
-    fn scatter_of_halves(&self, per_chain: usize) -> [f64; 2] {
-        let halves = 2 * (self.count / per_chain);
-        let pieces = (halves, [per_chain / 2, per_chain, 1]);
-        found_or(self.pieces(pieces, None), [f64::NAN; 2])
-    }
-    fn autocovariance(&self, per_chain: usize, about: Complex64, lags: usize) -> Vec<f64> {
-        let lags = lags.min(per_chain);
-        let sizes = [per_chain, self.count / per_chain];
-        let about = [about.re, about.im];
-        let found = self.run("autocovariance", (lags, lags), &sizes, (None, &about), lags);
-        found_or(found.and_then(|f| f.numbers(lags)), vec![f64::NAN; lags])
-    }
-    fn centred(&self, parts: usize) -> Vec<f64> {
-        let (mean, _) = self.moments();
-        let root = (self.count as f64).recip().sqrt();
-        let (total, blocks) = (parts * self.count, self.count.div_ceil(THREADS));
-        let about = [mean.re, mean.im, root];
-        let found = self.run(
-            "centred",
-            (self.count, blocks),
-            &[parts],
-            (None, &about),
-            total,
-        );
-        found_or(found.and_then(|f| f.numbers(total)), vec![f64::NAN; total])
     }
 }
 
