@@ -10,6 +10,7 @@ mod shim;
 
 use case::Case;
 use dnet::back::cuda::device::Device;
+use dnet::back::cuda::peak::measure;
 use dnet::back::cuda::sums::Sums;
 use dnet::back::cuda::values::DeviceValues;
 use dnet::check::operator::Pauli;
@@ -212,5 +213,16 @@ fn steps_from_values_on_the_device_are_those_of_the_cpu() {
     let size = want.direction.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
     for (got, want) in got.direction.iter().zip(&want.direction) {
         assert!((got - want).abs() <= 1e-8 * size, "{got} instead of {want}");
+    }
+}
+
+#[test]
+fn the_peak_of_a_device_is_measured() {
+    let device: Arc<dyn Device> = Arc::new(ShimDevice::new(Order::Forward, 1, 1 << 16));
+    for precision in [Precision::F32, Precision::F64] {
+        let peak = measure(&device, precision).expect("runs");
+        // fibers are slow, but they do something
+        assert!(peak.flops > 0.0 && peak.flops < 100.0, "{peak:?}");
+        assert!(peak.bytes > 0.0 && peak.bytes < 100.0, "{peak:?}");
     }
 }

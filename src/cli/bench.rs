@@ -497,7 +497,12 @@ fn report(
     for t in timings {
         let (processor, elapsed) = (t.micros(t.processor), t.micros(t.elapsed));
         let gflops = t.gflops(device.is_some());
-        let peak = device.map_or(t.strategy.peak, |d| d.flops);
+        let peak = match device {
+            // systems are solved in f64
+            Some(_) if t.what == "solve" && args.precision == Precision::F32 => f64::NAN,
+            Some(device) => device.flops,
+            None => t.strategy.peak,
+        };
         let (gbytes, copy) = (t.gbytes(), device.map_or(f64::NAN, |d| d.bytes));
         let known = |x: f64| x.is_finite().then_some(x);
         if args.json {

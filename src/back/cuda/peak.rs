@@ -17,8 +17,9 @@ const CHAINS: usize = 8;
 /// A run takes at least so long, so that asking for it counts for nothing.
 const LONG: Duration = Duration::from_millis(20);
 
-/// Most rounds of one run, and most bytes that are copied.
+/// Most rounds of multiply-adds in a launch, most copies in a run, and of so many bytes.
 const ROUNDS: usize = 1 << 24;
+const COPIES: usize = 1 << 10;
 const BYTES: usize = 1 << 30;
 
 struct Runs<'d> {
@@ -28,8 +29,8 @@ struct Runs<'d> {
 }
 
 impl Runs<'_> {
-    /// Elapsed time of a launch.
-    fn time(&self, name: &str, a: &Launch) -> Result<Duration, DeviceError> {
+    /// Elapsed time of so many launches, one after the other.
+    fn time(&self, name: &str, a: &Launch, times: usize) -> Result<Duration, DeviceError> {
         let kernel = Kernel {
             threads: THREADS,
             ..Kernel::by_hand(name)
@@ -37,28 +38,35 @@ impl Runs<'_> {
         self.result.numbers(1)?;
         let begin = Instant::now();
         let blocks = self.device.blocks().max(1);
-        self.module.launch_on(Stream::MAIN, &kernel, blocks, a)?;
+        for _ in 0..times {
+            self.module.launch_on(Stream::MAIN, &kernel, blocks, a)?;
+        }
         self.result.numbers(1)?;
         Ok(begin.elapsed())
     }
 
-    /// The best of three runs of `amount` each per nanosecond, after doubling the
-    /// rounds until one is long.
+    /// The best of three runs, `amount` for each round, per nanosecond, after doubling
+    /// the rounds until a run is long. A run of so many rounds is a launch, made so many
+    /// times.
     fn best(
         &self,
         name: &str,
         most: usize,
-        launch: &dyn Fn(usize) -> Launch,
-        amount: &dyn Fn(usize) -> f64,
+        launch: &dyn Fn(usize) -> (Launch, usize),
+        amount: f64,
     ) -> Result<f64, DeviceError> {
-        let mut rounds = most.min(64);
-        while self.time(name, &launch(rounds))? < LONG && rounds < most {
+        let time = |rounds: usize| {
+            let (launch, times) = launch(rounds);
+            self.time(name, &launch, times)
+        };
+        let mut rounds = 1;
+        while time(rounds)? < LONG && rounds < most {
             rounds = (2 * rounds).min(most);
         }
         let mut best = 0.0;
         for _ in 0..3 {
-            let time = self.time(name, &launch(rounds))?;
-            best = f64::max(best, amount(rounds) / time.as_nanos().max(1) as f64);
+            let elapsed = time(rounds)?.as_nanos().max(1) as f64;
+            best = f64::max(best, amount * rounds as f64 / elapsed);
         }
         Ok(best)
     }
@@ -79,33 +87,31 @@ pub fn measure(device: &Arc<dyn Device>, precision: Precision) -> Result<Peak, D
         Precision::F64 => "fma_double",
     };
     let each = 2 * CHAINS * THREADS * device.blocks().max(1);
-    let multiply = |rounds: usize| Launch {
-        samples: 1,
-        sizes: [rounds as i32, 0, 0, 0],
-        outputs: runs.result.span(),
-        ..Launch::default()
+    let multiply = |rounds: usize| {
+        let launch = Launch {
+            samples: 1,
+            sizes: [rounds as i32, 0, 0, 0],
+            outputs: runs.result.span(),
+            ..Launch::default()
+        };
+        (launch, 1)
     };
-    let flops = runs.best(name, ROUNDS, &multiply, &|rounds| {
-        each as f64 * rounds as f64
-    })?;
+    let flops = runs.best(name, ROUNDS, &multiply, each as f64)?;
     // far more than any cache holds, where there is room for it
     let unit = 1 << 10;
-    let most = (BYTES.min(device.budget() / 4) / (8 * unit)).max(1);
-    let [from, to] = [0, 1].map(|_| Buffer::holding(device, &vec![0; 8 * unit * most]));
+    let parts = (BYTES.min(device.budget() / 4) / (8 * unit)).max(1);
+    let [from, to] = [0, 1].map(|_| Buffer::holding(device, &vec![0; 8 * unit * parts]));
     let (from, to) = (from?, to?);
-    let copy = |parts: usize| Launch {
-        samples: parts,
-        sizes: [unit as i32, 0, 0, 0],
-        inputs: from.span(),
-        outputs: to.span(),
-        ..Launch::default()
+    let copy = |times: usize| {
+        let launch = Launch {
+            samples: parts,
+            sizes: [unit as i32, 0, 0, 0],
+            inputs: from.span(),
+            outputs: to.span(),
+            ..Launch::default()
+        };
+        (launch, times)
     };
-    // as much as there is in every run
-    let time = (0..4).map(|_| runs.time("copy_memory", &copy(most)));
-    let times: Vec<Duration> = time.collect::<Result<_, _>>()?;
-    let shortest = times.iter().min().map_or(1, |t| t.as_nanos().max(1));
-    Ok(Peak {
-        flops,
-        bytes: (16 * unit * most) as f64 / shortest as f64,
-    })
+    let bytes = runs.best("copy_memory", COPIES, &copy, (16 * unit * parts) as f64)?;
+    Ok(Peak { flops, bytes })
 }
