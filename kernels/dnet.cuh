@@ -18,7 +18,7 @@ __device__ inline double* shared_memory() {
 
 // `length` elements of type T from number `offset` on.
 template <class T, class S>
-__device__ inline T* view(S* memory, int offset, int) {
+__device__ inline T* view(S* memory, int offset, long long) {
     return reinterpret_cast<T*>(memory + offset);
 }
 

@@ -20,6 +20,7 @@ namespace linear {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 constexpr int TILE = 64;            // results per side of a tile; 4 x 4 per thread
+constexpr int LARGE = 128;          // of a large one; 8 x 8 per thread
 constexpr int DEPTH = 16;           // terms in shared memory at a time
 constexpr int PITCH = TILE + 1;     // keeps the banks of shared memory apart
 constexpr int PANEL = 32;           // columns of a Cholesky step
@@ -34,40 +35,50 @@ __device__ inline void lower_tile(int t, int& row, int& column) {
     column = t - row * (row + 1) / 2;
 }
 
-// Adds 16 terms to this thread's 4 x 4 results of a tile, from shared memory.
-__device__ inline void add_terms(double* sum, Global<double> left, Global<double> right, int p, int q) {
+// Results of a thread per side of a tile of 16 R x 16 R, 16 rows or columns apart:
+// neighbouring threads then read neighbouring numbers of shared memory.
+constexpr int SPREAD = 16;
+static_assert(SPREAD * SPREAD == THREADS && DEPTH == SPREAD,
+              "a thread for every R x R results, R numbers of a side per thread");
+
+// Adds DEPTH terms to this thread's R x R results of a tile, from shared memory.
+template <int R> __device__ inline void add_terms(double* sum, Global<double> left, Global<double> right) {
+    constexpr int PITCH_R = SPREAD * R + 1;
+    const int p = threadIdx.x / SPREAD, q = threadIdx.x % SPREAD;
     #pragma unroll 4
     for (int d = 0; d < DEPTH; ++d) {
-        double x[4], y[4];
+        double x[R], y[R];
         #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-            x[s] = left[d * PITCH + p + s];
-            y[s] = right[d * PITCH + q + s];
+        for (int s = 0; s < R; ++s) {
+            x[s] = left[d * PITCH_R + p + s * SPREAD];
+            y[s] = right[d * PITCH_R + q + s * SPREAD];
         }
         #pragma unroll
-        for (int s = 0; s < 4; ++s) {
+        for (int s = 0; s < R; ++s) {
             #pragma unroll
-            for (int t = 0; t < 4; ++t) sum[s * 4 + t] = fma(x[s], y[t], sum[s * 4 + t]);
+            for (int t = 0; t < R; ++t) sum[s * R + t] = fma(x[s], y[t], sum[s * R + t]);
         }
     }
 }
 
-// Where this thread's 4 x 4 results, from row i0 and column j0 on, are in the lower
+// Where this thread's results of the tile at row i0 and column j0 are in the lower
 // triangle of an n x n matrix: `place(position, number of the result)`.
-template <class Place> __device__ inline void each_result(int n, int i0, int j0, Place place) {
+template <int R, class Place> __device__ inline void each_result(int n, int i0, int j0, Place place) {
+    const int p = threadIdx.x / SPREAD, q = threadIdx.x % SPREAD;
     #pragma unroll
-    for (int s = 0; s < 4; ++s) {
+    for (int s = 0; s < R; ++s) {
         #pragma unroll
-        for (int t = 0; t < 4; ++t) {
-            const int i = i0 + s, j = j0 + t;
-            if (i < n && j <= i) place((long long)i * n + j, s * 4 + t);
+        for (int t = 0; t < R; ++t) {
+            const int i = i0 + p + s * SPREAD, j = j0 + q + t * SPREAD;
+            if (i < n && j <= i) place((long long)i * n + j, s * R + t);
         }
     }
 }
 
 // The lower triangle of `A diag(scale) A^T` (or of `A^T A`, if COLUMNS): sums over
-// columns (rows). Sizes: rows, columns, whether there is a scale.
-template <bool COLUMNS> __device__ inline void gram(const Launch& a) {
+// columns (rows), on tiles of 16 R. Sizes: rows, columns, whether there is a scale.
+template <bool COLUMNS, int R> __device__ inline void gram(const Launch& a) {
+    constexpr int SIDE = SPREAD * R, PITCH_R = SIDE + 1;
     const int thread = threadIdx.x;
     const int rows = a.sizes[0], columns = a.sizes[1];
     const bool scaled = a.sizes[2] != 0;
@@ -75,48 +86,72 @@ template <bool COLUMNS> __device__ inline void gram(const Launch& a) {
     const auto matrix = a.inputs;
     const auto scale = a.constants64;
     const auto out = a.outputs;
-    const auto left = view<double>(shared_memory(), 0, DEPTH * PITCH);
-    const auto right = view<double>(shared_memory(), DEPTH * PITCH, DEPTH * PITCH);
-    const int p = thread / 16 * 4, q = thread % 16 * 4;
+    const auto left = view<double>(shared_memory(), 0, DEPTH * PITCH_R);
+    const auto right = view<double>(shared_memory(), DEPTH * PITCH_R, DEPTH * PITCH_R);
     for (int tile = blockIdx.x; tile < a.samples; tile += gridDim.x) {
         int i0, j0;
         lower_tile(tile, i0, j0);
-        i0 *= TILE;
-        j0 *= TILE;
-        double sum[16] = {};
-        for (int first = 0; first < terms; first += DEPTH) {
-            #pragma unroll 1
-            for (int k = thread; k < DEPTH * TILE; k += THREADS) {
-                // neighbouring threads read neighbouring elements
-                const int e = COLUMNS ? k % TILE : k / DEPTH;
-                const int d = COLUMNS ? k / TILE : k % DEPTH;
+        i0 *= SIDE;
+        j0 *= SIDE;
+        double sum[R * R] = {}, x[R], y[R];
+        // what shared memory holds next is on its way while sums are formed: R numbers
+        // of either side per thread, neighbouring ones by neighbouring threads
+        const auto load = [&](int first) {
+            #pragma unroll
+            for (int s = 0; s < R; ++s) {
+                const int k = thread + s * THREADS;
+                const int e = COLUMNS ? k % SIDE : k / DEPTH;
+                const int d = COLUMNS ? k / SIDE : k % DEPTH;
                 const int term = first + d;
-                double x = 0, y = 0;
+                x[s] = 0;
+                y[s] = 0;
                 if (term < terms) {
                     const long long row_term = (long long)term * columns;
                     if (i0 + e < n)
-                        x = matrix[COLUMNS ? row_term + i0 + e : (long long)(i0 + e) * columns + term];
+                        x[s] = matrix[COLUMNS ? row_term + i0 + e : (long long)(i0 + e) * columns + term];
                     if (j0 + e < n)
-                        y = matrix[COLUMNS ? row_term + j0 + e : (long long)(j0 + e) * columns + term];
-                    if (scaled) x *= scale[term];
+                        y[s] = matrix[COLUMNS ? row_term + j0 + e : (long long)(j0 + e) * columns + term];
+                    if (scaled) x[s] *= scale[term];
                 }
-                left[d * PITCH + e] = x;
-                right[d * PITCH + e] = y;
+            }
+        };
+        load(0);
+        for (int first = 0; first < terms; first += DEPTH) {
+            #pragma unroll
+            for (int s = 0; s < R; ++s) {
+                const int k = thread + s * THREADS;
+                const int e = COLUMNS ? k % SIDE : k / DEPTH;
+                const int d = COLUMNS ? k / SIDE : k % DEPTH;
+                left[d * PITCH_R + e] = x[s];
+                right[d * PITCH_R + e] = y[s];
             }
             __syncthreads();
-            add_terms(sum, left, right, p, q);
+            load(first + DEPTH);
+            add_terms<R>(sum, left, right);
             __syncthreads();
         }
-        each_result(n, i0 + p, j0 + q, [&](long long at, int k) { out[at] = sum[k]; });
+        each_result<R>(n, i0, j0, [&](long long at, int k) { out[at] = sum[k]; });
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) gram_of_rows(const __grid_constant__ Launch a) {
-    gram<false>(a);
+    gram<false, 4>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) gram_of_columns(const __grid_constant__ Launch a) {
-    gram<true>(a);
+    gram<true, 4>(a);
+}
+
+// The same on tiles of LARGE, where there are enough of them: a number read from shared
+// memory serves twice as often.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+large_gram_of_rows(const __grid_constant__ Launch a) {
+    gram<false, 8>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+large_gram_of_columns(const __grid_constant__ Launch a) {
+    gram<true, 8>(a);
 }
 
 // `A x`, a row per warp. Sizes: rows, columns. Pieces: groups of WARPS rows.
@@ -300,7 +335,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) cholesky_update(const _
     const auto matrix = a.outputs;
     const auto left = view<double>(shared_memory(), 0, DEPTH * PITCH);
     const auto right = view<double>(shared_memory(), DEPTH * PITCH, DEPTH * PITCH);
-    const int p = thread / 16 * 4, q = thread % 16 * 4;
     for (int tile = blockIdx.x; tile < a.samples; tile += gridDim.x) {
         int i0, j0;
         lower_tile(tile, i0, j0);
@@ -315,10 +349,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) cholesky_update(const _
                 right[d * PITCH + e] = j0 + e < n ? matrix[(long long)(j0 + e) * n + column] : 0.0;
             }
             __syncthreads();
-            add_terms(sum, left, right, p, q);
+            add_terms<4>(sum, left, right);
             __syncthreads();
         }
-        each_result(n, i0 + p, j0 + q, [&](long long at, int k) { matrix[at] -= sum[k]; });
+        each_result<4>(n, i0, j0, [&](long long at, int k) { matrix[at] -= sum[k]; });
     }
 }
 

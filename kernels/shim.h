@@ -254,7 +254,7 @@ template <class T> static inline Global<T> at_address(unsigned long long address
 }
 
 template <class T, class S>
-static inline Global<T> view(Global<S> memory, int offset, int length) {
+static inline Global<T> view(Global<S> memory, int offset, long long length) {
     const long from = (memory.at + offset) * (long)sizeof(S), bytes = length * (long)sizeof(T);
     if (from < 0 || from + bytes > memory.length * (long)sizeof(S))
         shim::fail("a view of %ld bytes into %ld", bytes, memory.length * (long)sizeof(S));

@@ -26,7 +26,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn device(order: Order) -> Arc<dyn Device> {
-    Arc::new(ShimDevice::new(order, 3, 1 << 30))
+    with_blocks(order, 3)
+}
+
+/// Few blocks get large tiles, many blocks small ones.
+fn with_blocks(order: Order, blocks: usize) -> Arc<dyn Device> {
+    Arc::new(ShimDevice::new(order, blocks, 1 << 30))
 }
 
 fn numbers(seed: u64, count: usize) -> Vec<f64> {
@@ -74,9 +79,11 @@ fn system_of(a: &Mat<f64>, system: &System) -> Mat<f64> {
 fn products_and_solutions_are_those_of_faer() {
     // less than a panel, whole panels and tiles, ragged ones, several of each
     let shapes = [[1, 1], [5, 40], [64, 32], [33, 70], [70, 131], [135, 20]];
-    for (k, [rows, columns]) in shapes.into_iter().enumerate() {
+    let ways = shapes.into_iter().flat_map(|s| [(s, 3), (s, 99)]);
+    for (k, ([rows, columns], blocks)) in ways.enumerate() {
         let order = [Order::Forward, Order::Backward, Order::Random(k as i32)][k % 3];
-        let linear = Arc::new(Linear::new(&device(order)).expect("compiles"));
+        let linear = Linear::new(&with_blocks(order, blocks)).expect("compiles");
+        let linear = Arc::new(linear);
         let data = numbers(k as u64, rows * columns);
         let a = Mat::from_fn(rows, columns, |i, j| data[i * columns + j]);
         let matrix = linear.matrix(rows, columns, &data).expect("fits");

@@ -141,7 +141,8 @@ fn names_of_a_file_cannot_inject_code() {
 fn units_are_found_by_the_names_of_their_kernels() {
     for (name, unit) in [
         ("log_psi", "log_psi"),
-        ("flip_sums", "flips"),
+        ("flip_features", "flips"),
+        ("sum_ratios", "sums"),
         ("cholesky_solve", "linear"),
         ("linear", "linear"),
     ] {
@@ -344,9 +345,11 @@ fn nvrtc_compiles_samplers_and_estimators() {
     };
     let chains = unit("rbm", "chains");
     let flips = unit("dysonnet", "flips");
+    let sums = unit("vit", "sums");
     let mut jobs = vec![(unit("dysonnet", "typewriter"), 90)];
     for architecture in [70, 80, 90, 100] {
         jobs.push((chains.clone(), architecture));
+        jobs.push((sums.clone(), architecture));
         for precision in [Precision::F32, Precision::F64] {
             let flips = Unit {
                 precision,
@@ -363,7 +366,7 @@ fn nvrtc_compiles_samplers_and_estimators() {
         for r in &binary.resources {
             // other compilers than the one that is fetched may save a few registers
             // of the loop over proposals around calls, once per proposal
-            let by_hand = r.kernel.starts_with("flip_");
+            let by_hand = r.kernel.starts_with("flip_") || unit.name == "sums";
             let most = match library.version() {
                 (12, 9) => 0,
                 _ if by_hand => 0,

@@ -6,13 +6,16 @@ use super::common::{
 };
 use crate::check::Program;
 use crate::check::core::Static;
+use crate::check::operator::Pauli;
 use crate::ir::Lattice;
 use crate::params::Params;
 use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::{Backend, Precision, build};
-use crate::run::{Background, Spins, Strategy, Task, WaveFunction};
-use crate::vmc::estimator::{LocalOperator, local_energies};
+use crate::run::rows::System;
+use crate::run::{Background, Peak, Strategy, Task, WaveFunction};
+use crate::vmc::estimator::estimates;
+use crate::vmc::operator::{Operator, OperatorBuilder, OperatorError};
 use crate::vmc::sampler::{Method, Move, Sampler, SamplerOptions, Samples, Target};
 use clap::ValueEnum;
 use num_complex::Complex64;
@@ -55,7 +58,7 @@ pub struct Args {
     together: Option<usize>,
     /// Measure only these, separated by commas: compile (from the file to code), log_psi, gradient, background,
     /// local_estimator, log_ratio, metropolis, sweep, typewriter, chains,
-    /// local_energies, set_params
+    /// local_energies, solve, set_params
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
     #[command(flatten)]
@@ -72,7 +75,7 @@ pub struct Args {
 /// A measured operation.
 struct Timing {
     what: &'static str,
-    /// Per what: sample, element, proposal or set.
+    /// Per what: sample, element, proposal, set or file.
     per: &'static str,
     /// Configurations given at once.
     batch: usize,
@@ -80,6 +83,8 @@ struct Timing {
     elapsed: Duration,
     /// How many of them one call does.
     count: usize,
+    /// How many times one call does what the strategy counts.
+    times: usize,
     strategy: Strategy,
 }
 
@@ -87,11 +92,18 @@ impl Timing {
     fn micros(&self, time: Duration) -> f64 {
         time.as_secs_f64() * 1e6 / self.count as f64
     }
-    /// Operations per nanosecond of processor time, for what one call does.
-    fn gflops(&self) -> f64 {
-        let each = self.per == "sample" || self.what == "sweep";
-        let calls = if each { self.count } else { 1 };
-        self.strategy.flops * calls as f64 / self.processor.as_nanos() as f64
+    /// Operations per nanosecond: of processor time, or elapsed on a device.
+    fn gflops(&self, on_device: bool) -> f64 {
+        let time = if on_device {
+            self.elapsed
+        } else {
+            self.processor
+        };
+        self.strategy.flops * self.times as f64 / time.as_nanos() as f64
+    }
+    /// Bytes of a device's memory per nanosecond.
+    fn gbytes(&self) -> f64 {
+        self.strategy.traffic * self.times as f64 / self.elapsed.as_nanos() as f64
     }
 }
 
@@ -133,6 +145,7 @@ fn plain(name: &'static str) -> Strategy {
         bytes: 0,
         flops: f64::NAN,
         peak: f64::NAN,
+        traffic: f64::NAN,
     }
 }
 
@@ -150,7 +163,14 @@ fn timings(
     let mut add = |what, per, batch, count: usize, strategy, call: &mut dyn FnMut()| {
         if wanted(what) {
             let [processor, elapsed] = measure(call);
+            let times = match (per, what) {
+                ("sample", _) | (_, "sweep" | "chains") => count,
+                // of every configuration all single flips
+                (_, "local_energies" | "solve") => batch,
+                _ => 1,
+            };
             found.push(Timing {
+                times,
                 what,
                 per,
                 batch,
@@ -286,7 +306,10 @@ fn timings(
             ..SamplerOptions::default()
         };
         if let Ok(mut sampler) = Sampler::new(options, sites) {
-            let how = plain(if psi.moves_chains() { "device" } else { "full" });
+            let how = match psi.moves_chains() {
+                true => full.clone(),
+                false => plain("full"),
+            };
             add(
                 "chains",
                 "proposal",
@@ -299,14 +322,20 @@ fn timings(
             );
         }
     }
-    if let Some(count) = together.filter(|_| wanted("local_energies")) {
+    if let Some(count) = together.filter(|_| wanted("local_energies"))
+        && let Ok(field) = field(psi.lattice())
+    {
         let samples = Samples {
             sites,
             per_chain: 1,
             spins: (0..count).flat_map(|k| configuration(sites, k)).collect(),
             weights: None,
         };
-        let how = plain(flips.name);
+        let how = Strategy {
+            bytes: 0,
+            peak: f64::NAN,
+            ..flips.clone()
+        };
         add(
             "local_energies",
             "element",
@@ -314,9 +343,31 @@ fn timings(
             count * sites,
             how,
             &mut || {
-                std::hint::black_box(local_energies(psi, &Field, &samples));
+                std::hint::black_box(estimates(psi, &field, &samples).moments());
             },
         );
+    }
+    if let Some(count) = together.filter(|_| wanted("solve")) {
+        let spins: Vec<i8> = (0..count).flat_map(|k| configuration(sites, k)).collect();
+        if let Some(rows) = psi.centred_rows(&spins, &vec![1.0 / count as f64; count]) {
+            let parts = if psi.is_complex() { 2 } else { 1 };
+            let (equations, params) = (parts * count, psi.param_count());
+            let system = System::Rows {
+                scale: None,
+                shift: 1e-3,
+            };
+            let rhs = vec![1.0; equations];
+            // products of rows, Cholesky; the matrix is read and written, `times` per
+            // sample
+            let n = equations as f64;
+            let how = Strategy {
+                flops: (n * n * params as f64 + n * n * n / 3.0) / count as f64,
+                ..plain("Cholesky, f64")
+            };
+            add("solve", "system", count, 1, how, &mut || {
+                std::hint::black_box(rows.solve(&system, &rhs));
+            });
+        }
     }
     let theta = psi.params().to_vec();
     add("set_params", "set", 1, 1, plain("f64"), &mut || {
@@ -326,15 +377,12 @@ fn timings(
 }
 
 /// A transverse field: all single flips.
-struct Field;
-
-impl LocalOperator for Field {
-    fn diagonal(&self, _spins: &Spins) -> f64 {
-        0.0
+fn field(lattice: Lattice) -> Result<Operator, OperatorError> {
+    let mut builder = OperatorBuilder::new(lattice);
+    for site in 0..lattice.sites() {
+        builder.string(Complex64::ONE, &[(site, Pauli::X)])?;
     }
-    fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64)) {
-        (0..spins.len()).for_each(|site| term(&[site], Complex64::ONE));
-    }
+    builder.build()
 }
 
 /// Two proposals, one of them accepted.
@@ -390,6 +438,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     };
     let lowered = pipeline::graph(&info);
     let graph = pipeline::amplitude(&lowered);
+    let mut peak = None;
     for wanted in lattices(args)? {
         let Some(lattice) = wanted.lattice(info.lattice)? else {
             continue;
@@ -401,6 +450,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
         let wanted = |what: &str| match &args.only {
             Some(list) => list.split(',').any(|w| w.trim() == what),
             None => true,
+        };
+        let peak = match &peak {
+            None => peak.insert(psi.peak()),
+            Some(peak) => peak,
         };
         let mut timings = timings(&mut *psi, args.together, &wanted);
         if wanted("compile") {
@@ -414,11 +467,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
                 processor,
                 elapsed,
                 count: 1,
+                times: 1,
                 strategy: plain("code"),
             });
         }
         let notes = notes(&*psi, &wanted);
-        report(args, &info.name, lattice, &timings, &notes)?;
+        report(args, &info.name, lattice, (&timings, *peak), &notes)?;
     }
     Ok(())
 }
@@ -436,11 +490,23 @@ fn report(
     args: &Args,
     name: &str,
     lattice: Lattice,
-    timings: &[Timing],
+    (timings, device): (&[Timing], Option<Peak>),
     notes: &[(&str, String)],
 ) -> Result<(), CliError> {
     let (precision, backend) = (word(&args.precision), word(&args.backend));
     let mut text = String::new();
+    if let Some(peak) = device {
+        let (flops, bytes) = (peak.flops, peak.bytes);
+        if args.json {
+            let line = serde_json::json!({
+                "what": "peak", "peak_gflops": flops, "peak_gbytes": bytes,
+                "precision": precision, "backend": backend,
+            });
+            text += &format!("{line}\n");
+        } else {
+            text += &format!("measured peak: {flops:.0} Gflop/s, {bytes:.0} GB/s\n");
+        }
+    }
     if !args.json {
         let [x, y] = lattice.extent;
         text += &format!(
@@ -453,7 +519,14 @@ fn report(
     }
     for t in timings {
         let (processor, elapsed) = (t.micros(t.processor), t.micros(t.elapsed));
-        let (gflops, peak) = (t.gflops(), t.strategy.peak);
+        let gflops = t.gflops(device.is_some());
+        let peak = match device {
+            // systems are solved in f64
+            Some(_) if t.what == "solve" && args.precision == Precision::F32 => f64::NAN,
+            Some(device) => device.flops,
+            None => t.strategy.peak,
+        };
+        let (gbytes, copy) = (t.gbytes(), device.map_or(f64::NAN, |d| d.bytes));
         let known = |x: f64| x.is_finite().then_some(x);
         if args.json {
             // parameters are set once per step, not per sample or proposal
@@ -465,6 +538,7 @@ fn report(
                 "sites": lattice.sites(), "extent": lattice.extent,
                 "cpu_us": processor, "wall_us": elapsed, "strategy": t.strategy.name,
                 "bytes": t.strategy.bytes, "gflops": known(gflops), "peak_gflops": known(peak),
+                "gbytes": known(gbytes), "peak_gbytes": known(copy),
                 "precision": precision, "backend": backend,
             });
             text += &format!("{line}\n");
@@ -476,8 +550,12 @@ fn report(
                 0 => String::new(),
                 b => format!(", {:.1} MB", b as f64 / 1e6),
             };
+            let memory = match known(gbytes / copy) {
+                Some(part) => format!(", {gbytes:.0} GB/s ({:.0} %)", 100.0 * part),
+                None => String::new(),
+            };
             text += &format!(
-                "{:<16} {:>5} {processor:>11.2} {elapsed:>11.2} {rate:>9} {part:>8}  {}{bytes}, per {}\n",
+                "{:<16} {:>5} {processor:>11.2} {elapsed:>11.2} {rate:>9} {part:>8}  {}{bytes}{memory}, per {}\n",
                 t.what, t.batch, t.strategy.name, t.per
             );
         }

@@ -10,7 +10,6 @@ use crate::back::cuda::{cache, driver, nvrtc};
 use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::Precision;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -35,11 +34,11 @@ pub struct Args {
 
 /// Reports what the back ends find on this machine, and measures a file.
 pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
-    let mut text = report();
-    if let Some(file) = &args.time {
-        text.push_str(&times(args, file, ui)?);
+    print(&report())?;
+    match &args.time {
+        Some(file) => times(args, file, ui),
+        None => Ok(()),
     }
-    print(&text)
 }
 
 /// What something takes: elapsed time, and processor time of all threads.
@@ -80,8 +79,9 @@ impl std::fmt::Display for Cost {
 }
 
 /// How long a file takes until its kernels are loaded: compiled anew, and kept from
-/// before. Without a GPU the last step, loading, is left out.
-fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<String, CliError> {
+/// before; a line as soon as it is known. Without a GPU the last step, loading, is left
+/// out.
+fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
     let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
     let network = NetworkArgs {
         file: file.to_owned(),
@@ -108,12 +108,12 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<String, CliErro
     let on = gpu
         .as_ref()
         .map_or(format!("{}, no GPU", args.arch), |g| g.name());
-    let mut text = format!("\n{name} on {x} x {y} spins, {:?}, {on}\n", args.precision);
-    let mut line = |what: &str, cost: Cost| {
-        let _ = writeln!(text, "{what:<40}{cost}");
-    };
-    line("the file, to its graph", front);
-    let mut sum = [front; 2];
+    let precision = args.precision;
+    print(&format!(
+        "\n{name} on {x} x {y} spins, {precision:?}, {on}\n"
+    ))?;
+    let line = |what: &str, cost: Cost| print(&format!("{what:<40}{cost}\n"));
+    line("the file, to its graph", front)?;
     for (unit_name, _) in UNITS {
         let (made, emitting) = Cost::of(|| units(&graph, lattice, &options, Some(unit_name)));
         let (made, _) = made.map_err(|e| plain(&e))?;
@@ -137,16 +137,16 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<String, CliErro
                 (None, cost) => ("not kept", cost),
             },
         };
-        line(&format!("{unit_name}: text"), emitting);
-        line(&format!("{unit_name}: compiled"), compiling);
-        line(&format!("{unit_name}: {what}"), loading);
+        line(&format!("{unit_name}: text"), emitting)?;
+        line(&format!("{unit_name}: compiled"), compiling)?;
+        line(&format!("{unit_name}: {what}"), loading)?;
         if unit_name == UNITS[0].0 {
-            sum = [emitting.and(compiling), emitting.and(loading)].map(|c| front.and(c));
+            let [compiled, kept] = [compiling, loading].map(|c| front.and(emitting).and(c));
+            line("from the file to log psi, compiled", compiled)?;
+            line("from the file to log psi, kept", kept)?;
         }
     }
-    line("from the file to log psi, compiled", sum[0]);
-    line("from the file to log psi, kept", sum[1]);
-    Ok(text)
+    Ok(())
 }
 
 fn report() -> String {

@@ -5,7 +5,7 @@ use super::common::{CliError, LatticeArgs, Ui, parse_override, print};
 use super::model::{CONVENTION, Model, OperatorSpec, deliver, lattice_text};
 use super::trained::{Trained, TrainedArgs};
 use crate::check::core::Static;
-use crate::vmc::estimator::{local_energies, summary};
+use crate::vmc::estimator::{estimates, summary};
 use crate::vmc::exact::Tfim;
 use crate::vmc::observe::{
     Correlation, Estimate, OrderParameter, StructureFactor, correlations, order_parameter,
@@ -212,7 +212,7 @@ impl<'a> Results<'a> {
         observables: Vec<(Model, Operator)>,
     ) -> Result<Results<'a>, CliError> {
         let measure = |(model, operator): (Model, Operator)| {
-            let summary = summary(samples, &local_energies(&*trained.psi, &operator, samples));
+            let summary = summary(samples, &*estimates(&*trained.psi, &operator, samples));
             if !summary.mean.is_finite() {
                 return Err(CliError::new(
                     format!("the mean of `{}` is not a number", model.info.name),

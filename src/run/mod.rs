@@ -1,17 +1,20 @@
 //! Networks at run time: what samplers and estimators may ask of any back end.
 
+pub mod changes;
 pub mod clock;
 pub mod full;
 pub mod network;
 pub mod reference;
 pub mod rows;
-pub mod terms;
+pub mod values;
 pub mod walk;
 
 use crate::ir::Lattice;
+use changes::Changes;
 use num_complex::Complex64;
 use rows::CentredRows;
-use terms::Terms;
+use std::sync::Arc;
+use values::Values;
 use walk::{Screened, Tally, Walk};
 
 /// A configuration: +1 or -1 per spin, sites in row-major order.
@@ -27,7 +30,7 @@ pub enum Task {
     LogPsi,
     /// Its gradient.
     Gradient,
-    /// All single flips of a new background.
+    /// All single flips of a new background, or of one configuration of many.
     Flips,
     /// One proposal of an exact sweep by environments.
     Sweep,
@@ -44,6 +47,17 @@ pub struct Strategy {
     pub flops: f64,
     /// Operations per nanosecond that one core could do at best; NaN: not known.
     pub peak: f64,
+    /// Bytes read from and written to a device's memory, at least; NaN: not counted.
+    pub traffic: f64,
+}
+
+/// What a device does at best, measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// Operations per nanosecond in working precision, a multiply-add counting two.
+    pub flops: f64,
+    /// Bytes per nanosecond read from and written to its memory.
+    pub bytes: f64,
 }
 
 /// What a thread works in.
@@ -94,7 +108,13 @@ pub trait WaveFunction: Send + Sync {
             bytes: 0,
             flops: f64::NAN,
             peak: f64::NAN,
+            traffic: f64::NAN,
         }
+    }
+    /// What the device it runs on does at best; measured anew at every call. `None`
+    /// without a device, or where it failed.
+    fn peak(&self) -> Option<Peak> {
+        None
     }
     /// Why there is no way of its own to do a task: it is done by full evaluations.
     /// `None` where there is one.
@@ -128,14 +148,13 @@ pub trait WaveFunction: Send + Sync {
     ) -> Option<()> {
         None
     }
-    /// Terms, over all configurations, that [`WaveFunction::local_sums`] is best
-    /// given at once; `None` where backgrounds are as good.
-    fn terms_at_once(&self) -> Option<usize> {
-        None
+    /// Whether [`WaveFunction::local_sums`] does anything.
+    fn has_local_sums(&self) -> bool {
+        false
     }
-    /// The sums of many configurations; `out` has one entry each. `None` where the
-    /// back end has no way of its own, or it failed.
-    fn local_sums(&self, _batch: &Spins, _terms: &[Terms], _out: &mut [Complex64]) -> Option<()> {
+    /// The sums over local changes of many configurations, where the back end computed
+    /// them. `None` where it has no way of its own, or it failed.
+    fn local_sums(&self, _batch: &Spins, _changes: &Arc<Changes>) -> Option<Box<dyn Values>> {
         None
     }
     /// Whether [`WaveFunction::walk`] does anything.

@@ -5,12 +5,12 @@ use super::{VerifyError, cases};
 use crate::check::core::NetworkInfo;
 use crate::ir::Lattice;
 use crate::pipeline;
+use crate::run::changes::Changes;
 use crate::run::network::{Backend, BuildError, Precision, build};
-use crate::run::terms::Terms;
 use crate::run::{Background, GradientRow, Spins, WaveFunction};
 use crate::vmc::sampler::{Sampler, SamplerOptions, Target};
 use num_complex::Complex64;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Configurations compared per lattice.
 const SAMPLES: usize = 4;
@@ -143,28 +143,35 @@ fn ratios(reference: &dyn WaveFunction, tested: &dyn WaveFunction, spins: &Spins
 /// such sums.
 pub fn sums(reference: &dyn WaveFunction, tested: &dyn WaveFunction, batch: &Spins) -> Option<f64> {
     let n = reference.lattice().sites();
-    let mut terms = Terms {
-        diagonal: Complex64::new(0.5, 0.0),
-        ..Terms::default()
-    };
+    let mut changes = Changes::new(0.5);
+    changes.push_diagonal(0.25, &[0, n as u32 - 1]);
     for i in 0..n {
-        terms.push(&[i], Complex64::new(-1.0, 0.25));
+        changes.push(&[i], [(Complex64::new(-1.0, 0.25), &[][..])]);
         if i > 0 {
-            terms.push(&[i - 1, i], Complex64::new(0.5, 0.0));
+            // zero where both spins are equal
+            let both = [i as u32 - 1, i as u32];
+            let strings = [(0.5.into(), &[][..]), ((-0.5).into(), &both[..])];
+            changes.push(&[i - 1, i], strings);
         }
     }
-    let mut got = vec![Complex64::ZERO; batch.len() / n];
-    tested.local_sums(batch, &vec![terms.clone(); got.len()], &mut got)?;
+    let changes = Arc::new(changes);
+    let got = tested.local_sums(batch, &changes)?.all();
     let error = |(spins, got): (&Spins, &Complex64)| {
-        let mut ratios = vec![Complex64::ZERO; terms.len()];
-        let mut background = reference.background(spins);
-        background.log_ratios(&terms.flips, &terms.ends, &mut ratios);
+        let (mut flips, mut ends, mut elements) = (Vec::new(), Vec::new(), Vec::new());
+        for k in 0..changes.len() {
+            flips.extend(changes.flips(k).iter().map(|&f| f as usize));
+            ends.push(flips.len());
+            elements.push(changes.element(k, spins));
+        }
+        let mut ratios = vec![Complex64::ZERO; ends.len()];
+        (reference.background(spins)).log_ratios(&flips, &ends, &mut ratios);
         let each: Vec<Complex64> = ratios
             .iter()
-            .zip(&terms.elements)
+            .zip(&elements)
             .map(|(ratio, element)| element * ratio.exp())
             .collect();
-        let want = terms.diagonal + each.iter().sum::<Complex64>();
+        let diagonal = 0.5 + 0.25 * f64::from(spins[0] * spins[n - 1]);
+        let want = diagonal + each.iter().sum::<Complex64>();
         let size = each.iter().map(|z| z.norm()).sum::<f64>().max(1.0);
         (got - want).norm() / size
     };

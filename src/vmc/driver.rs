@@ -4,7 +4,7 @@
 //! which [`Vmc::resume`] continues with the same bits. Files, signals and
 //! progress bars are the caller's: through the observer of [`Vmc::run`].
 
-use super::estimator::{LocalOperator, local_energies, summary};
+use super::estimator::{LocalOperator, estimates, summary};
 use super::log::RunLog;
 use super::lossless;
 use super::optim::{self, Guard, GuardOptions, OptimOptions, OptimState, Verdict};
@@ -14,6 +14,7 @@ use super::sampler::{
 };
 use super::stats::{Summary, v_score};
 use crate::run::WaveFunction;
+use crate::run::values::Values;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -330,12 +331,12 @@ impl<'a> Vmc<'a> {
                 return Ok(Outcome::Stopped);
             }
             let energies = timed(&mut timings.estimator, || {
-                local_energies(&*self.psi, self.operator, &samples)
+                estimates(&*self.psi, self.operator, &samples)
             });
             self.timings = timings;
-            let energy = summary(&samples, &energies);
+            let energy = summary(&samples, &*energies);
             let verdict = match self.guard.judge(&self.options.guard, &energy) {
-                Verdict::Good => self.step(&samples, &energies, &energy, observer),
+                Verdict::Good => self.step(&samples, &*energies, &energy, observer),
                 bad => bad,
             };
             match verdict {
@@ -389,7 +390,7 @@ impl<'a> Vmc<'a> {
     fn step(
         &mut self,
         samples: &Samples,
-        energies: &[num_complex::Complex64],
+        energies: &dyn Values,
         energy: &Summary,
         observer: &mut dyn FnMut(&Vmc, Event),
     ) -> Verdict {
@@ -513,7 +514,7 @@ pub fn evaluate_exactly(
 ) -> Evaluation {
     let started = Instant::now();
     let samples = full_sum(psi, magnetization);
-    let energy = summary(&samples, &local_energies(psi, operator, &samples));
+    let energy = summary(&samples, &*estimates(psi, operator, &samples));
     Evaluation {
         energy,
         sites: samples.sites,
@@ -535,7 +536,7 @@ pub fn evaluate(
     let started = Instant::now();
     sampler.advance(target, burn_in);
     let (samples, report) = sampler.sample(target, per_chain);
-    let energy = summary(&samples, &local_energies(target.psi, operator, &samples));
+    let energy = summary(&samples, &*estimates(target.psi, operator, &samples));
     Evaluation {
         energy,
         sites: samples.sites,

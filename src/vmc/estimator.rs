@@ -4,10 +4,12 @@ use super::operator::Operator;
 use super::sampler::Samples;
 use super::stats::{Summary, summarize, summarize_exact};
 use super::table::Table;
-use crate::run::terms::Terms;
+use crate::run::changes::Changes;
+use crate::run::values::Values;
 use crate::run::{Background, Spins, WaveFunction};
 use num_complex::Complex64;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// An operator in the Z basis as the estimators need it.
 pub trait LocalOperator: Send + Sync {
@@ -17,6 +19,11 @@ pub trait LocalOperator: Send + Sync {
     /// to s, where s' is s with the distinct sites `flips` flipped. A pair
     /// (s, s') may come in several parts.
     fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64));
+    /// All of it, for back ends that add up by themselves; `None` where it has not this
+    /// form.
+    fn changes(&self) -> Option<Arc<Changes>> {
+        None
+    }
 }
 
 impl LocalOperator for Operator {
@@ -26,22 +33,37 @@ impl LocalOperator for Operator {
     fn connected(&self, spins: &Spins, term: &mut dyn FnMut(&[usize], Complex64)) {
         Operator::connected(self, spins, term);
     }
+    fn changes(&self) -> Option<Arc<Changes>> {
+        Some(Operator::changes(self))
+    }
 }
 
 /// Connected configurations whose ratios are asked for at once.
 const BATCH: usize = 256;
 
+/// Local changes of one configuration that wait for their ratios.
+#[derive(Default)]
+struct Pending {
+    /// Sites that all changes flip, one after the other.
+    flips: Vec<usize>,
+    /// Where the sites of each change end in `flips`.
+    ends: Vec<usize>,
+    elements: Vec<Complex64>,
+}
+
 /// `sum element * psi(s') / psi(s)` over the changes that wait, which are then
 /// gone.
-fn sum_of(pending: &mut Terms, background: &mut dyn Background) -> Complex64 {
-    let mut ratios = vec![Complex64::default(); pending.len()];
+fn sum_of(pending: &mut Pending, background: &mut dyn Background) -> Complex64 {
+    let mut ratios = vec![Complex64::default(); pending.ends.len()];
     background.log_ratios(&pending.flips, &pending.ends, &mut ratios);
     let energy = ratios
         .iter()
         .zip(&pending.elements)
         .map(|(ratio, element)| element * ratio.exp())
         .sum();
-    pending.clear();
+    pending.flips.clear();
+    pending.ends.clear();
+    pending.elements.clear();
     energy
 }
 
@@ -55,42 +77,62 @@ pub fn local_energy<'p>(
 ) -> Complex64 {
     let mut energy = Complex64::from(operator.diagonal(spins));
     let (mut make, mut made) = (Some(background), None);
-    let mut flush = |pending: &mut Terms| {
+    let mut flush = |pending: &mut Pending| {
         if let Some(make) = make.take() {
             made = Some(make());
         }
         made.as_mut()
             .map_or(Complex64::ZERO, |b| sum_of(pending, b.as_mut()))
     };
-    let mut pending = Terms::default();
+    let mut pending = Pending::default();
     operator.connected(spins, &mut |flips, element| {
-        pending.push(flips, element);
-        if pending.len() == BATCH {
+        pending.flips.extend_from_slice(flips);
+        pending.ends.push(pending.flips.len());
+        pending.elements.push(element);
+        if pending.ends.len() == BATCH {
             energy += flush(&mut pending);
         }
     });
-    if !pending.is_empty() {
+    if !pending.ends.is_empty() {
         energy += flush(&mut pending);
     }
     energy
 }
 
-/// Local energies of all samples, in their order. Parallel over samples; each
-/// holds one background at a time. Where the basis was summed, ratios are
-/// looked up in a table of all amplitudes. A back end that takes the terms of many
-/// samples at once is given them.
+/// Local energies of all samples, in their order, see [`estimates`].
 pub fn local_energies(
     psi: &dyn WaveFunction,
     operator: &dyn LocalOperator,
     samples: &Samples,
 ) -> Vec<Complex64> {
-    let table = samples.weights.as_ref().map(|_| Table::new(psi, samples));
-    if table.is_none()
-        && let Some(at_once) = psi.terms_at_once()
-        && let Some(energies) = together(psi, operator, samples, at_once)
+    estimates(psi, operator, samples).all()
+}
+
+/// Local energies of all samples, in their order, where the back end leaves them.
+/// One that adds up local changes by itself is given them all; else parallel over
+/// samples, each holding one background at a time. Where the basis was summed, ratios
+/// are looked up in a table of all amplitudes.
+pub fn estimates(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    samples: &Samples,
+) -> Box<dyn Values> {
+    if samples.weights.is_none()
+        && psi.has_local_sums()
+        && let Some(changes) = operator.changes()
+        && let Some(values) = psi.local_sums(&samples.spins, &changes)
     {
-        return energies;
+        return values;
     }
+    Box::new(one_by_one(psi, operator, samples))
+}
+
+fn one_by_one(
+    psi: &dyn WaveFunction,
+    operator: &dyn LocalOperator,
+    samples: &Samples,
+) -> Vec<Complex64> {
+    let table = samples.weights.as_ref().map(|_| Table::new(psi, samples));
     // An outcome of probability zero has no local energy and no weight.
     let vanishes = |i: usize| samples.weights.is_some() && samples.weight(i) == 0.0;
     (0..samples.len())
@@ -109,40 +151,10 @@ pub fn local_energies(
         .collect()
 }
 
-/// Local energies from sums over about `at_once` terms at a time; `None` if the
-/// wave function cannot.
-fn together(
-    psi: &dyn WaveFunction,
-    operator: &dyn LocalOperator,
-    samples: &Samples,
-    at_once: usize,
-) -> Option<Vec<Complex64>> {
-    let terms_of = |i: usize| {
-        let spins = samples.get(i);
-        let mut terms = Terms {
-            diagonal: operator.diagonal(spins).into(),
-            ..Terms::default()
-        };
-        operator.connected(spins, &mut |flips, element| terms.push(flips, element));
-        terms
-    };
-    let mut energies = vec![Complex64::ZERO; samples.len()];
-    let mut from = 0;
-    while from < samples.len() {
-        let typical = terms_of(from).len().max(1);
-        let to = samples.len().min(from + (at_once / typical).max(1));
-        let terms: Vec<Terms> = (from..to).into_par_iter().map(terms_of).collect();
-        let spins = &samples.spins[from * samples.sites..to * samples.sites];
-        psi.local_sums(spins, &terms, &mut energies[from..to])?;
-        from = to;
-    }
-    Some(energies)
-}
-
 /// Mean, error and convergence of values per sample.
-pub fn summary(samples: &Samples, values: &[Complex64]) -> Summary {
+pub fn summary(samples: &Samples, values: &dyn Values) -> Summary {
     match &samples.weights {
-        Some(weights) => summarize_exact(values, weights),
+        Some(weights) => summarize_exact(&values.all(), weights),
         None => summarize(values, samples.per_chain),
     }
 }

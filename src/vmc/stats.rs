@@ -4,6 +4,7 @@
 //! `values[c * per_chain + t]`. Variances are of complex numbers,
 //! `<|x - <x>|^2>`.
 
+use crate::run::values::Values;
 use num_complex::Complex64;
 use realfft::RealFftPlanner;
 
@@ -11,6 +12,8 @@ use realfft::RealFftPlanner;
 const MIN_CHAINS: usize = 32;
 /// Chains of at least this length have their autocorrelation summed by FFT.
 const MIN_FFT_LENGTH: usize = 32;
+/// Lags asked for at first.
+const FIRST_LAGS: usize = 64;
 /// Sokal's window: the sum stops at the first lag beyond this many tau.
 const WINDOW: f64 = 5.0;
 
@@ -88,9 +91,9 @@ fn scatter(values: &[Complex64], m: Complex64) -> f64 {
 /// consecutive samples within chains (fewer where there are not enough
 /// samples), enlarged by the autocorrelation time where that is longer.
 /// An empty slice, or one that is not whole chains, gives NaN everywhere.
-pub fn summarize(values: &[Complex64], per_chain: usize) -> Summary {
+pub fn summarize(values: &dyn Values, per_chain: usize) -> Summary {
     let nan = f64::NAN;
-    let n = values.len();
+    let n = values.count();
     if n == 0 || per_chain == 0 || !n.is_multiple_of(per_chain) {
         return Summary {
             mean: Complex64::new(nan, nan),
@@ -100,10 +103,10 @@ pub fn summarize(values: &[Complex64], per_chain: usize) -> Summary {
             tau: nan,
         };
     }
-    let m = mean(values);
-    let variance = scatter(values, m) / n as f64;
+    let (m, scatter) = values.moments();
+    let variance = scatter / n as f64;
     let chains = n / per_chain;
-    let tau = autocorrelation_time(values, per_chain);
+    let tau = time_of(values, per_chain, m, variance);
     let error = if chains >= MIN_CHAINS {
         block_error(values, per_chain, m)
     } else {
@@ -142,31 +145,23 @@ pub fn summarize_exact(values: &[Complex64], weights: &[f64]) -> Summary {
 }
 
 /// Standard error from the scatter of the means of blocks of `block` values.
-fn block_error(values: &[Complex64], block: usize, m: Complex64) -> f64 {
-    let means: Vec<Complex64> = values.chunks_exact(block).map(mean).collect();
-    let count = means.len() as f64;
-    (scatter(&means, m) / (count * (count - 1.0))).sqrt()
+fn block_error(values: &dyn Values, block: usize, m: Complex64) -> f64 {
+    let count = (values.count() / block) as f64;
+    (values.scatter_of_blocks(block, m) / (count * (count - 1.0))).sqrt()
 }
 
 /// Split R-hat (Gelman et al., Bayesian Data Analysis, Sec. 11.4): each chain
 /// is cut in halves, and the variance between halves compared with that
 /// within. NaN for fewer than 4 samples per chain or for zero variance within.
-pub fn split_r_hat(values: &[Complex64], per_chain: usize) -> f64 {
+pub fn split_r_hat(values: &dyn Values, per_chain: usize) -> f64 {
     let half = per_chain / 2;
     if half < 2 {
         return f64::NAN;
     }
-    let (mut means, mut within) = (Vec::new(), 0.0);
-    for chain in values.chunks_exact(per_chain) {
-        for part in [&chain[..half], &chain[per_chain - half..]] {
-            let m = mean(part);
-            within += scatter(part, m) / (half - 1) as f64;
-            means.push(m);
-        }
-    }
-    let count = means.len() as f64;
-    within /= count;
-    let between = scatter(&means, mean(&means)) / (count - 1.0);
+    let [within, between] = values.scatter_of_halves(per_chain);
+    let count = (2 * (values.count() / per_chain)) as f64;
+    let within = within / (half - 1) as f64 / count;
+    let between = between / (count - 1.0);
     let length = half as f64;
     ((length - 1.0) / length + between / within).sqrt()
 }
@@ -177,30 +172,80 @@ pub fn split_r_hat(values: &[Complex64], per_chain: usize) -> f64 {
 /// to Sokal's window. Short ones: from the ratio of the variance of chain
 /// means to that expected of independent samples. NaN for a single short
 /// chain; 0 for a constant.
-pub fn autocorrelation_time(values: &[Complex64], per_chain: usize) -> f64 {
-    let m = mean(values);
-    let variance = scatter(values, m) / values.len() as f64;
+pub fn autocorrelation_time(values: &dyn Values, per_chain: usize) -> f64 {
+    let (m, scatter) = values.moments();
+    time_of(values, per_chain, m, scatter / values.count() as f64)
+}
+
+fn time_of(values: &dyn Values, per_chain: usize, m: Complex64, variance: f64) -> f64 {
     // Differences at the level of rounding carry no information.
     if variance <= 1e-28 * (1.0 + m.norm_sqr()) {
         return 0.0;
     }
     if per_chain < MIN_FFT_LENGTH {
-        let means: Vec<Complex64> = values.chunks_exact(per_chain).map(mean).collect();
-        if means.len() < 2 {
+        let chains = values.count() / per_chain;
+        if chains < 2 {
             return f64::NAN;
         }
-        let between = scatter(&means, m) / (means.len() - 1) as f64;
+        let between = values.scatter_of_blocks(per_chain, m) / (chains - 1) as f64;
         return (0.5 * (per_chain as f64 * between / variance - 1.0)).max(0.0);
     }
-    let covariance = autocovariance(values, per_chain, m);
-    let mut tau = 0.0;
-    for (lag, c) in covariance.iter().enumerate().skip(1) {
-        tau += c / covariance[0];
-        if lag as f64 >= WINDOW * (tau + 0.5) {
-            break;
+    // the window is short, mostly
+    let mut lags = FIRST_LAGS.min(per_chain);
+    loop {
+        let covariance = values.autocovariance(per_chain, m, lags);
+        let mut tau = 0.0;
+        for (lag, c) in covariance.iter().enumerate().skip(1) {
+            tau += c / covariance[0];
+            if lag as f64 >= WINDOW * (tau + 0.5) {
+                return tau;
+            }
         }
+        if covariance.len() >= per_chain {
+            return tau;
+        }
+        lags = (8 * lags).min(per_chain);
     }
-    tau
+}
+
+impl Values for Vec<Complex64> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+    fn all(&self) -> Vec<Complex64> {
+        self.clone()
+    }
+    fn moments(&self) -> (Complex64, f64) {
+        let m = mean(self);
+        (m, scatter(self, m))
+    }
+    fn scatter_of_blocks(&self, block: usize, about: Complex64) -> f64 {
+        let means: Vec<Complex64> = self.chunks_exact(block).map(mean).collect();
+        scatter(&means, about)
+    }
+    fn scatter_of_halves(&self, per_chain: usize) -> [f64; 2] {
+        let half = per_chain / 2;
+        let (mut means, mut within) = (Vec::new(), 0.0);
+        for chain in self.chunks_exact(per_chain) {
+            for part in [&chain[..half], &chain[per_chain - half..]] {
+                let m = mean(part);
+                within += scatter(part, m);
+                means.push(m);
+            }
+        }
+        [within, scatter(&means, mean(&means))]
+    }
+    /// All lags: one transform gives them.
+    fn autocovariance(&self, per_chain: usize, about: Complex64, _lags: usize) -> Vec<f64> {
+        autocovariance(self, per_chain, about)
+    }
+    fn centred(&self, parts: usize) -> Vec<f64> {
+        let weight = 1.0 / self.len() as f64;
+        let mean: Complex64 = self.iter().map(|x| x * weight).sum();
+        let part: [fn(Complex64) -> f64; 2] = [|z| z.re, |z| z.im];
+        let each = |f: fn(Complex64) -> f64| self.iter().map(move |x| weight.sqrt() * f(x - mean));
+        part[..parts].iter().flat_map(|&f| each(f)).collect()
+    }
 }
 
 /// Autocovariance about `m` for lags `0..per_chain`, averaged over chains,
@@ -336,8 +381,8 @@ mod tests {
         let constant = summarize(&vec![Complex64::new(-4.1, 0.0); 128], 4);
         assert_eq!((constant.tau, constant.mean.re.round()), (0.0, -4.0));
         assert!(constant.error < 1e-14);
-        assert!(summarize(&[], 4).mean.re.is_nan());
-        assert!(summarize(&values[..7], 4).error.is_nan());
+        assert!(summarize(&Vec::new(), 4).mean.re.is_nan());
+        assert!(summarize(&values[..7].to_vec(), 4).error.is_nan());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::support::{Ising, Rbm};
 use dnet::run::WaveFunction;
+use dnet::run::values::Values;
 use dnet::vmc::estimator::{local_energies, summary};
 use dnet::vmc::optim::*;
 use dnet::vmc::sampler::{Sampler, SamplerOptions, Samples, Target, full_sum};
@@ -246,7 +247,7 @@ fn numbers_that_are_not_finite_are_errors() {
     let samples = full_sum(&psi, None);
     let mut energies = local_energies(&psi, &H, &samples);
     energies[3].re = f64::NAN;
-    let run = |psi: &Rbm, energies: &[Complex64]| {
+    let run = |psi: &Rbm, energies: &dyn Values| {
         Jacobian::new(psi, &samples, energies, PLENTY)
             .err()
             .unwrap()

@@ -308,6 +308,7 @@ impl<T: Real> WaveFunction for CpuNetwork<T> {
             bytes,
             flops,
             peak: peak::gflops::<T>(),
+            traffic: f64::NAN,
         }
     }
     fn why_in_full(&self, task: Task) -> Option<String> {

@@ -6,6 +6,7 @@ use super::emit::{EmitError, Kernel, Options, emit};
 use super::names::Name;
 use crate::back::cpu::constants::{ConstantError, Constants, param_shape, tensors};
 use crate::back::cpu::tables::TableProgram;
+use crate::back::cpu::work::flops;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::kernel::lower::lower_with_sites;
 use crate::kernel::{LowerError, Program};
@@ -191,6 +192,20 @@ impl Code {
         self.source.kernel.outputs
     }
 
+    /// Numbers per configuration that it reads.
+    pub fn inputs(&self) -> usize {
+        self.source.kernel.inputs
+    }
+
+    /// Operations of a run for one configuration, and bytes that it reads from and
+    /// writes to the device's memory at least: operands, results, and every number of
+    /// the blocks' memory once in both directions. Constants are shared by all.
+    pub fn counts(&self) -> (f64, f64) {
+        let k = &self.source.kernel;
+        let bytes = self.memory(1).0 + 16 * k.workspace;
+        (flops(&self.source.program), bytes as f64)
+    }
+
     /// Bytes of results on sites per configuration.
     pub fn site_bytes(&self) -> usize {
         self.source.kernel.site_outputs * bytes(self.precision)
@@ -215,7 +230,12 @@ impl Code {
 
     /// Configurations that fit the device's budget, and 32-bit indices, at once.
     pub fn at_once(&self, samples: usize) -> usize {
-        let fit = fitting(self.device.budget(), samples, self.memory(samples));
+        self.within(self.device.budget(), samples)
+    }
+
+    /// As [`Code::at_once`] for so many bytes.
+    pub fn within(&self, budget: usize, samples: usize) -> usize {
+        let fit = fitting(budget, samples, self.memory(samples));
         let k = &self.source.kernel;
         let longest = k
             .spins
@@ -268,11 +288,39 @@ impl Code {
         samples: usize,
         operands: Operands,
     ) -> Result<[Buffer; 2], DeviceError> {
-        let blocks = self.blocks(samples);
         let memory = |bytes| Buffer::on(&self.device, stream, bytes);
-        let workspace = memory(8 * self.source.kernel.workspace * blocks)?;
         let outputs = memory(8 * self.outputs() * samples)?;
         let sites = memory(self.site_bytes() * samples)?;
+        let results = [outputs.span(), sites.span()];
+        self.run_to(stream, samples, operands, results)?;
+        Ok([outputs, sites])
+    }
+
+    /// As [`Code::run`], with results per configuration in memory that is there; for
+    /// kernels without results on sites.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_into(
+        &self,
+        stream: Stream,
+        samples: usize,
+        operands: Operands,
+        outputs: Span,
+    ) -> Result<(), DeviceError> {
+        self.run_to(stream, samples, operands, [outputs, Span::default()])
+    }
+
+    fn run_to(
+        &self,
+        stream: Stream,
+        samples: usize,
+        operands: Operands,
+        [outputs, site_outputs]: [Span; 2],
+    ) -> Result<(), DeviceError> {
+        let blocks = self.blocks(samples);
+        let kernel = &self.source.kernel;
+        let workspace = Buffer::on(&self.device, stream, 8 * kernel.workspace * blocks)?;
         let arguments = Launch {
             samples,
             sizes: [0; 4],
@@ -281,12 +329,10 @@ impl Code {
             constants: self.constants[0].span(),
             constants64: self.constants[1].span(),
             workspace: workspace.span(),
-            outputs: outputs.span(),
-            site_outputs: sites.span(),
+            outputs,
+            site_outputs,
         };
-        let kernel = &self.source.kernel;
-        self.module.launch_on(stream, kernel, blocks, &arguments)?;
-        Ok([outputs, sites])
+        self.module.launch_on(stream, kernel, blocks, &arguments)
     }
 }
 

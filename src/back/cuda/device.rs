@@ -45,6 +45,17 @@ pub struct Span {
     pub bytes: usize,
 }
 
+impl Span {
+    /// Some of its bytes.
+    pub fn range(self, of: std::ops::Range<usize>) -> Span {
+        debug_assert!(of.end <= self.bytes, "inside the memory");
+        Span {
+            address: self.address + of.start as u64,
+            bytes: of.len(),
+        }
+    }
+}
+
 /// Arguments of a launch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Launch {

@@ -19,7 +19,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Blocks per multiprocessor to keep in flight.
-const BLOCKS_PER_PROCESSOR: usize = 8;
+pub(super) const BLOCKS_PER_PROCESSOR: usize = 8;
 
 /// Part of the free memory a network may use.
 const BUDGET: f64 = 0.8;
@@ -393,8 +393,12 @@ impl Loaded {
         self.streams.enter()?;
         let function = self.function(&kernel.name)?;
         let spans = a.arrays();
+        let too_many = |_| {
+            let text = format!("{}: {} pieces of work at once", kernel.name, a.samples);
+            DeviceError::new(format!("{text} are more than a kernel can count"))
+        };
         let mut arguments = Arguments {
-            samples: a.samples as c_int,
+            samples: c_int::try_from(a.samples).map_err(too_many)?,
             sizes: a.sizes,
             pointers: spans.map(|s| s.address),
         };
@@ -453,6 +457,16 @@ impl Drop for Loaded {
     }
 }
 
+/// A few sizes for each power of two, at most an eighth more than asked for, so that
+/// memory given back serves again.
+fn rounded(bytes: usize) -> usize {
+    let step = 1 << (bytes / 8).max(1).ilog2();
+    bytes
+        .checked_next_multiple_of(step)
+        .unwrap_or(bytes)
+        .max(256)
+}
+
 impl Device for Gpu {
     fn name(&self) -> String {
         format!("{} ({})", self.name, self.architecture)
@@ -472,8 +486,7 @@ impl Device for Gpu {
     }
 
     fn allocate(&self, stream: Stream, bytes: usize) -> Result<u64, DeviceError> {
-        // few different sizes, so that memory given back serves again
-        let size = bytes.next_power_of_two().max(256);
+        let size = rounded(bytes);
         let mut memory = self.memory();
         let own = memory.idle.get_mut(&(stream, size));
         if let Some(address) = own.and_then(Vec::pop) {
@@ -560,11 +573,36 @@ impl Device for Gpu {
         // SAFETY: a plain call.
         let status = unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) };
         if status == sys::CUresult::CUDA_SUCCESS {
-            // powers of two: up to twice what was asked for is taken
             let free = free + self.memory().idle_bytes();
-            (free as f64 * BUDGET / 2.0) as usize
+            // sizes are rounded up
+            (free as f64 * BUDGET * 8.0 / 9.0) as usize
         } else {
             0
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded;
+    use std::collections::HashSet;
+
+    #[test]
+    fn sizes_of_memory_are_few_and_near() {
+        let asked = || {
+            (0..4000)
+                .map(|k| 257 + 997 * k)
+                .chain([usize::MAX, usize::MAX / 2])
+        };
+        for bytes in asked() {
+            let size = rounded(bytes);
+            assert!(
+                size >= bytes && size - bytes <= bytes / 8,
+                "{size} for {bytes}"
+            );
+        }
+        let few: HashSet<usize> = asked().map(rounded).collect();
+        assert!(few.len() < 150, "{} sizes", few.len());
+        assert_eq!(rounded(0), 256);
     }
 }

@@ -3,10 +3,10 @@
 //! One run of the flip program gives every configuration's pooled features and
 //! their change by every cluster of its families; a second kernel adds them up to
 //! one set of features per change asked for, in f64; the readout maps every set to
-//! log psi; a last kernel adds up ratios.
+//! log psi.
 
 use super::code::{Code, CudaError, Operands, Source, bytes_of};
-use super::device::{Buffer, Device, DeviceError, Launch, Module, Stream, in_turns};
+use super::device::{Buffer, Device, DeviceError, Launch, Module, Span, Stream, in_turns};
 use super::emit::{Kernel, Options};
 use crate::back::cpu::compiled::CompileError;
 use crate::back::cpu::flips::Place;
@@ -19,14 +19,13 @@ use crate::kernel::Program;
 use crate::pass::flips::{Derived, Family, FlipProgram, NoFlips, common_token};
 use crate::pass::normal_form::NormalForm;
 use num_complex::Complex64;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The kernels written by hand, to follow the device library.
 pub const LIBRARY: &str = include_str!("../../../kernels/flips.cuh");
 
 /// Their names.
-pub const KERNELS: [&str; 2] = ["flip_features", "flip_sums"];
+pub const KERNELS: [&str; 1] = ["flip_features"];
 
 /// Sets of a part at most: enough to fill any device, few enough that one part is
 /// copied there while another one is computed.
@@ -63,47 +62,11 @@ pub struct Flips {
     changes: Code,
     readout: Code,
     features: Kernel,
-    sums: Kernel,
     derived: Vec<Derived>,
     tokens: TokenLattice,
     token: Token,
     device: Arc<dyn Device>,
     module: Arc<dyn Module>,
-}
-
-/// Changes of some configurations. Of each the first set is the configuration
-/// itself.
-#[derive(Clone, Debug, Default)]
-pub struct Sets {
-    /// The configuration of every set, and where its change begins.
-    sets: Vec<[u32; 2]>,
-    /// Elements of a sum.
-    elements: Vec<Complex64>,
-    /// Where the sets of every configuration begin.
-    starts: Vec<usize>,
-}
-
-impl Sets {
-    /// Begins the next configuration; `element` belongs to no change.
-    pub fn begin(&mut self, element: Complex64) {
-        self.starts.push(self.sets.len());
-        let sample = self.starts.len() as u32 - 1;
-        self.sets.push([sample, UNCHANGED]);
-        self.elements.push(element);
-    }
-
-    /// Adds a change of the last configuration, by [`Flips::first`].
-    pub fn push(&mut self, first: u32, element: Complex64) {
-        let sample = self.starts.len() as u32 - 1;
-        self.sets.push([sample, first]);
-        self.elements.push(element);
-    }
-
-    /// The sets of some configurations.
-    fn range(&self, samples: &Range<usize>) -> Range<usize> {
-        let start = |k: usize| self.starts.get(k).copied().unwrap_or(self.sets.len());
-        start(samples.start)..start(samples.end)
-    }
 }
 
 impl FlipSource {
@@ -179,13 +142,12 @@ impl Flips {
         let extended = extended(graph, program, theta, &source.derived)?;
         let precision = source.options.precision;
         let code = |source, theta: &[f64]| Code::new(source, precision, device, &module, theta);
-        let [features, sums] = KERNELS.map(Kernel::by_hand);
+        let [features] = KERNELS.map(Kernel::by_hand);
         Ok(Flips {
             families: source.families,
             changes: code(source.changes, &extended)?,
             readout: code(source.readout, theta)?,
             features,
-            sums,
             derived: source.derived,
             tokens: source.tokens,
             token: source.token,
@@ -236,7 +198,19 @@ impl Flips {
         work(&self.changes.source.program) + each * changes
     }
 
-    /// Where the change of a cluster begins, for [`Sets::push`].
+    /// As [`Code::counts`], for one configuration and all its single flips: the program
+    /// of changes; then, per set, its place in the list and its element, written and
+    /// read, its features gathered, written and read, log psi likewise.
+    pub fn counts(&self) -> (f64, f64) {
+        let [(a, x), (b, y)] = [&self.changes, &self.readout].map(Code::counts);
+        let width = self.changes.outputs();
+        let change = self.changes.site_bytes() / self.changes.source.kernel.site_outputs.max(1);
+        let sets = (self.spins() + 1) as f64;
+        let each = 2 * 24 + width * (8 + change) + 8 * width + 8 * self.readout.outputs();
+        (a + sets * (b + width as f64), x + sets * (y + each as f64))
+    }
+
+    /// Where the change of a cluster begins, as a list of sets has it.
     pub fn first(&self, place: Place) -> u32 {
         let [nx, ny] = self.token.0;
         let columns = self.tokens.extent[1] * ny;
@@ -265,178 +239,100 @@ impl Flips {
         let family = 0;
         let places = (0..self.spins()).map(|corner| Place { family, corner });
         let firsts: Vec<u32> = places.map(|p| self.first(p)).collect();
-        let samples = batch.len() / self.spins();
-        let mut sets = Sets::default();
-        for _ in 0..samples {
-            sets.begin(Complex64::ZERO);
-            firsts.iter().for_each(|&f| sets.push(f, Complex64::ZERO));
-        }
-        let width = self.readout.outputs();
-        let mut out = out.chunks_exact_mut(self.spins());
-        let start = |stream, samples: Range<usize>| {
-            let lists = self.lists(stream, batch, &sets, &samples)?;
-            Ok((self.log_psi(&lists)?, lists.sets))
-        };
-        self.in_parts(batch, &sets, start, |(log_psi, count)| {
-            let values = log_psi.numbers(count * width)?;
-            let value = |v: &[f64]| Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
-            let each = values.chunks_exact((self.spins() + 1) * width);
-            for (values, out) in each.zip(&mut out) {
-                let mut values = values.chunks_exact(width).map(value);
-                let old = values.next().unwrap_or_default();
-                out.iter_mut().zip(values).for_each(|(o, z)| *o = z - old);
-            }
-            Ok(())
-        })
-    }
-
-    /// For every configuration the sum over its sets of `element psi(s') / psi(s)`.
-    ///
-    /// # Errors
-    /// Too little memory, failures of the device.
-    ///
-    /// # Panics
-    /// If `batch`, `sets` and `out` are of different numbers of configurations.
-    pub fn sums(
-        &self,
-        batch: &[i8],
-        sets: &Sets,
-        out: &mut [Complex64],
-    ) -> Result<(), DeviceError> {
-        assert_eq!(out.len(), sets.starts.len(), "one sum per configuration");
-        let start = |stream, samples: Range<usize>| {
-            // copies first: they may wait for what the stream was asked for before
-            let lists = self.lists(stream, batch, sets, &samples)?;
-            let part = sets.range(&samples);
-            let begin = |k: usize| (sets.range(&(k..k)).start - part.start) as u32;
-            let mut list = vec![self.readout.outputs() as u32];
-            list.extend((samples.start..=samples.end).map(begin));
-            let list = Buffer::holding_on(&self.device, stream, &bytes_of(&list))?;
-            let mut elements = vec![0; 16 * part.len()];
-            for (bytes, z) in elements.chunks_exact_mut(16).zip(&sets.elements[part]) {
-                bytes[..8].copy_from_slice(&z.re.to_ne_bytes());
-                bytes[8..].copy_from_slice(&z.im.to_ne_bytes());
-            }
-            let elements = Buffer::holding_on(&self.device, stream, &elements)?;
-            let sums = Buffer::on(&self.device, stream, 16 * samples.len())?;
-            let log_psi = self.log_psi(&lists)?;
-            let launch = Launch {
-                samples: samples.len(),
-                spins: list.span(),
-                inputs: log_psi.span(),
-                constants64: elements.span(),
-                outputs: sums.span(),
-                ..Launch::default()
+        let (samples, width) = (batch.len() / self.spins(), self.readout.outputs());
+        let at_once = self.at_once(samples, self.spins() + 1);
+        let pieces = batch
+            .chunks(at_once * self.spins())
+            .zip(out.chunks_mut(at_once * self.spins()));
+        let start = |stream, (batch, out): (&[i8], _)| {
+            let samples = batch.len() / self.spins();
+            let spins = super::code::spins(&self.device, stream, batch)?;
+            let set = |k: usize| {
+                let all = std::iter::once(UNCHANGED).chain(firsts.iter().copied());
+                all.flat_map(move |first| [k as u32, first])
             };
-            // eight configurations per block
-            let blocks = samples.len().div_ceil(8).min(self.device.blocks());
-            self.module.launch_on(stream, &self.sums, blocks, &launch)?;
-            Ok((samples, sums))
+            let list: Vec<u32> = (0..samples).flat_map(set).collect();
+            let count = list.len() / 2;
+            let list = Buffer::holding_on(&self.device, stream, &bytes_of(&list))?;
+            let sets = (count, list.span());
+            let log_psi = self.log_psi(stream, (samples, spins.span()), sets)?;
+            Ok((log_psi, count, out))
         };
-        self.in_parts(batch, sets, start, |(samples, sums)| {
-            let sums = sums.numbers(2 * samples.len())?;
-            for (out, z) in out[samples].iter_mut().zip(sums.chunks_exact(2)) {
-                *out = Complex64::new(z[0], z[1]);
-            }
-            Ok(())
-        })
+        in_turns(
+            &*self.device,
+            pieces,
+            start,
+            |(log_psi, count, out): (Buffer, usize, &mut [Complex64])| {
+                let values = log_psi.numbers(count * width)?;
+                let value = |v: &[f64]| Complex64::new(v[0], v.get(1).copied().unwrap_or(0.0));
+                let each = values.chunks_exact((self.spins() + 1) * width);
+                for (values, out) in each.zip(out.chunks_exact_mut(self.spins())) {
+                    let mut values = values.chunks_exact(width).map(value);
+                    let old = values.next().unwrap_or_default();
+                    out.iter_mut().zip(values).for_each(|(o, z)| *o = z - old);
+                }
+                Ok(())
+            },
+        )
     }
 
-    /// Configurations in parts that fit the device, as [`in_turns`] takes them.
-    fn in_parts<T>(
-        &self,
-        batch: &[i8],
-        sets: &Sets,
-        start: impl FnMut(Stream, Range<usize>) -> Result<T, DeviceError>,
-        finish: impl FnMut(T) -> Result<(), DeviceError>,
-    ) -> Result<(), DeviceError> {
-        let samples = sets.starts.len();
-        assert_eq!(batch.len(), samples * self.spins(), "whole configurations");
-        let mut parts = self.parts_of(sets, 1);
-        if parts.len() > 1 {
-            parts = self.parts_of(sets, Stream::COUNT);
-        }
-        in_turns(&*self.device, parts.into_iter(), start, finish)
+    /// Results per set.
+    pub(super) fn outputs(&self) -> usize {
+        self.readout.outputs()
     }
 
-    /// Configurations in parts of which so many fit the device at once.
-    fn parts_of(&self, sets: &Sets, streams: usize) -> Vec<Range<usize>> {
-        let samples = sets.starts.len();
+    /// Of so many configurations, each of at most so many sets, how many to take at
+    /// once: all of them, or as many as may come in pieces on all streams.
+    pub(super) fn at_once(&self, samples: usize, sets: usize) -> usize {
         let (width, outputs) = (self.changes.outputs(), self.readout.outputs());
-        // features and log psi twice: as results of one kernel, operands of the next
+        // features and log psi, the set and its element
         let per_set = 8 * (width + outputs) + 8 + 16;
         let (per_sample, fixed) = self.changes.memory(samples);
-        let fixed = streams * (fixed + self.readout.memory(sets.sets.len()).1);
-        let budget = self.device.budget().saturating_sub(fixed) / streams;
+        let fixed = fixed + self.readout.memory(sets * samples).1;
+        let each = per_sample + 8 + sets * per_set;
         let results = self.changes.source.kernel.site_outputs;
-        let longest = i32::MAX as usize;
-        let mut parts = Vec::new();
-        let mut from = 0;
-        while from < samples {
-            let fits = |to: usize| {
-                let (configurations, sets) = (to - from, sets.range(&(from..to)).len());
-                configurations * per_sample + sets * per_set <= budget
-                    && sets <= PART
-                    && configurations * results <= longest
-                    && sets * width.max(2) <= longest
-            };
-            let mut to = from + 1;
-            while to < samples && fits(to + 1) {
-                to += 1;
-            }
-            parts.push(from..to);
-            from = to;
-        }
-        parts
+        let longest = results.max(sets * width.max(2)).max(1);
+        let fit = |streams: usize| {
+            let memory = self.device.budget().saturating_sub(streams * fixed) / (streams * each);
+            memory.min(PART / sets).min(i32::MAX as usize / longest)
+        };
+        let at_once = match fit(1) {
+            all if all >= samples => all,
+            _ => fit(Stream::COUNT),
+        };
+        at_once.clamp(1, samples.max(1))
     }
 
-    /// Copies what log psi of the sets of some configurations is computed from.
-    fn lists(
+    /// log psi of sets of some configurations: how many and where, each; a list has the
+    /// number of its configuration and [`Flips::first`] of every set.
+    pub(super) fn log_psi(
         &self,
         stream: Stream,
-        batch: &[i8],
-        sets: &Sets,
-        samples: &Range<usize>,
-    ) -> Result<Lists, DeviceError> {
-        let batch = &batch[samples.start * self.spins()..samples.end * self.spins()];
-        let spins = super::code::spins(&self.device, stream, batch)?;
-        let rows = self.changes.source.kernel.site_outputs;
-        let mut list = vec![
-            self.changes.outputs() as u32,
-            rows as u32,
-            self.tokens.count() as u32,
-            0,
-        ];
-        let sets = &sets.sets[sets.range(samples)];
-        let first = samples.start as u32;
-        list.extend(sets.iter().flat_map(|s| [s[0] - first, s[1]]));
-        Ok(Lists {
-            samples: samples.len(),
-            spins,
-            sets: sets.len(),
-            list: Buffer::holding_on(&self.device, stream, &bytes_of(&list))?,
-        })
-    }
-
-    /// log psi of sets.
-    fn log_psi(&self, lists: &Lists) -> Result<Buffer, DeviceError> {
-        let stream = lists.list.stream();
+        (samples, spins): (usize, Span),
+        (sets, list): (usize, Span),
+    ) -> Result<Buffer, DeviceError> {
         let operands = Operands {
-            spins: lists.spins.span(),
+            spins,
             ..Operands::default()
         };
-        let [background, changes] = self.changes.run(stream, lists.samples, operands)?;
+        let [background, changes] = self.changes.run(stream, samples, operands)?;
         let width = self.changes.outputs();
-        let features = Buffer::on(&self.device, stream, 8 * width * lists.sets)?;
+        let features = Buffer::on(&self.device, stream, 8 * width * sets)?;
+        let rows = self.changes.source.kernel.site_outputs;
+        let size = |n: usize| {
+            i32::try_from(n).map_err(|_| DeviceError::new("too many changes for the GPU"))
+        };
         let launch = Launch {
-            samples: lists.sets,
-            spins: lists.list.span(),
+            samples: sets,
+            sizes: [size(width)?, size(rows)?, size(self.tokens.count())?, 0],
+            spins: list,
             inputs: background.span(),
             constants: changes.span(),
             outputs: features.span(),
             ..Launch::default()
         };
-        let blocks = (lists.sets * width).div_ceil(self.features.threads);
+        size(sets)?;
+        let blocks = (sets * width).div_ceil(self.features.threads);
         let blocks = blocks.min(self.device.blocks());
         let kernel = &self.features;
         self.module.launch_on(stream, kernel, blocks, &launch)?;
@@ -444,18 +340,9 @@ impl Flips {
             inputs: features.span(),
             ..Operands::default()
         };
-        let [log_psi, _] = self.readout.run(stream, lists.sets, operands)?;
+        let [log_psi, _] = self.readout.run(stream, sets, operands)?;
         Ok(log_psi)
     }
-}
-
-/// Some configurations and their sets on a device.
-struct Lists {
-    samples: usize,
-    spins: Buffer,
-    sets: usize,
-    /// See `flip_features`.
-    list: Buffer,
 }
 
 /// The network's parameters, then the derived ones.

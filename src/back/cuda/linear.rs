@@ -2,6 +2,7 @@
 //! `kernels/linear.cuh`, which says what each of them reads and writes.
 
 use super::device::{Buffer, Device, DeviceError, Launch, Module, Recording, Span, Step, Stream};
+use super::driver::BLOCKS_PER_PROCESSOR;
 use super::emit::Kernel;
 use crate::run::network::Precision;
 use crate::run::rows::{CentredRows, System};
@@ -11,17 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The kernels, to follow the device library with `real` = double.
 pub const KERNELS: &str = include_str!("../../../kernels/linear.cuh");
 
-/// Sizes of the text: results per side of a tile, terms at a time, columns of a
+/// Sizes of the text: results per side of a tile and of a large one, terms at a time, columns of a
 /// Cholesky step, rows of a piece of a panel, threads of most blocks.
 const TILE: usize = 64;
+const LARGE: usize = 128;
 const DEPTH: usize = 16;
 const PANEL: usize = 32;
 const PANEL_ROWS: usize = 64;
 const THREADS: usize = 256;
 
 /// Tiles of a lower triangle.
-fn lower_tiles(n: usize) -> usize {
-    let side = n.div_ceil(TILE);
+fn lower_tiles(n: usize, tile: usize) -> usize {
+    let side = n.div_ceil(tile);
     side * (side + 1) / 2
 }
 
@@ -32,6 +34,9 @@ struct Routine(&'static str, usize, usize);
 const GRAM_SHARED: usize = 2 * DEPTH * (TILE + 1);
 const GRAM_OF_ROWS: Routine = Routine("gram_of_rows", THREADS, GRAM_SHARED);
 const GRAM_OF_COLUMNS: Routine = Routine("gram_of_columns", THREADS, GRAM_SHARED);
+const LARGE_SHARED: usize = 2 * DEPTH * (LARGE + 1);
+const LARGE_GRAM_OF_ROWS: Routine = Routine("large_gram_of_rows", THREADS, LARGE_SHARED);
+const LARGE_GRAM_OF_COLUMNS: Routine = Routine("large_gram_of_columns", THREADS, LARGE_SHARED);
 const APPLY: Routine = Routine("apply", THREADS, 0);
 const ADJOINT: Routine = Routine("adjoint", THREADS, THREADS);
 const COLUMN_SQUARES: Routine = Routine("column_squares", THREADS, THREADS);
@@ -47,9 +52,11 @@ const BELOW: Routine = Routine(
 const UPDATE: Routine = Routine("cholesky_update", THREADS, GRAM_SHARED);
 const SOLVE: Routine = Routine("cholesky_solve", THREADS, PANEL);
 
-const ROUTINES: [Routine; 12] = [
+const ROUTINES: [Routine; 14] = [
     GRAM_OF_ROWS,
     GRAM_OF_COLUMNS,
+    LARGE_GRAM_OF_ROWS,
+    LARGE_GRAM_OF_COLUMNS,
     APPLY,
     ADJOINT,
     COLUMN_SQUARES,
@@ -224,7 +231,7 @@ impl Linear {
             let sizes = [n, first];
             steps.extend(self.step(BLOCK, 1, &sizes, on)?);
             steps.extend(self.step(BELOW, below.div_ceil(PANEL_ROWS), &sizes, on)?);
-            steps.extend(self.step(UPDATE, lower_tiles(below), &sizes, on)?);
+            steps.extend(self.step(UPDATE, lower_tiles(below, TILE), &sizes, on)?);
         }
         let on = Operands {
             matrix: matrix.span(),
@@ -321,13 +328,21 @@ impl Matrix {
 
     /// Writes the matrix of a system (lower triangle).
     fn system(&self, system: &System, out: &Buffer) -> Result<(), DeviceError> {
+        let n = self.equations(system);
+        // large tiles take a multiprocessor each: enough of them to have none idle
+        let enough = (self.linear.device.blocks() / BLOCKS_PER_PROCESSOR).max(1);
+        let large = lower_tiles(n, LARGE) >= enough;
         let (routine, scale, shift) = match system {
             System::Parameters { absolute, relative } => {
-                (GRAM_OF_COLUMNS, None, [*absolute, *relative, 1.0])
+                let routine = [GRAM_OF_COLUMNS, LARGE_GRAM_OF_COLUMNS][usize::from(large)];
+                (routine, None, [*absolute, *relative, 1.0])
             }
-            System::Rows { scale, shift } => (GRAM_OF_ROWS, scale.as_ref(), [*shift, 0.0, 0.0]),
+            System::Rows { scale, shift } => {
+                let routine = [GRAM_OF_ROWS, LARGE_GRAM_OF_ROWS][usize::from(large)];
+                (routine, scale.as_ref(), [*shift, 0.0, 0.0])
+            }
         };
-        let n = self.equations(system);
+        let tiles = lower_tiles(n, if large { LARGE } else { TILE });
         let scaled = usize::from(scale.is_some());
         let scale = self.linear.upload(scale.map_or(&[], |s| s))?;
         let shift = self.linear.upload(&shift)?;
@@ -341,7 +356,7 @@ impl Matrix {
         let run = |routine, pieces, sizes: &[usize], on| {
             self.linear.run(Stream::MAIN, routine, pieces, sizes, on)
         };
-        run(routine, lower_tiles(n), &sizes, on)?;
+        run(routine, tiles, &sizes, on)?;
         let on = Operands {
             vectors: shift.span(),
             out: out.span(),
@@ -533,6 +548,7 @@ mod tests {
         let sizes = [
             ("THREADS", THREADS),
             ("TILE", TILE),
+            ("LARGE", LARGE),
             ("DEPTH", DEPTH),
             ("PANEL", PANEL),
             ("PANEL_ROWS", PANEL_ROWS),
@@ -541,6 +557,7 @@ mod tests {
             let line = format!("constexpr int {name} = {value};");
             assert!(KERNELS.contains(&line), "{line}");
         }
-        assert_eq!([0, 1, 64, 65, 129].map(lower_tiles), [0, 1, 1, 3, 6]);
+        let tiles = [0, 1, 64, 65, 129].map(|n| lower_tiles(n, TILE));
+        assert_eq!(tiles, [0, 1, 1, 3, 6]);
     }
 }

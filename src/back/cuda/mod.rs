@@ -24,11 +24,14 @@ pub mod linear;
 pub mod names;
 pub mod network;
 pub mod nvrtc;
+pub mod peak;
 pub mod print;
 pub mod sizes;
-mod sums;
+pub mod sums;
+mod table;
 pub mod typewriter;
 pub mod units;
+pub mod values;
 
 use crate::run::network::Precision;
 

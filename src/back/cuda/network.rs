@@ -9,23 +9,22 @@ use super::emit::Options;
 use super::environment::{NoSweep, SweepSource, Sweeper};
 use super::flips::{FlipError, Flips};
 use super::linear::{DeviceRows, Linear, RowBuilder};
+use super::peak;
+use super::sums::Sums;
 use super::typewriter::Typewriter;
 use crate::back::cpu::gradient::{above, below, cut, values_at};
 use crate::back::cpu::network::Updates;
 use crate::back::cpu::work::work;
 use crate::ir::{Graph, Lattice, NodeId};
 use crate::pass::flips::Family;
+use crate::run::changes::Changes;
 use crate::run::rows::CentredRows;
-use crate::run::terms::Terms;
+use crate::run::values::Values;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
-use crate::run::{Background, GradientRow, Spins, Strategy, Task, WaveFunction};
+use crate::run::{Background, GradientRow, Peak, Spins, Strategy, Task, WaveFunction};
 use num_complex::Complex64;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
-
-/// Terms of local sums given at once: enough to fill any device, few enough for the
-/// host's memory.
-const TERMS: usize = 1 << 22;
 
 /// Kernels of log psi and its derivatives, before there is a device.
 pub struct NetworkSource {
@@ -76,6 +75,7 @@ pub struct CudaNetwork {
     gradient: OnceLock<Result<Gradient, DeviceError>>,
     linear: OnceLock<Result<Arc<Linear>, DeviceError>>,
     clusters: Clusters,
+    sums: OnceLock<Result<Arc<Sums>, DeviceError>>,
     chains: OnceLock<Result<Chains, CudaError>>,
     typewriter: OnceLock<Result<Typewriter, DeviceError>>,
     /// Derived and compiled when a sweep is first asked for.
@@ -99,6 +99,13 @@ impl Gradient {
     ) -> Result<[[Buffer; 2]; 2], CudaError> {
         let values = values_at(graph, cut, &self.below.source.program, theta)?;
         Ok([self.above.prepare(&values)?, self.below.prepare(theta)?])
+    }
+
+    /// As [`Code::counts`], for one configuration.
+    fn counts(&self) -> (f64, f64) {
+        let parts = (self.above.outputs() / self.below.inputs().max(1)).max(1) as f64;
+        let [(a, x), (b, y)] = [self.above.counts(), self.below.counts()];
+        (a + parts * b, x + parts * y)
     }
 
     fn install(&mut self, [above, below]: [[Buffer; 2]; 2]) {
@@ -137,6 +144,7 @@ impl CudaNetwork {
             gradient: OnceLock::new(),
             linear: OnceLock::new(),
             clusters: Clusters::default(),
+            sums: OnceLock::new(),
             chains: OnceLock::new(),
             typewriter: OnceLock::new(),
             sweeper: OnceLock::new(),
@@ -192,6 +200,17 @@ impl CudaNetwork {
             Sweeper::new(&self.device, source, &self.theta)
         };
         self.sweeper.get_or_init(make).as_ref()
+    }
+
+    /// The kernels of local sums.
+    pub(super) fn sums(&self) -> Result<&Arc<Sums>, DeviceError> {
+        let make = || Sums::new(&self.device).map(Arc::new);
+        self.sums.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
+    /// log psi.
+    pub(super) fn full(&self) -> &Code {
+        &self.full
     }
 
     fn graph(&self) -> &Graph {
@@ -368,7 +387,11 @@ impl CudaNetwork {
         let Gradient { above, below } = self.gradient()?;
         let ((one, a), (part, b)) = (above.memory(count), below.memory(count * parts));
         let fit = fitting(self.device.budget(), count, (one + parts * part, a + b));
-        let at_once = fit.clamp(1, above.at_once(count));
+        // indices of either kernel are 32-bit numbers
+        let most = above
+            .at_once(count)
+            .min(below.at_once(count * parts) / parts);
+        let at_once = fit.clamp(1, most.max(1));
         in_turns(
             &*self.device,
             batch.chunks(at_once * sites).enumerate(),
@@ -425,6 +448,9 @@ impl CudaNetwork {
         builder.centre(weights).map(Some)
     }
 }
+
+/// Work that is not counted.
+const UNCOUNTED: (f64, f64) = (f64::NAN, f64::NAN);
 
 /// A device that fails leaves no numbers: everything becomes NaN, which samplers
 /// and optimisers refuse.
@@ -487,12 +513,24 @@ impl WaveFunction for CudaNetwork {
             (Task::Sweep, None) => "full",
             _ => "device",
         };
+        let (flops, traffic) = match (task, own) {
+            (Task::Sweep, Some(s)) => (2.0 * s.products(), f64::NAN),
+            (Task::Sweep | Task::LogPsi, _) => self.full.counts(),
+            (Task::Gradient, _) => self.gradient().map_or(UNCOUNTED, Gradient::counts),
+            (Task::Flips, _) => self.flips().map_or(UNCOUNTED, |f| f.counts()),
+        };
         Strategy {
             name,
             bytes: own.map_or(0, Sweeper::bytes),
-            flops: own.map_or(f64::NAN, |s| 2.0 * s.products()),
+            flops,
             peak: f64::NAN,
+            traffic,
         }
+    }
+    fn peak(&self) -> Option<Peak> {
+        peak::measure(&self.device, self.options.precision)
+            .inspect_err(report)
+            .ok()
     }
     fn why_in_full(&self, task: Task) -> Option<String> {
         match task {
@@ -511,13 +549,12 @@ impl WaveFunction for CudaNetwork {
     ) -> Option<()> {
         None
     }
-    fn terms_at_once(&self) -> Option<usize> {
-        Some(TERMS)
+    fn has_local_sums(&self) -> bool {
+        true
     }
-    fn local_sums(&self, batch: &Spins, terms: &[Terms], out: &mut [Complex64]) -> Option<()> {
-        (self.try_local_sums(batch, terms, out))
-            .inspect_err(report)
-            .ok()
+    fn local_sums(&self, batch: &Spins, changes: &Arc<Changes>) -> Option<Box<dyn Values>> {
+        let values = (self.try_local_sums(batch, changes)).inspect_err(report);
+        Some(Box::new(values.ok()?))
     }
     fn moves_chains(&self) -> bool {
         true

@@ -5,7 +5,7 @@ use super::code::{CudaError, Source};
 use super::emit::{Kernel, Options};
 use super::flips::{self, FlipError, FlipSource};
 use super::network::NetworkSource;
-use super::{LIBRARY, linear, translation_unit, typewriter};
+use super::{LIBRARY, linear, sums, translation_unit, typewriter};
 use crate::ir::{Graph, Lattice};
 use crate::pass::flips::Family;
 use crate::run::network::Precision;
@@ -37,7 +37,7 @@ impl Unit {
 }
 
 /// The names of units, and what each of them does.
-pub const UNITS: [(&str, &str); 8] = [
+pub const UNITS: [(&str, &str); 9] = [
     ("log_psi", "log psi of configurations"),
     (
         "gradient_sites",
@@ -54,9 +54,10 @@ pub const UNITS: [(&str, &str); 8] = [
     ),
     ("flip_readout", "log psi from pooled features"),
     ("typewriter", "the typewriter, by the flip program"),
+    ("flips", "features of every changed configuration"),
     (
-        "flips",
-        "features of every changed configuration; sums of ratios",
+        "sums",
+        "local energies: changes, sums of ratios, statistics",
     ),
 ];
 
@@ -67,6 +68,7 @@ pub const LINEAR: (&str, &str) = ("linear", "stochastic reconfiguration, in f64"
 pub fn unit_of(name: &str) -> Option<&'static str> {
     let shared = [
         (flips::KERNELS.as_slice(), "flips"),
+        (sums::NAMES.as_slice(), "sums"),
         (linear::NAMES.as_slice(), LINEAR.0),
     ];
     let own = UNITS.iter().chain([&LINEAR]).map(|u| u.0);
@@ -97,7 +99,7 @@ pub fn units(
             all.push(Unit {
                 name,
                 what,
-                precision: match name == LINEAR.0 {
+                precision: match name == LINEAR.0 || name == "sums" {
                     true => Precision::F64,
                     false => options.precision,
                 },
@@ -136,6 +138,7 @@ pub fn units(
             Err(e) => missing = Some(e),
         }
     }
+    add("sums", &[sums::LIBRARY], "", sums::kernels());
     add(LINEAR.0, &[linear::KERNELS], "", linear::kernels());
     Ok((all, missing))
 }

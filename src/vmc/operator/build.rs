@@ -187,6 +187,7 @@ impl OperatorBuilder {
             pairs: self.pairs.finish(),
             diagonal,
             clusters,
+            changes: std::sync::OnceLock::new(),
         })
     }
 }

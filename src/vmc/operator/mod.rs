@@ -19,7 +19,9 @@
 
 use crate::ir::{Boundary, Lattice};
 use crate::run::Spins;
+use crate::run::changes::Changes;
 use num_complex::Complex64;
+use std::sync::{Arc, OnceLock};
 
 mod build;
 mod compile;
@@ -140,6 +142,7 @@ pub struct Operator {
     pairs: Option<PairCoupling>,
     diagonal: Strings<f64>,
     clusters: Clusters,
+    changes: OnceLock<Arc<Changes>>,
 }
 
 impl Operator {
@@ -258,6 +261,25 @@ impl Operator {
                 visit(self.clusters.flips(k), element);
             }
         }
+    }
+
+    /// All of it, for back ends that add up rows by themselves.
+    pub fn changes(&self) -> Arc<Changes> {
+        let make = || {
+            let mut all = Changes::new(self.constant);
+            if let Some(pairs) = &self.pairs {
+                all.set_pairs(pairs.by_displacement());
+            }
+            for k in 0..self.diagonal.len() {
+                let (coefficient, sites) = self.diagonal.get(k);
+                all.push_diagonal(coefficient, sites);
+            }
+            for k in 0..self.clusters.len() {
+                all.push(self.flips(k), self.cluster_strings(k));
+            }
+            Arc::new(all)
+        };
+        self.changes.get_or_init(make).clone()
     }
 
     /// The shapes of its clusters, smallest first.

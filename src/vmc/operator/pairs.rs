@@ -8,6 +8,7 @@
 
 use crate::ir::{Boundary, Lattice};
 use crate::run::Spins;
+use crate::run::changes::Pairs;
 use realfft::{RealFftPlanner, RealToComplex};
 use rustfft::{Fft, FftPlanner, num_complex::Complex64};
 use std::fmt;
@@ -147,6 +148,15 @@ impl PairCoupling {
             table,
             half,
             spectrum,
+        }
+    }
+
+    /// One of each +-d with its coupling, halved where d = -d.
+    pub fn by_displacement(&self) -> Pairs {
+        Pairs {
+            extent: self.lattice.extent,
+            torus: self.torus,
+            couplings: self.half.clone(),
         }
     }
 

@@ -4,6 +4,7 @@ use super::solve::{Solution, solve_positive};
 use super::sr::SrError;
 use crate::run::WaveFunction;
 use crate::run::rows::{CentredRows, System};
+use crate::run::values::Values;
 use crate::vmc::sampler::Samples;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
@@ -41,6 +42,17 @@ struct Block<'a> {
     rows: MatRef<'a, f64>,
 }
 
+/// Local energies less their mean, times the roots of their weights.
+fn weighted(energies: &[Complex64], weights: &[f64], parts: usize) -> Vec<f64> {
+    let mean: Complex64 = energies.iter().zip(weights).map(|(e, &w)| e * w).sum();
+    let part: [fn(Complex64) -> f64; 2] = [|z| z.re, |z| z.im];
+    let each = |&f: &fn(Complex64) -> f64| {
+        let both = energies.iter().zip(weights);
+        both.map(move |(e, w)| w.sqrt() * f(e - mean))
+    };
+    part[..parts].iter().flat_map(each).collect()
+}
+
 impl<'a> Jacobian<'a> {
     /// Gradients of `samples`, with their local energies, in at most about
     /// `memory` bytes (at least one sample at a time).
@@ -50,27 +62,16 @@ impl<'a> Jacobian<'a> {
     pub fn new(
         psi: &'a dyn WaveFunction,
         samples: &'a Samples,
-        energies: &[Complex64],
+        energies: &dyn Values,
         memory: usize,
     ) -> Result<Self, SrError> {
         let params = psi.param_count();
         let parts = if psi.is_complex() { 2 } else { 1 };
         let n = samples.len();
-        let mean: Complex64 = energies
-            .iter()
-            .enumerate()
-            .map(|(s, e)| e * samples.weight(s))
-            .sum();
-        let part: [fn(Complex64) -> f64; 2] = [|z| z.re, |z| z.im];
-        let eps: Vec<f64> = part[..parts]
-            .iter()
-            .flat_map(|f| {
-                energies
-                    .iter()
-                    .enumerate()
-                    .map(move |(s, e)| samples.weight(s).sqrt() * f(e - mean))
-            })
-            .collect();
+        let eps = match &samples.weights {
+            None => energies.centred(parts),
+            Some(weights) => weighted(&energies.all(), weights, parts),
+        };
         if eps.iter().any(|x| !x.is_finite()) {
             return Err(SrError::NotFinite("a local energy"));
         }

@@ -24,7 +24,7 @@ pub use sr::{Form, Shift, SrError, SrOptions, SrStep, natural_gradient};
 use super::lossless;
 use super::sampler::Samples;
 use crate::run::WaveFunction;
-use num_complex::Complex64;
+use crate::run::values::Values;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -83,7 +83,7 @@ pub fn step(
     iteration: usize,
     psi: &dyn WaveFunction,
     samples: &Samples,
-    energies: &[Complex64],
+    energies: &dyn Values,
 ) -> Result<Step, SrError> {
     let rate = options.rate.at(iteration);
     let memory = match &options.method {
