@@ -310,7 +310,7 @@ __device__ inline void add(const Sweep& s, Product& p, Global<real> out, int bat
 // called while nothing in there is needed.
 __device__ __noinline__ void multiply_turned(const Sweep& s, const Product& p) {
     const int lines = smaller(p.columns, p.inner > 0 ? s[plan::SHARED] / p.inner - 1 : 0);
-    if (lines < 32) {
+    if (lines < 8) {
         multiply(s, p);
         return;
     }
