@@ -316,7 +316,7 @@ fn networks_without_environments_are_evaluated_in_full() {
     let tally = psi.try_walk(&mut spins, &walk(1)).expect("chains");
     assert_eq!((tally.proposed, tally.by_environments), (8, 0));
     // on short chains they do not pay
-    let case = Case::example("dysonnet", 26, Boundary::Periodic, true);
+    let case = Case::example("dysonnet", 26, Boundary::Periodic, false);
     let psi = network(&case);
     assert!(matches!(psi.sweeper(), Err(NoSweep::Dear { .. })));
 }

@@ -263,7 +263,7 @@ fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> Stri
     format!(
         "namespace dnet {{
 
-static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}, \"as the host has it\");
+static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}); // as the host has it
 
 // a chain of {sites} spins, {boundary:?}
 struct SweepProgram : Programs {{
