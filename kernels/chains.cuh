@@ -14,6 +14,12 @@
 
 namespace dnet {
 
+#ifndef DNET_SHIM
+template <class T> __device__ inline T* at_address(unsigned long long address, unsigned long long) {
+    return reinterpret_cast<T*>(address);
+}
+#endif
+
 // Orders of the host: 32-bit numbers, wide ones in two parts, the low one first.
 namespace order {
 constexpr int SEED = 0;             // wide
@@ -75,6 +81,29 @@ __device__ inline Global<const unsigned int> orders_of(const Launch& a) {
     return view<const unsigned int>(a.inputs, 0, (int)head[order::LENGTH]);
 }
 
+// An array of one of the launches that the orders describe from `start` on, seven for
+// each: its address, then its bytes, both wide.
+template <class T>
+__device__ inline Global<T> array_of(Global<const unsigned int> orders, int start, int launch,
+                                     int number) {
+    const int at = start + 4 * (7 * launch + number);
+    return at_address<T>(wide(orders, at), wide(orders, at + 2));
+}
+
+__device__ __noinline__ Launch launch_of(const Launch& a, int start, int launch) {
+    const auto orders = orders_of(a);
+    Launch own = {};
+    own.samples = a.samples;
+    own.spins = array_of<const signed char>(orders, start, launch, 0);
+    own.inputs = array_of<const double>(orders, start, launch, 1);
+    own.constants = array_of<const real>(orders, start, launch, 2);
+    own.constants64 = array_of<const double>(orders, start, launch, 3);
+    own.workspace = array_of<double>(orders, start, launch, 4);
+    own.outputs = array_of<double>(orders, start, launch, 5);
+    own.site_outputs = array_of<real>(orders, start, launch, 6);
+    return own;
+}
+
 // Chain number `sample` of the launch, before its first sweep.
 __device__ __noinline__ Chain begin_chain(const Launch& a, int sample, int threads, int sites, int width) {
     Chain c = {};
@@ -114,13 +143,16 @@ __device__ inline void make_change(Chain& c) {
             if (c.to != c.from) c.spins[c.to] = -c.spins[c.to];
         }
     } else if (c.change == CLUSTER) {
+        #pragma unroll 1
         for (int k = c.from + c.thread; k < c.to; k += c.threads) {
             const int site = (int)c.orders[k];
             c.spins[site] = -c.spins[site];
         }
     } else if (c.change == ALL) {
+        #pragma unroll 1
         for (int i = c.thread; i < c.sites; i += c.threads) c.spins[i] = -c.spins[i];
     } else {
+        #pragma unroll 1
         for (int i = c.thread; i < c.sites; i += c.threads) {
             const signed char spin = c.spins[i];
             c.spins[i] = c.spare[i];
@@ -157,7 +189,9 @@ __device__ inline void draw_move(Chain& c) {
 __device__ inline void draw_configuration(Chain& c) {
     if (c.orders[order::FIXED]) {
         const int down = (int)c.orders[order::DOWN];
+        #pragma unroll 1
         for (int i = 0; c.thread == 0 && i < c.sites; ++i) c.spare[i] = i < down ? -1 : 1;
+        #pragma unroll 1
         for (int i = c.sites - 1; i > 0; --i) {
             const int other = (int)random_below(c.random, (unsigned int)i + 1);
             if (c.thread == 0) {
@@ -167,6 +201,7 @@ __device__ inline void draw_configuration(Chain& c) {
             }
         }
     } else {
+        #pragma unroll 1
         for (int i = 0; i < c.sites; ++i) {
             const signed char spin = (random_bits(c.random) & 1) == 0 ? 1 : -1;
             if (i % c.threads == c.thread) c.spare[i] = spin;
@@ -174,6 +209,7 @@ __device__ inline void draw_configuration(Chain& c) {
     }
     __syncthreads();
     c.change = NOTHING;
+    #pragma unroll 1
     for (int i = 0; i < c.sites && c.change == NOTHING; ++i)
         if (c.spins[i] != c.spare[i]) c.change = EXCHANGED;
 }
@@ -188,6 +224,7 @@ __device__ inline bool is_due(const Chain& c, int order) {
 __device__ __noinline__ bool propose(Chain& c) {
     if (c.stage == BEGIN) return c.step < c.end;
     const int proposals = (int)c.orders[order::PROPOSALS];
+    #pragma unroll 1
     while (c.step < c.end) {
         c.change = NOTHING;
         if (c.next < proposals) {

@@ -9,12 +9,6 @@
 
 namespace dnet {
 
-#ifndef DNET_SHIM
-template <class T> __device__ inline T* at_address(unsigned long long address, unsigned long long) {
-    return reinterpret_cast<T*>(address);
-}
-#endif
-
 namespace order {
 constexpr int WIDTH = TABLE;        // sites per block
 constexpr int SCREENED = 17;        // whether bounds may decide
@@ -33,34 +27,13 @@ constexpr int NO_CHANGE = -1;
 // Bound before anything was observed.
 constexpr double FIRST_BOUND = 0.2;
 
-// An array of one of the launches: its address, then its bytes, both wide.
-template <class T>
-__device__ inline Global<T> array_of(Global<const unsigned int> orders, int launch, int number) {
-    const int at = order::LAUNCHES + 4 * (7 * launch + number);
-    return at_address<T>(wide(orders, at), wide(orders, at + 2));
-}
-
-__device__ inline Launch launch_of(const Launch& a, int launch) {
-    const auto orders = orders_of(a);
-    Launch own = {};
-    own.samples = a.samples;
-    own.spins = array_of<const signed char>(orders, launch, 0);
-    own.inputs = array_of<const double>(orders, launch, 1);
-    own.constants = array_of<const real>(orders, launch, 2);
-    own.constants64 = array_of<const double>(orders, launch, 3);
-    own.workspace = array_of<double>(orders, launch, 4);
-    own.outputs = array_of<double>(orders, launch, 5);
-    own.site_outputs = array_of<real>(orders, launch, 6);
-    return own;
-}
-
 // Re log psi of the background with a change, in every thread.
 template <class Program>
 __device__ inline double read(const Program& p, const Chain& c, int first) {
     const int features = (int)c.orders[order::FEATURES];
     const long long tokens = c.orders[order::TOKENS], own = (long long)c.sample * features;
     const long long rows = (long long)c.sample * c.orders[order::ROWS];
-    const auto inputs = array_of<double>(c.orders, 1, 1);
+    const auto inputs = array_of<double>(c.orders, order::LAUNCHES, 1, 1);
     for (int e = c.thread; e < features; e += c.threads) {
         double sum = p.changes.outputs[own + e];
         if (first != NO_CHANGE) sum += double(p.changes.site_outputs[rows + first + e * tokens]);

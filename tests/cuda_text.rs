@@ -13,10 +13,12 @@ use dnet::back::cuda::linear;
 use dnet::back::cuda::network::NetworkSource;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
 use dnet::back::cuda::translation_unit;
-use dnet::back::cuda::units::{UNITS, Unit, listing, unit_of, units};
+use dnet::back::cuda::units::{UNITS, Unit, listing, sweep, unit_of, units};
 use dnet::check::Program;
 use dnet::ir::{Boundary, Graph, Lattice};
+use dnet::params::Params;
 use dnet::pipeline;
+use dnet::rng::{ChainRng, Stream};
 use dnet::run::network::Precision;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -97,12 +99,16 @@ fn names_of_a_file_cannot_inject_code() {
     }
     let lattice = Lattice::chain(26, Boundary::Periodic);
     let options = Options::new(Precision::F32);
+    let count = Params::zeros(&plain, lattice).expect("exists here").count();
+    let mut rng = ChainRng::new(7, 0, 0, Stream::Parameters);
+    let theta: Vec<f64> = (0..count).map(|_| rng.uniform() - 0.5).collect();
     let [plain, named] = [plain, named].map(|g| {
-        let (units, missing) = units(&g, lattice, &options, None).expect("kernels");
+        let (mut units, missing) = units(&g, lattice, &options, None).expect("kernels");
         assert!(missing.is_none(), "a flip program");
+        units.push(sweep(&g, lattice, &theta, &options).expect("environments"));
         units
     });
-    assert_eq!(plain.len(), UNITS.len() + 1, "every kernel there is");
+    assert_eq!(plain.len(), UNITS.len() + 2, "every kernel there is");
     let mangled = ["_x_include_etc_passwd_int_y", "_back_slash", "_quotes_rm_s"];
     for (plain, named) in plain.iter().zip(&named) {
         // those written by hand have no text of their own
@@ -145,6 +151,7 @@ fn units_are_found_by_the_names_of_their_kernels() {
         ("sum_ratios", "sums"),
         ("cholesky_solve", "linear"),
         ("linear", "linear"),
+        ("sweep", "sweep"),
     ] {
         assert_eq!(unit_of(name), Some(unit));
     }

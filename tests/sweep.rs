@@ -83,17 +83,7 @@ impl Case {
 }
 
 fn random_case(depth: usize, seed: u64, tokens: usize, boundary: Boundary) -> Case {
-    let mut rng = Rng(seed);
-    let kinds = [Mix::ScanComplex, Mix::ScanReal, Mix::ScanDense];
-    let mixers: Vec<Mix> = (0..depth).map(|_| kinds[rng.below(3)]).collect();
-    let lo = -(rng.below(3) as i64);
-    let hi = lo + rng.below(4) as i64;
-    let mut plan = Plan::dysonnet(1 + rng.below(3), (lo, hi), &mixers);
-    plan.dim = 2 + 2 * rng.below(2);
-    plan.residual = rng.chance(2);
-    plan.skips = rng.chance(2);
-    plan.matrix = rng.chance(3);
-    plan.complex_output = rng.chance(2);
+    let plan = Plan::of_recurrences(depth, &mut Rng(seed));
     let lattice = Lattice::chain(tokens * plan.token[0], boundary);
     let net = Net::build(lattice, &plan, seed ^ 0x55);
     Case {

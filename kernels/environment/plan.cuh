@@ -14,12 +14,6 @@
 
 namespace dnet {
 
-#ifndef DNET_SHIM
-template <class T> __device__ inline T* at_address(unsigned long long address, unsigned long long) {
-    return reinterpret_cast<T*>(address);
-}
-#endif
-
 namespace order {
 constexpr int PROGRAMS = TABLE; // launches of coefficients, readout, log psi: seven arrays each
 constexpr int PLAN = 100;       // where the plan begins
@@ -86,6 +80,24 @@ enum Head {
     RATIOS,        // whether results, after the counts, are to hold every ratio
     HEAD,          // length of this part
 };
+// ... about each direction of a mixer; tables, of which lanes are those that neighbouring
+// threads read together: [state of a channel][tokens passed][component], and
+// [tokens passed][part][state] ...
+enum Direction {
+    P,
+    ALL,
+    POWERS,
+    TRANSPOSED,
+    INJECT,
+    INJECT_BACK,
+    READING,
+    READING_LANES,
+    SENDING,
+    SENDING_BACK,
+    CLOSURE,
+    SENDING_LANES,
+    DIRECTION,
+};
 // ... about each mixer ...
 enum Mixer {
     CHANNELS,
@@ -114,28 +126,15 @@ enum Mixer {
     CARRIED,       // along, against
     CARRIED_AGAINST,
     RIGHT,         // two directions
-    LEFT = RIGHT + 11,
-    SIDES = LEFT + 11, // segments that grow right, left
+    LEFT = RIGHT + DIRECTION,
+    SIDES = LEFT + DIRECTION, // segments that grow right, left
     RECORD = SIDES + 2 * 9,
-};
-// ... about each of its directions; tables ...
-enum Direction {
-    P,
-    ALL,
-    POWERS,
-    TRANSPOSED,
-    INJECT,
-    INJECT_BACK,
-    READING,
-    READOUT_OF,
-    SENDING,
-    SENDING_BACK,
-    CLOSURE,
 };
 // ... about its part of a segment: first columns, columns of its rows, where they are,
 // and where L^len is: with the growth, transposed, and both against it ...
 enum Side { NEAR, FAR, COLUMNS, OUT, FAR_OUT, THROUGH, SIDE = THROUGH + 4 };
-// ... and about each piece of a token's coefficients.
+// ... and about each piece of a token's coefficients; rows are below zero where none are
+// tabulated.
 enum Piece { START, LENGTH_OF, SPIN, BITS, ROWS, PIECE };
 } // namespace plan
 
@@ -180,7 +179,7 @@ struct Sweep {
     // sides of the segments behind and ahead
     __device__ int behind() const { return reverse ? 1 : 0; }
     __device__ int ahead() const { return reverse ? 0 : 1; }
-    __device__ int token(int x) const {
+    __device__ __noinline__ int token(int x) const {
         const int tokens = plan[plan::TOKENS], at = (origin + x) % tokens;
         return reverse ? tokens - 1 - at : at;
     }
@@ -252,6 +251,7 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
             y[r] = batch * p.right_batch + group * p.right_group + column * p.right_column;
         }
         real sum[4][4] = {};
+        #pragma unroll 1
         for (int part = 0; part < p.parts; ++part) {
             int from = part * p.left_part, to = part * p.right_part;
             #pragma unroll 2
@@ -276,32 +276,66 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
                 const int row = i + r, column = j + c * across;
                 if (row < p.rows && column < p.columns) {
                     const int at = row * p.out_row + column * p.out_column;
-                    out[at] = p.more ? out[at] + sum[r][c] : sum[r][c];
+                    out[at] = (p.more ? out[at] : real(0)) + sum[r][c];
                 }
             }
     }
 }
 
-__device__ inline void assign(const Sweep& s, Product& p, Global<real> out, int batch, int group,
-                              int row, int column) {
+__device__ inline void set_out(Product& p, Global<real> out, int batch, int group, int row,
+                               int column) {
     p.out = out;
     p.out_batch = batch;
     p.out_group = group;
     p.out_row = row;
     p.out_column = column;
+}
+
+__device__ inline void assign(const Sweep& s, Product& p, Global<real> out, int batch, int group,
+                              int row, int column) {
+    set_out(p, out, batch, group, row, column);
     p.more = false;
     multiply(s, p);
 }
 
 __device__ inline void add(const Sweep& s, Product& p, Global<real> out, int batch, int group,
                            int row, int column) {
-    p.out = out;
-    p.out_batch = batch;
-    p.out_group = group;
-    p.out_row = row;
-    p.out_column = column;
+    set_out(p, out, batch, group, row, column);
     p.more = true;
     multiply(s, p);
+}
+
+// The product of a right factor whose columns lie far apart: they are first brought
+// together in shared memory, where neighbouring threads find neighbouring numbers. To be
+// called while nothing in there is needed.
+__device__ __noinline__ void multiply_turned(const Sweep& s, const Product& p) {
+    const int lines = smaller(p.columns, p.inner > 0 ? s[plan::SHARED] / p.inner - 1 : 0);
+    if (lines < 8) {
+        multiply(s, p);
+        return;
+    }
+    const int apart = lines | 1; // odd: without conflicts of banks
+    #pragma unroll 1
+    for (int group = 0; group < p.groups; ++group) {
+        #pragma unroll 1
+        for (int first = 0; first < p.columns; first += lines) {
+            Product own = p;
+            own.groups = 1;
+            own.columns = smaller(lines, p.columns - first);
+            const auto from = p.right + (group * p.right_group + first * p.right_column);
+            __syncthreads();
+            #pragma unroll 4
+            for (int k = s.thread; k < own.columns * p.inner; k += s.threads) {
+                const int line = k / p.inner, n = k % p.inner;
+                s.shared[n * apart + line] = from[line * p.right_column + n * p.right_inner];
+            }
+            __syncthreads();
+            own.left = p.left + group * p.left_group;
+            set_right(own, s.shared, 0, 0, 1, apart, 0);
+            own.out = p.out + (group * p.out_group + first * p.out_column);
+            multiply(s, own);
+        }
+    }
 }
 
 __device__ inline void copy(const Sweep& s, Global<const real> from, Global<real> to, int count) {
@@ -311,10 +345,10 @@ __device__ inline void copy(const Sweep& s, Global<const real> from, Global<real
 
 // ---- coefficients of single tokens
 
-// Whether all a token sees lies on the chain, and there are tables.
-__device__ inline bool is_tabulated(const Sweep& s, int token) {
+// Whether all a token sees lies on the chain, as tables have it.
+__device__ inline bool sees_all(const Sweep& s, int token) {
     const int low = token + s[plan::WINDOW_LOW], high = token + s[plan::WINDOW_HIGH];
-    return s[plan::TABULATED] && (s.ring || (low >= 0 && high < s[plan::TOKENS]));
+    return s.ring || (low >= 0 && high < s[plan::TOKENS]);
 }
 
 // One run of the coefficients' program: tokens from x on as far as it is right; how
@@ -337,6 +371,7 @@ __device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, in
     __syncthreads();
     p.compute_coefficients(blockIdx.x);
     int done = 0;
+    #pragma unroll 1
     while (done < count) {
         const int token = down ? here - done : here + done;
         if (token < low || token >= high) break;
@@ -350,6 +385,7 @@ __device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, in
     for (int k = s.thread; k < done * size; k += s.threads) {
         const int j = k / size, e = k % size, token = down ? here - j : here + j;
         double sum = base[e];
+        #pragma unroll 1
         for (int t = (int)first[e]; t < (int)first[e + 1]; ++t)
             sum += weights[t] * double(values[(int)rows[t] * length + token - start]);
         store[k] = real(sum);
@@ -359,7 +395,8 @@ __device__ __noinline__ int evaluate(const Sweep& s, const Program& p, int x, in
 }
 
 // Where the coefficients of `count` tokens from x on are, along the way or against it:
-// among the tables, or below zero, in `store`, where a run of their program put them.
+// among the tables, or below zero, in `store`, where a run of their program put those
+// that have none, and all of tokens that see an end of the chain.
 template <class Program>
 __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int count, int along,
                                     Global<real> store) {
@@ -368,9 +405,10 @@ __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int
     for (int k = s.thread; k < count * pieces; k += s.threads) {
         const int token = s.token(x + along * (k / pieces));
         const auto piece = s.piece(k % pieces);
-        if (is_tabulated(s, token)) {
+        if (piece[plan::ROWS] >= 0 && sees_all(s, token)) {
             int key = 0, at = (token * spins + piece[plan::SPIN]) % sites;
             if (at < 0) at += sites;
+            #pragma unroll 1
             for (int bit = 0; bit < piece[plan::BITS]; ++bit) {
                 if (s.spins[at] > 0) key |= 1 << bit;
                 at = at + 1 == sites ? 0 : at + 1;
@@ -382,7 +420,7 @@ __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int
     }
     #pragma unroll 1
     for (int k = 0; k < count;) {
-        if (is_tabulated(s, s.token(x + along * k)))
+        if (s[plan::TABULATED] && sees_all(s, s.token(x + along * k)))
             ++k;
         else
             k += evaluate(s, p, x + along * k, count - k, along, store + k * s[plan::BLOCK]);

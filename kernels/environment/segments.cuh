@@ -1,8 +1,8 @@
 // ---- segments
 
-// A segment about to grow by n sites, numbered away from it.
+// A segment about to grow by n sites, numbered away from it; the mixer under way.
 struct Growth {
-    int side, n;
+    int side, n, m;
     Global<const real> blocks, old;
     Global<real> grown;
 };
@@ -277,16 +277,15 @@ __device__ __noinline__ void extend(const Sweep& s, int side, int n, int from, i
     g.blocks = s.array(s[plan::GROWN]);
     g.old = s.segment(from);
     g.grown = s.segment(to);
-    const int mixers = s[plan::MIXERS];
     #pragma unroll 1
-    for (int m = 0; m < mixers; ++m) {
-        const auto mixer = s.mixer(m);
-        receive(s, g, m);
-        substitute(s, g, m, s.direction(mixer, side == 0, 0)[plan::ALL],
+    for (g.m = 0; g.m < s[plan::MIXERS]; ++g.m) {
+        const auto mixer = s.mixer(g.m);
+        receive(s, g, g.m);
+        substitute(s, g, g.m, s.direction(mixer, side == 0, 0)[plan::ALL],
                    s.side(mixer, side)[plan::OUT], s.array(mixer[plan::SEEN]));
-        advance(s, g, m);
-        if (s.ring) go_around(s, g, m);
-        if (m + 1 < mixers) respond(s, g, m);
+        advance(s, g, g.m);
+        if (s.ring) go_around(s, g, g.m);
+        if (g.m + 1 < s[plan::MIXERS]) respond(s, g, g.m);
         __syncthreads();
     }
     const int h = s[plan::FEATURES], all = s[plan::ALL_COLUMNS + side];
@@ -294,12 +293,13 @@ __device__ __noinline__ void extend(const Sweep& s, int side, int n, int from, i
     copy(s, g.old + at, g.grown + at, h * all);
     __syncthreads();
     #pragma unroll 1
-    for (int m = 0; m < mixers; ++m) pool_mixer(s, g, m);
+    for (g.m = 0; g.m < s[plan::MIXERS]; ++g.m) pool_mixer(s, g, g.m);
     // constants add up in f64
     const int q = s.start(s[plan::CONSTANT]), size = s[plan::BLOCK];
     #pragma unroll 1
     for (int r = s.thread; r < h; r += s.threads) {
         double sum = s.total(from)[r];
+        #pragma unroll 1
         for (int j = 0; j < n; ++j) sum += double(g.blocks[j * size + q + r]);
         s.total(to)[r] = sum + double(g.grown[at + r * all]);
         g.grown[at + r * all] = real(0);

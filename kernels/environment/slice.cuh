@@ -112,15 +112,23 @@ __device__ __noinline__ void link(const Sweep& s, const Slice& c) {
                         set_left(a, s.tables + table, 0, p * stretch, 1, stretch, 0);
                     }
                     set_right(a, matrix + ports[end ? plan::FAR : plan::NEAR], 0, p, wide, 1, 0);
-                    if (end || (pooled && k == 1))
-                        add(s, a, out + at, 0, size, channels * size, 1);
-                    else
-                        assign(s, a, out + at, 0, size, channels * size, 1);
+                    set_out(a, out + at, 0, size, channels * size, 1);
+                    a.more = end || (pooled && k == 1);
+                    multiply_turned(s, a);
                 }
             }
         }
     }
     __syncthreads();
+}
+
+// sum + sum_k a[k step] b[k stride]. One function for all such sums: code that is needed
+// again is already there.
+__device__ __noinline__ real dot(real sum, Global<const real> a, int step, Global<const real> b,
+                                 int stride, int count) {
+    #pragma unroll 4
+    for (int k = 0; k < count; ++k) sum = fma(a[k * step], b[k * stride], sum);
+    return sum;
 }
 
 // Dv_m: where coefficients change, S' + sum_k A'_mk ( y_k + Dy_k ) - v, else
@@ -151,8 +159,8 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
             const auto a = coefficient(s, c, j, piece) + row;
             const auto y = s.array(from[plan::SLICE_Y]) + j * inner;
             const auto dy = s.array(from[plan::CHANGE_Y]) + j * inner;
-            for (int i = 0; i < inner; ++i)
-                sum = fma(a[i * step], inside ? y[i] + dy[i] : dy[i], sum);
+            sum = dot(sum, a, step, dy, 1, inner);
+            if (inside) sum = dot(sum, a, step, y, 1, inner);
         }
         dv[at] = inside ? sum - v[at] : sum;
     }
@@ -160,9 +168,10 @@ __device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
 }
 
 // The sum of products of two rows over the lanes of a warp, in every lane.
-__device__ inline double warp_dot(Global<const real> a, int step, Global<const real> b, int count,
+__device__ __noinline__ double warp_dot(Global<const real> a, int step, Global<const real> b, int count,
                                   int lane) {
     real sum = real(0);
+    #pragma unroll 4
     for (int k = lane; k < count; k += 32) sum = fma(a[k * step], b[k], sum);
     return warp_sum(double(sum));
 }
@@ -184,10 +193,7 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
         const auto links = s.array(mixer[plan::LINKS]) + from * width * size;
         #pragma unroll 1
         for (int k = s.thread; k < size; k += s.threads) {
-            real sum = real(0);
-            #pragma unroll 4
-            for (int i = 0; i < count; ++i) sum = fma(dv[i], links[i * size + k], sum);
-            received[k] = sum;
+            received[k] = dot(real(0), links + k, size, dv, 1, count);
         }
     } else {
         #pragma unroll 1
@@ -228,10 +234,7 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
             const auto carried = s.array(mixer[plan::CARRIED + way]) + (block * p + state % p);
             const auto near = received + (way * a + block);
             const auto far = received + (entering + way * a + block);
-            real sum = real(0);
-            for (int i = 0; i < p; ++i)
-                sum = fma(near[i], closure[i * p], fma(far[i], carried[i * p], sum));
-            into[k] = sum;
+            into[k] = dot(dot(real(0), closure, p, near, 1, p), carried, p, far, 1, p);
         }
         __syncthreads();
     }
@@ -247,7 +250,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const int padded = mixer[plan::PADDED], reach = mixer[plan::REACH], n = c.n;
     const auto dv = s.array(mixer[plan::CHANGE_V]), dy = s.array(mixer[plan::CHANGE_Y]);
     const Numbers ways[2] = {s.direction(mixer, right, 0), s.direction(mixer, right, 1)};
-    const int a = ways[0][plan::ALL], line = parts * (reach + 1);
+    const int a = ways[0][plan::ALL];
     const auto entering = s.array(s[s.ring ? plan::ENTERING : plan::RECEIVED]);
     const auto kernel = s.tables + (mixer[plan::LANES] + reach * 2 * padded);
     const int turn = right ? 2 * padded : -2 * padded;
@@ -255,22 +258,20 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     active(s, c, mixer, first, last);
     #pragma unroll 1
     for (int k = s.thread; k < n * width; k += s.threads) {
-        const int i = k / width, component = k % width, part = component / channels;
-        const int other = parts == 2 ? (1 - part) * channels + component % channels : component;
-        real sum = real(0);
-        for (int j = first; j < last; ++j) {
-            const int at = (i - j) * turn + component;
-            sum = fma(kernel[at], dv[j * width + component], sum);
-            if (parts == 2) sum = fma(kernel[at + padded], dv[j * width + other], sum);
-        }
+        const int i = k / width, component = k % width;
+        const int part = component / channels, channel = component % channels;
+        // what is multiplied with parts exchanged is zero where there is one only
+        const int other = (parts - 1 - part) * channels + channel;
+        const auto own = kernel + ((i - first) * turn + component);
+        const auto x = dv + first * width;
+        real sum = dot(real(0), own, -turn, x + component, width, last - first);
+        sum = dot(sum, own + padded, -turn, x + other, width, last - first);
         #pragma unroll 1
         for (int way = 0; states && way < 2; ++way) {
-            const int p = ways[way][plan::P], channel = component % channels;
-            const int j = way ? n - 1 - i : i;
-            const auto x = entering + (way * a + channel * p);
-            const int from = ((channel * (reach + 1) + j) * parts + part) * p;
-            const auto read = s.tables + (ways[way][plan::READING] + from);
-            for (int t = 0; t < p; ++t) sum = fma(x[t], read[t], sum);
+            const int p = ways[way][plan::P], j = way ? n - 1 - i : i;
+            const int lanes = ways[way][plan::READING_LANES] + j * width + component;
+            sum = dot(sum, s.tables + lanes, (reach + 1) * width,
+                      entering + (way * a + channel * p), 1, p);
         }
         dy[k] = sum;
     }
@@ -286,16 +287,18 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     for (int k = s.thread; k < all; k += s.threads) {
         const int way = k < a ? 0 : 1, state = way ? k - a : k;
         const int p = ways[way][plan::P], channel = state / p;
-        const auto sent = s.tables + (ways[way][plan::SENDING] + state * line);
+        const int lanes = ways[way][plan::ALL], passed = way ? first : n - 1 - first;
         real sum = real(0);
-        for (int j = first; j < last; ++j)
-            for (int part = 0; part < parts; ++part)
-                sum = fma(sent[(way ? j : n - 1 - j) * parts + part],
-                          dv[j * width + part * channels + channel], sum);
+        #pragma unroll 1
+        for (int part = 0; part < parts; ++part) {
+            const int at = (passed * parts + part) * lanes + state;
+            sum = dot(sum, s.tables + (ways[way][plan::SENDING_LANES] + at),
+                      way ? parts * lanes : -parts * lanes,
+                      dv + (first * width + part * channels + channel), width, last - first);
+        }
         const int block = (n * channels + channel) * p * p;
         const auto power = s.tables + (ways[way][plan::TRANSPOSED] + block + state % p);
-        const auto x = entering + (way * a + channel * p);
-        for (int t = 0; t < p; ++t) sum = fma(x[t], power[t * p], sum);
+        sum = dot(sum, power, p, entering + (way * a + channel * p), 1, p);
         leaving[k] = sum;
         if (way)
             behind[rear[plan::NEAR] + state] = sum;
@@ -311,9 +314,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
             const int p = ways[way][plan::P], channel = state / p;
             const int at = (way ? rear : front)[plan::THROUGH + 3] + channel * p * p + state % p;
             const auto after = s.segment(way ? c.behind : c.ahead) + at;
-            const auto x = leaving + (way * a + channel * p);
-            real sum = far[k];
-            for (int t = 0; t < p; ++t) sum = fma(x[t], after[t * p], sum);
+            const real sum = dot(far[k], after, p, leaving + (way * a + channel * p), 1, p);
             if (way)
                 ahead[front[plan::FAR] + state] = sum;
             else
@@ -343,6 +344,7 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
     #pragma unroll 1
     for (int r = warp; r < h; r += warps) {
         double sum = 0;
+        #pragma unroll 1
         for (int j = lane; j < c.n; j += 32) sum += double(pooled[j * h + r]);
         sum = warp_sum(sum);
         if (followed(c))

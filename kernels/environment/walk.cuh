@@ -12,88 +12,87 @@ struct Programs {
     __device__ double log_psi(int sample) const { return all[(long long)sample * width]; }
 };
 
-// An array of one of the launches: its address, then its bytes, both wide.
-template <class T>
-__device__ inline Global<T> array_of(Global<const unsigned int> orders, int launch, int number) {
-    const int at = order::PROGRAMS + 4 * (7 * launch + number);
-    return at_address<T>(wide(orders, at), wide(orders, at + 2));
-}
-
-__device__ inline Launch launch_of(const Launch& a, int launch) {
-    const auto orders = orders_of(a);
-    Launch own = {};
-    own.samples = a.samples;
-    own.spins = array_of<const signed char>(orders, launch, 0);
-    own.inputs = array_of<const double>(orders, launch, 1);
-    own.constants = array_of<const real>(orders, launch, 2);
-    own.constants64 = array_of<const double>(orders, launch, 3);
-    own.workspace = array_of<double>(orders, launch, 4);
-    own.outputs = array_of<double>(orders, launch, 5);
-    own.site_outputs = array_of<real>(orders, launch, 6);
-    return own;
-}
-
 __device__ __noinline__ Programs programs_of(const Launch& a, int width) {
     const auto orders = orders_of(a);
     Programs p = {};
-    p.of_coefficients = launch_of(a, 0);
-    p.of_readout = launch_of(a, 1);
-    p.of_log_psi = launch_of(a, 2);
-    p.spins = array_of<signed char>(orders, 0, 0);
-    p.values = array_of<const real>(orders, 0, 6);
-    p.features = array_of<double>(orders, 1, 1);
-    p.results = array_of<const double>(orders, 1, 5);
-    p.all = array_of<const double>(orders, 2, 5);
+    p.of_coefficients = launch_of(a, order::PROGRAMS, 0);
+    p.of_readout = launch_of(a, order::PROGRAMS, 1);
+    p.of_log_psi = launch_of(a, order::PROGRAMS, 2);
+    p.spins = array_of<signed char>(orders, order::PROGRAMS, 0, 0);
+    p.values = array_of<const real>(orders, order::PROGRAMS, 0, 6);
+    p.features = array_of<double>(orders, order::PROGRAMS, 1, 1);
+    p.results = array_of<const double>(orders, order::PROGRAMS, 1, 5);
+    p.all = array_of<const double>(orders, order::PROGRAMS, 2, 5);
     p.width = width;
     return p;
 }
 
 // ---- walking along the chain
 
-// Part of a sweep with one cut: proposals of tokens from.. to.
-struct Phase {
-    int from, to;
-    bool whole; // the slice is the whole ring
+// Where a sweep is, the same for all threads. What steers is kept in memory: registers
+// are for what it calls.
+struct Walk {
+    int from, to;           // tokens proposed with one cut
+    bool whole;             // the slice is the whole ring
+    int blocks, block;      // of proposals
+    int first, last;        // those whose segments are kept together
+    int slot, reached, at;  // segment that grows, and bonds it came to
+    int behind, ahead;      // segments of a block of proposals
+    int start, token, part; // of the slice, of the proposal
+    bool known;             // whether log psi is
+    double log_psi;
 };
 
 // Bonds where the segment behind ends and the one ahead starts, for a block of
 // proposals.
-__device__ inline int start_of(const Sweep& s, const Phase& f, int block) {
-    return f.whole ? 0 : larger(0, f.from + block * s[plan::STEP] - s.seen_back());
+__device__ __noinline__ int start_of(const Sweep& s, const Walk& w, int block) {
+    return w.whole ? 0 : larger(0, w.from + block * s[plan::STEP] - s.seen_back());
 }
-__device__ inline int end_of(const Sweep& s, const Phase& f, int block) {
-    if (f.whole) return s[plan::TOKENS];
-    return smaller(smaller(f.from + (block + 1) * s[plan::STEP], f.to) + s.seen_ahead(),
+__device__ __noinline__ int end_of(const Sweep& s, const Walk& w, int block) {
+    if (w.whole) return s[plan::TOKENS];
+    return smaller(smaller(w.from + (block + 1) * s[plan::STEP], w.to) + s.seen_ahead(),
                    s[plan::TOKENS]);
 }
 
-// Grows a segment along the way, or against it, with spare ones `first` and the next;
-// the last step goes to `to` unless that is below zero. Returns the slot it ends in.
+// A segment that is to reach a bond, along the way (1) or against it (-1), with spare
+// slots `spare` and the next; the last step goes to slot `to` unless that is below zero.
+struct Growing {
+    int way, from, until, slot, spare, to, n, next;
+};
+
+// Grows it; the slot it ends in.
 template <class Program>
-__device__ __noinline__ int grow(const Sweep& s, const Program& p, int from, int until, int slot,
-                                 int first, int to) {
-    const int way = first == 0 ? 1 : -1;
-    while (from != until) {
-        const int n = smaller(way * (until - from), s[plan::STEP]);
-        fetch(s, p, way > 0 ? from : from - 1, n, way, s.array(s[plan::GROWN]));
-        from += way * n;
-        const int spare = slot == first ? first + 1 : first;
-        const int next = from == until && to >= 0 ? to : spare;
-        extend(s, way > 0 ? s.behind() : s.ahead(), n, slot, next);
-        slot = next;
+__device__ __noinline__ int grow(const Sweep& s, const Program& p, Growing& g) {
+    #pragma unroll 1
+    while (g.from != g.until) {
+        g.n = smaller(g.way * (g.until - g.from), s[plan::STEP]);
+        fetch(s, p, g.way > 0 ? g.from : g.from - 1, g.n, g.way, s.array(s[plan::GROWN]));
+        g.from += g.way * g.n;
+        g.next = g.slot == g.spare ? g.spare + 1 : g.spare;
+        if (g.from == g.until && g.to >= 0) g.next = g.to;
+        extend(s, g.way > 0 ? s.behind() : s.ahead(), g.n, g.slot, g.next);
+        g.slot = g.next;
     }
-    if (to >= 0 && slot != to) {
-        copy_segment(s, slot, to);
-        slot = to;
+    if (g.to >= 0 && g.slot != g.to) {
+        copy_segment(s, g.slot, g.to);
+        g.slot = g.to;
     }
-    return slot;
+    return g.slot;
 }
 
-// The configuration and its amplitude as far as they are known.
-struct Current {
-    bool known;
-    double log_psi;
-};
+template <class Program>
+__device__ __noinline__ int grow_ahead(const Sweep& s, const Program& p, int from, int until,
+                                       int slot, int to) {
+    Growing g = {-1, from, until, slot, 2, to};
+    return grow(s, p, g);
+}
+
+template <class Program>
+__device__ __noinline__ int grow_behind(const Sweep& s, const Program& p, int from, int until,
+                                        int slot) {
+    Growing g = {1, from, until, slot, 0, -1};
+    return grow(s, p, g);
+}
 
 // Re log psi of features current + change.
 template <class Program> __device__ __noinline__ double read_features(const Sweep& s,
@@ -102,118 +101,160 @@ template <class Program> __device__ __noinline__ double read_features(const Swee
     const auto omega = s.numbers + s[plan::OMEGA], change = s.numbers + s[plan::CHANGE];
     #pragma unroll 1
     for (int r = s.thread; r < h; r += s.threads)
-        p.features[blockIdx.x * h + r] = omega[r] + change[r];
+        p.features[(long long)blockIdx.x * h + r] = omega[r] + change[r];
     __syncthreads();
     p.compute_readout(blockIdx.x);
     return p.results[(long long)blockIdx.x * s[plan::RESULTS]];
 }
 
-__device__ inline void add_change(const Sweep& s) {
+__device__ __noinline__ void add_change(const Sweep& s) {
     #pragma unroll 1
     for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads)
         s.numbers[s[plan::OMEGA] + r] += s.numbers[s[plan::CHANGE] + r];
     __syncthreads();
 }
 
-// A decision about the change that was made, by the rule of chains.
-__device__ inline bool settle_proposal(const Sweep& s, Chain& c, double ratio) {
+// Flips the spin whose turn it is.
+__device__ __noinline__ void flip_next(const Sweep& s, Chain& c, const Walk& w) {
+    const int spins = s[plan::TOKEN];
+    draw_threshold(c);
+    c.change = SITES;
+    c.from = c.to = s.token(w.token) * spins + (s.reverse ? spins - 1 - w.part : w.part);
+    make_change(c);
+}
+
+// A decision about the flip that was made, by the rule of chains.
+__device__ __noinline__ bool settle_proposal(const Sweep& s, Chain& c, Walk& w, double log_psi) {
+    const double ratio = log_psi - w.log_psi;
     if (s[plan::RATIOS] && s.thread == 0) s.ratios[c.from] = ratio;
     const bool accepted = ratio > c.threshold;
     c.proposed += 1;
     c.accepted += accepted;
     c.not_a_number += ratio != ratio;
-    if (!accepted) make_change(c);
+    if (accepted)
+        w.log_psi = log_psi;
+    else
+        make_change(c);
     return accepted;
 }
 
-__device__ inline void flip_site(Chain& c, int site) {
-    draw_threshold(c);
-    c.change = SITES;
-    c.from = c.to = site;
-    make_change(c);
+// Puts the coefficients of the last proposal in the place of the slice's.
+__device__ __noinline__ void replace(const Sweep& s, const Slice& c) {
+    const auto blocks = s.array(s[plan::SLICE]);
+    const int size = s[plan::BLOCK], pieces = s[plan::PIECES];
+    #pragma unroll 1
+    for (int n = 0; n < pieces; ++n) {
+        const auto piece = s.piece(n);
+        const int length = piece[plan::LENGTH_OF];
+        #pragma unroll 1
+        for (int k = s.thread; k < (c.last - c.first) * length; k += s.threads) {
+            const int j = c.first + k / length, e = k % length;
+            blocks[j * size + piece[plan::START] + e] = coefficient(s, c, j, n)[e];
+        }
+    }
+}
+
+// Re log psi before the first proposal.
+template <class Program>
+__device__ __noinline__ void begin_walk(const Sweep& s, const Program& p, Walk& w) {
+    #pragma unroll 1
+    for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads)
+        s.numbers[s[plan::OMEGA] + r] = s.tables64[r];
+    __syncthreads();
+    w.log_psi = read_features(s, p);
+    w.known = true;
+    add_change(s);
 }
 
 // Proposes every spin of a block.
 template <class Program>
-__device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain& chain,
-                                         Current& current,
-                                   const Phase& f, int block, int behind, int ahead) {
-    const int start = start_of(s, f, block), spins = s[plan::TOKEN];
+__device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain& chain, Walk& w) {
     Slice c = {};
-    c.n = end_of(s, f, block) - start;
-    c.behind = behind;
-    c.ahead = ahead;
-    const auto blocks = s.array(s[plan::SLICE]);
-    fetch(s, p, start, c.n, 1, blocks);
+    w.start = start_of(s, w, w.block);
+    c.n = end_of(s, w, w.block) - w.start;
+    c.behind = w.behind;
+    c.ahead = w.ahead;
+    fetch(s, p, w.start, c.n, 1, s.array(s[plan::SLICE]));
     settle(s, c);
-    if (!current.known) {
+    if (!w.known) begin_walk(s, p, w);
+    w.token = w.from + w.block * s[plan::STEP];
+    const int last = smaller(w.token + s[plan::STEP], w.to);
+    #pragma unroll 1
+    for (; w.token < last; ++w.token) {
+        c.token = w.token - w.start;
+        c.first = w.whole ? 0 : larger(0, c.token - s.seen_back());
+        c.last = w.whole ? c.n : smaller(c.n, c.token + s.seen_ahead() + 1);
         #pragma unroll 1
-        for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads)
-            s.numbers[s[plan::OMEGA] + r] = s.tables64[r];
-        __syncthreads();
-        current.log_psi = read_features(s, p);
-        current.known = true;
-        add_change(s);
-    }
-    const int first = f.from + block * s[plan::STEP], last = smaller(first + s[plan::STEP], f.to);
-    for (int x = first; x < last; ++x) {
-        c.token = x - start;
-        c.first = f.whole ? 0 : larger(0, c.token - s.seen_back());
-        c.last = f.whole ? c.n : smaller(c.n, c.token + s.seen_ahead() + 1);
-        for (int part = 0; part < spins; ++part) {
-            flip_site(chain, s.token(x) * spins + (s.reverse ? spins - 1 - part : part));
-            locate(s, p, start + c.first, c.last - c.first, 1, s.array(s[plan::PROPOSED]));
+        for (w.part = 0; w.part < s[plan::TOKEN]; ++w.part) {
+            flip_next(s, chain, w);
+            locate(s, p, w.start + c.first, c.last - c.first, 1, s.array(s[plan::PROPOSED]));
             solve(s, c);
-            const double log_psi = read_features(s, p);
-            if (!settle_proposal(s, chain, log_psi - current.log_psi)) continue;
-            current.log_psi = log_psi;
-            const int size = s[plan::BLOCK], pieces = s[plan::PIECES];
-            #pragma unroll 1
-            for (int n = 0; n < pieces; ++n) {
-                const auto piece = s.piece(n);
-                const int length = piece[plan::LENGTH_OF];
-                #pragma unroll 1
-                for (int k = s.thread; k < (c.last - c.first) * length; k += s.threads) {
-                    const int j = c.first + k / length, e = k % length;
-                    blocks[j * size + piece[plan::START] + e] = coefficient(s, c, j, n)[e];
-                }
-            }
+            if (!settle_proposal(s, chain, w, read_features(s, p))) continue;
+            replace(s, c);
             accept(s, c);
             add_change(s);
         }
     }
 }
 
-// All proposals of a phase. Segments: two spare ones behind, two ahead, those kept
+// All proposals with one cut. Segments: two spare ones behind, two ahead, those kept
 // for every group of blocks, those of one group.
+constexpr int STORED = 4;
+
 template <class Program>
-__device__ __noinline__ void sweep_phase(const Sweep& s, const Program& p, Chain& chain,
-                                   Current& current, const Phase& f) {
-    const int blocks = (f.to - f.from + s[plan::STEP] - 1) / s[plan::STEP];
-    const int spacing = s[plan::SPACING];
-    const int stored = 4, group = s[plan::GROUP];
+__device__ __noinline__ void sweep_stretch(const Sweep& s, const Program& p, Chain& chain, Walk& w) {
+    const int spacing = s[plan::SPACING], group = s[plan::GROUP];
+    w.blocks = (w.to - w.from + s[plan::STEP] - 1) / s[plan::STEP];
     clear_segment(s, 0, s.behind());
     clear_segment(s, 2, s.ahead());
-    int at = s[plan::TOKENS], slot = 2, behind = 0, reached = 0;
-    for (int block = blocks - 1; block >= 0; --block) {
-        const bool keep = block % spacing == spacing - 1 || block == blocks - 1;
-        slot = grow(s, p, at, end_of(s, f, block), slot, 2, keep ? stored + block / spacing : -1);
-        at = end_of(s, f, block);
+    w.at = s[plan::TOKENS];
+    w.slot = 2;
+    #pragma unroll 1
+    for (w.block = w.blocks - 1; w.block >= 0; --w.block) {
+        const bool keep = w.block % spacing == spacing - 1 || w.block == w.blocks - 1;
+        const int end = end_of(s, w, w.block), to = keep ? STORED + w.block / spacing : -1;
+        w.slot = grow_ahead(s, p, w.at, end, w.slot, to);
+        w.at = end;
     }
-    for (int first = 0; first < blocks; first += spacing) {
-        const int last = smaller(first + spacing, blocks) - 1;
-        slot = stored + first / spacing;
-        for (int block = last - 1; block >= first; --block)
-            slot = grow(s, p, end_of(s, f, block + 1), end_of(s, f, block), slot, 2,
-                        group + block - first);
-        for (int block = first; block <= last; ++block) {
-            const int start = start_of(s, f, block);
-            if (start > reached) behind = grow(s, p, reached, start, behind, 0, -1);
-            reached = larger(reached, start);
-            const int ahead = block == last ? stored + first / spacing : group + block - first;
-            sweep_block(s, p, chain, current, f, block, behind, ahead);
+    w.behind = w.reached = 0;
+    #pragma unroll 1
+    for (w.first = 0; w.first < w.blocks; w.first += spacing) {
+        w.last = smaller(w.first + spacing, w.blocks) - 1;
+        w.slot = STORED + w.first / spacing;
+        w.at = end_of(s, w, w.last);
+        #pragma unroll 1
+        for (w.block = w.last - 1; w.block >= w.first; --w.block) {
+            const int end = end_of(s, w, w.block);
+            w.slot = grow_ahead(s, p, w.at, end, w.slot, group + w.block - w.first);
+            w.at = end;
+        }
+        #pragma unroll 1
+        for (w.block = w.first; w.block <= w.last; ++w.block) {
+            const int start = start_of(s, w, w.block);
+            if (start > w.reached) {
+                w.behind = grow_behind(s, p, w.reached, start, w.behind);
+                w.reached = start;
+            }
+            w.ahead = w.block == w.last ? STORED + w.first / spacing : group + w.block - w.first;
+            sweep_block(s, p, chain, w);
         }
     }
+}
+
+// Proposals of tokens from.. to by evaluating them in full.
+template <class Program>
+__device__ __noinline__ void sweep_in_full(const Sweep& s, const Program& p, Chain& chain, Walk& w,
+                                           int sample) {
+    p.compute_full(sample);
+    w.log_psi = p.log_psi(sample);
+    #pragma unroll 1
+    for (w.token = w.from; w.token < w.to; ++w.token)
+        #pragma unroll 1
+        for (w.part = 0; w.part < s[plan::TOKEN]; ++w.part) {
+            flip_next(s, chain, w);
+            p.compute_full(sample);
+            settle_proposal(s, chain, w, p.log_psi(sample));
+        }
 }
 
 // One sweep. On a ring the cut lies where no slice crosses it; those of the last few
@@ -221,29 +262,21 @@ __device__ __noinline__ void sweep_phase(const Sweep& s, const Program& p, Chain
 template <class Program>
 __device__ __noinline__ void sweep_once(Sweep& s, const Program& p, Chain& chain, int sample) {
     const int tokens = s[plan::TOKENS], back = s.seen_back(), seen = back + s.seen_ahead();
-    Current current = {};
-    Phase f = {};
-    f.whole = s.ring && tokens < larger(2 * seen, 2);
-    f.to = tokens;
+    Walk w = {};
+    w.whole = s.ring && tokens < larger(2 * seen, 2);
+    w.to = tokens;
     s.origin = 0;
-    if (s.ring && !f.whole) {
+    if (s.ring && !w.whole) {
         s.origin = tokens - back;
-        f.from = back;
-        f.to = tokens - s.seen_ahead();
+        w.from = back;
+        w.to = tokens - s.seen_ahead();
     }
-    sweep_phase(s, p, chain, current, f);
-    if (!s.ring || f.whole || seen == 0) return;
-    p.compute_full(sample);
-    current.log_psi = p.log_psi(sample);
+    sweep_stretch(s, p, chain, w);
+    if (!s.ring || w.whole || seen == 0) return;
     s.origin = (2 * tokens - s.seen_ahead() - 2 * back) % tokens;
-    for (int x = back; x < back + seen; ++x)
-        for (int part = 0; part < s[plan::TOKEN]; ++part) {
-            flip_site(chain,
-                      s.token(x) * s[plan::TOKEN] + (s.reverse ? s[plan::TOKEN] - 1 - part : part));
-            p.compute_full(sample);
-            const double log_psi = p.log_psi(sample);
-            if (settle_proposal(s, chain, log_psi - current.log_psi)) current.log_psi = log_psi;
-        }
+    w.from = back;
+    w.to = back + seen;
+    sweep_in_full(s, p, chain, w, sample);
 }
 
 // What all threads know, with the plan in shared memory.
@@ -272,10 +305,11 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
 // The sweeps of one chain.
 template <class Program>
 __device__ __noinline__ void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
-                                   int sites) {
+                                         int sites) {
     Chain chain = begin_chain(a, sample, s.threads, sites, 0);
     s.spins = chain.spins;
     s.ratios = a.outputs + (COUNTS + (long long)sample * sites);
+    #pragma unroll 1
     for (; chain.step < chain.end; chain.step += 1) {
         draw_for(chain, stream::SWEEP);
         s.reverse = chain.step % 2 == 1;

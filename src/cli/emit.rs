@@ -129,7 +129,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     let graph = pipeline::amplitude(&lowered);
     let plain = |e: &dyn std::fmt::Display| CliError::plain(e.to_string());
     if matches!(args.target, Target::Cuda | Target::Ptx | Target::Cubin) {
-        return cuda(args, ui, &graph, lattice);
+        let theta = args.params.load(&program, &info, &lowered, lattice)?.flat();
+        return cuda(args, ui, &graph, lattice, &theta);
     }
     let text = if args.target == Target::KernelIr {
         lower_to_loops(&graph, lattice, &[])
@@ -162,11 +163,21 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     deliver(args.output.as_deref(), &text)
 }
 
-/// The code for a GPU.
-fn cuda(args: &Args, ui: &Ui, graph: &Graph, lattice: Lattice) -> Result<(), CliError> {
+/// The code for a GPU. Parameters are no part of it, but decide whether there is a sweep
+/// by environments.
+fn cuda(
+    args: &Args,
+    ui: &Ui,
+    graph: &Graph,
+    lattice: Lattice,
+    theta: &[f64],
+) -> Result<(), CliError> {
     let only = match &args.kernel {
         Some(name) => Some(units::unit_of(name).ok_or_else(|| {
-            let known = units::UNITS.iter().chain([&units::LINEAR]).map(|u| u.0);
+            let known = units::UNITS
+                .iter()
+                .chain([&units::SWEEP, &units::LINEAR])
+                .map(|u| u.0);
             CliError::new(
                 format!("no kernel `{name}`"),
                 format!("one of {}", known.collect::<Vec<_>>().join(", ")),
@@ -175,7 +186,7 @@ fn cuda(args: &Args, ui: &Ui, graph: &Graph, lattice: Lattice) -> Result<(), Cli
         None => None,
     };
     let options = Options::new(args.precision);
-    let (all, missing) =
+    let (mut all, missing) =
         units::units(graph, lattice, &options, only).map_err(|e| CliError::plain(e.to_string()))?;
     if let Some(reason) = missing {
         if let Some(name) = only {
@@ -184,6 +195,15 @@ fn cuda(args: &Args, ui: &Ui, graph: &Graph, lattice: Lattice) -> Result<(), Cli
         ui.note(&format!(
             "no flip program, and so no kernels of it: {reason}"
         ));
+    }
+    if only.is_none_or(|only| only == units::SWEEP.0) {
+        match units::sweep(graph, lattice, theta, &options) {
+            Ok(unit) => all.push(unit),
+            Err(reason) if only.is_some() => {
+                return Err(CliError::plain(format!("there is no `sweep`: {reason}")));
+            }
+            Err(reason) => ui.note(&format!("no kernel of exact sweeps: {reason}")),
+        }
     }
     if args.target == Target::Cuda {
         let text = match (only, all.as_slice()) {

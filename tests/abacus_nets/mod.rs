@@ -89,6 +89,21 @@ impl Plan {
         }
     }
 
+    /// Any network of so many recurrences.
+    pub fn of_recurrences(depth: usize, rng: &mut Rng) -> Plan {
+        let kinds = [Mix::ScanComplex, Mix::ScanReal, Mix::ScanDense];
+        let mixers: Vec<Mix> = (0..depth).map(|_| kinds[rng.below(3)]).collect();
+        let lo = -(rng.below(3) as i64);
+        let hi = lo + rng.below(4) as i64;
+        let mut plan = Plan::dysonnet(1 + rng.below(3), (lo, hi), &mixers);
+        plan.dim = 2 + 2 * rng.below(2);
+        plan.residual = rng.chance(2);
+        plan.skips = rng.chance(2);
+        plan.matrix = rng.chance(3);
+        plan.complex_output = rng.chance(2);
+        plan
+    }
+
     pub fn dysonnet(token: usize, kernel: (i64, i64), mixers: &[Mix]) -> Plan {
         Plan {
             token: [token, 1],

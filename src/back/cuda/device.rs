@@ -147,6 +147,12 @@ pub trait Module: Send + Sync {
         Err(DeviceError(text))
     }
 
+    /// Blocks of a kernel that the device works on at the same time; `None` if it does
+    /// not say.
+    fn resident(&self, _kernel: &Kernel) -> Option<usize> {
+        None
+    }
+
     /// As [`Module::launch_on`] the main stream.
     ///
     /// # Errors

@@ -321,6 +321,7 @@ impl Gpu {
         // dropped on an error, which unloads what is loaded already
         let mut loaded = Loaded {
             streams: self.streams.clone(),
+            processors: self.processors,
             modules: Vec::new(),
             functions: Mutex::default(),
         };
@@ -346,6 +347,7 @@ fn enter(context: usize) -> Result<(), DeviceError> {
 /// Loaded translation units.
 struct Loaded {
     streams: Arc<Streams>,
+    processors: usize,
     modules: Vec<usize>,
     functions: Mutex<HashMap<String, usize>>,
 }
@@ -442,6 +444,23 @@ impl Module for Loaded {
         a: &Launch,
     ) -> Result<(), DeviceError> {
         self.launch_in(recorder as sys::CUstream, kernel, blocks, a)
+    }
+
+    fn resident(&self, kernel: &Kernel) -> Option<usize> {
+        self.streams.enter().ok()?;
+        let function = self.function(&kernel.name).ok()?;
+        let mut blocks = 0;
+        // SAFETY: a kernel loaded by this driver, and a number to write to.
+        let status = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &mut blocks,
+                function as sys::CUfunction,
+                kernel.threads as c_int,
+                kernel.shared,
+            )
+        };
+        let known = status == sys::CUresult::CUDA_SUCCESS && blocks > 0;
+        known.then_some(self.processors * blocks as usize)
     }
 }
 

@@ -193,7 +193,7 @@ impl CudaNetwork {
         let make = || {
             let full = &self.full.source;
             let source = SweepSource::new(full, &self.theta, &self.options)?;
-            let (environments, full) = (source.work(), work(&full.program));
+            let (environments, full) = (source.work(), source.work_in_full());
             if self.updates != Updates::Abacus && environments >= full {
                 return Err(NoSweep::Dear { full, environments });
             }

@@ -96,6 +96,9 @@ pub struct Resources {
     pub spills: usize,
     /// Bytes of static shared memory.
     pub shared: usize,
+    /// Functions it calls that spill registers, as the assembler names them, and how
+    /// many bytes.
+    pub functions: Vec<(String, usize)>,
 }
 
 type Program = *mut c_void;
@@ -462,6 +465,7 @@ fn site_packages() -> Vec<PathBuf> {
 /// What the assembler says about every kernel.
 fn resources(log: &str) -> Vec<Resources> {
     let mut all: Vec<Resources> = Vec::new();
+    let mut function = String::new();
     // the number before a word
     let before = |line: &str, word: &str| -> usize {
         let head = line.split(word).next().unwrap_or_default();
@@ -477,10 +481,17 @@ fn resources(log: &str) -> Vec<Resources> {
             });
         }
         let Some(r) = all.last_mut() else { continue };
+        if let Some((_, name)) = line.split_once("Function properties for ") {
+            function = name.trim().to_owned();
+        }
         if line.contains("bytes stack frame") {
             // also of the functions it calls
             r.stack = r.stack.max(before(line, " bytes stack frame"));
-            r.spills += before(line, " bytes spill stores") + before(line, " bytes spill loads");
+            let spilled = before(line, " bytes spill stores") + before(line, " bytes spill loads");
+            r.spills += spilled;
+            if spilled > 0 && function != r.kernel {
+                r.functions.push((std::mem::take(&mut function), spilled));
+            }
         }
         if line.contains(" registers") {
             r.registers = before(line, " registers");

@@ -67,7 +67,7 @@ struct FlipProgram {{
 }};
 
 extern \"C\" __global__ void __launch_bounds__({threads}) typewriter(const __grid_constant__ Launch a) {{
-    const FlipProgram program = {{launch_of(a, 0), launch_of(a, 1)}};
+    const FlipProgram program = {{launch_of(a, order::LAUNCHES, 0), launch_of(a, order::LAUNCHES, 1)}};
     for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
         move_typewriter(a, program, sample, {threads}, {sites});
 }}

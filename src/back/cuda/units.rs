@@ -3,6 +3,7 @@
 use super::chains::{self, ChainSource};
 use super::code::{CudaError, Source};
 use super::emit::{Kernel, Options};
+use super::environment::{self, NoSweep, SweepSource};
 use super::flips::{self, FlipError, FlipSource};
 use super::network::NetworkSource;
 use super::{LIBRARY, linear, sums, translation_unit, typewriter};
@@ -64,6 +65,10 @@ pub const UNITS: [(&str, &str); 9] = [
 /// The unit of stochastic reconfiguration, which every network shares.
 pub const LINEAR: (&str, &str) = ("linear", "stochastic reconfiguration, in f64");
 
+/// The unit of the exact sweep, which depends on parameters in force: not every network
+/// has one.
+pub const SWEEP: (&str, &str) = ("sweep", "the exact sweep, by environments");
+
 /// Which unit a name means: its own, or that of one of its kernels.
 pub fn unit_of(name: &str) -> Option<&'static str> {
     let shared = [
@@ -71,7 +76,7 @@ pub fn unit_of(name: &str) -> Option<&'static str> {
         (sums::NAMES.as_slice(), "sums"),
         (linear::NAMES.as_slice(), LINEAR.0),
     ];
-    let own = UNITS.iter().chain([&LINEAR]).map(|u| u.0);
+    let own = UNITS.iter().chain([&SWEEP, &LINEAR]).map(|u| u.0);
     own.into_iter().find(|&u| u == name).or_else(|| {
         let of = shared.iter().find(|(kernels, _)| kernels.contains(&name));
         of.map(|&(_, unit)| unit)
@@ -141,6 +146,28 @@ pub fn units(
     add("sums", &[sums::LIBRARY], "", sums::kernels());
     add(LINEAR.0, &[linear::KERNELS], "", linear::kernels());
     Ok((all, missing))
+}
+
+/// The unit of the exact sweep of a network with parameters on a lattice.
+///
+/// # Errors
+/// See [`NoSweep`].
+pub fn sweep(
+    graph: &Graph,
+    lattice: Lattice,
+    theta: &[f64],
+    options: &Options,
+) -> Result<Unit, NoSweep> {
+    let full = Source::new("log_psi", graph.clone(), lattice, &[], &[], options)?;
+    let kernel = SweepSource::new(&full, theta, options)?.kernel;
+    Ok(Unit {
+        name: SWEEP.0,
+        what: SWEEP.1,
+        precision: options.precision,
+        libraries: environment::LIBRARIES.to_vec(),
+        text: kernel.text.clone(),
+        kernels: vec![kernel],
+    })
 }
 
 /// The text of units one after the other: the device library once, libraries that

@@ -26,6 +26,7 @@ use super::code::{Code, CudaError, Source, bytes, bytes_of};
 use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options, emit_part};
 use crate::back::cpu::environment::{Described, Refusal, describe};
+use crate::back::cpu::work::work;
 use crate::ir::{Boundary, Lattice};
 use crate::run::network::Precision;
 use crate::run::walk::{Proposals, Tally, Walk};
@@ -40,6 +41,9 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../../../kernels/environment/walk.cuh"),
 );
 
+/// What the kernel's text follows, after the device library.
+pub const LIBRARIES: [&str; 2] = [chains::LIBRARY, LIBRARY];
+
 /// Threads of a block.
 const THREADS: usize = 128;
 
@@ -47,10 +51,16 @@ const THREADS: usize = 128;
 /// in bytes.
 const SHARED: usize = 8 << 10;
 
-/// Multiply-adds that the barriers of a proposal cost beyond those of an evaluation in
-/// full: some twenty phases of a microsecond's fraction for a block that could do
-/// 3e10 per second. An estimate; no device has measured it.
-const WAITING: f64 = 1e5;
+/// Multiply-adds a block could do while it waits at a barrier: a phase is at least two
+/// loads from the cache of the device that need each other, some 500 cycles, of the 32
+/// lanes that are a block's share of a multiprocessor's 128 when four blocks are resident.
+/// Evaluations in full wait by the same measure.
+const WAITING: f64 = 500.0 * 32.0;
+
+/// Barriers of emitted code, which runs straight through.
+fn barriers(text: &str) -> f64 {
+    text.matches("__syncthreads();").count() as f64
+}
 
 /// Numbers before the plan among the orders: those of every walk, and the arrays of
 /// three launches.
@@ -67,12 +77,12 @@ pub enum NoSweep {
     Cuda(#[from] CudaError),
     /// Full evaluation is estimated to be less work.
     #[error(
-        "full evaluation takes {full:.2e} multiply-adds per proposal, environments {environments:.2e}"
+        "with what could be done at barriers full evaluation takes {full:.2e} multiply-adds per proposal, environments {environments:.2e}"
     )]
     Dear {
         /// Of full evaluation.
         full: f64,
-        /// Of environments, waiting included.
+        /// Of environments.
         environments: f64,
     },
 }
@@ -95,6 +105,10 @@ pub struct SweepSource {
     /// Shared memory a block may use, and what the programs use of it, in bytes.
     limit: usize,
     taken: usize,
+    /// Barriers of a proposal.
+    barriers: f64,
+    /// As [`SweepSource::work`], of evaluation in full.
+    work_in_full: f64,
 }
 
 impl SweepSource {
@@ -134,7 +148,7 @@ impl SweepSource {
             emit_part(name.into(), graph, &s.program, inputs, options, THREADS)
                 .map_err(CudaError::from)
         };
-        let mut texts = vec![chains::LIBRARY.to_owned(), LIBRARY.to_owned()];
+        let mut texts = Vec::new();
         let mut taken = 0;
         let mut calls = Vec::new();
         let sources = [
@@ -165,6 +179,13 @@ impl SweepSource {
         }
         calls.push(("full", body));
         texts.push(kernel_text(lattice, full.kernel.outputs, &calls));
+        // a spin is flipped, perhaps back again, and its coefficients are found; mixers are
+        // solved, the later ones with what comes back; features are added up and read
+        let mixers = description.mixers.len() as f64;
+        let back = if description.ring { 4.0 } else { 2.0 };
+        let own = 5.0 + 2.0 * mixers + back * (mixers - 1.0) + 3.0;
+        let own = own + barriers(&readout.kernel.text);
+        let in_full = 4.0 + barriers(&full.kernel.text);
         let kernel = Kernel {
             text: texts.join("\n"),
             threads: THREADS,
@@ -180,7 +201,14 @@ impl SweepSource {
             precision: options.precision,
             limit: options.shared,
             taken: taken.next_multiple_of(8),
+            barriers: own,
+            work_in_full: work(&full.program) + WAITING * in_full,
         })
+    }
+
+    /// The text, to follow the device library.
+    pub fn text(&self) -> String {
+        [&LIBRARIES[..], &[&self.kernel.text]].concat().join("\n")
     }
 
     /// The plan of the parameters in force for blocks with so many bytes of workspace.
@@ -214,7 +242,12 @@ impl SweepSource {
 
     /// Multiply-adds per proposal, and those a block could do while it waits.
     pub fn work(&self) -> f64 {
-        self.products() + WAITING
+        self.products() + WAITING * self.barriers
+    }
+
+    /// The same of a proposal that is evaluated in full.
+    pub fn work_in_full(&self) -> f64 {
+        self.work_in_full
     }
 }
 
@@ -230,7 +263,7 @@ fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> Stri
     format!(
         "namespace dnet {{
 
-static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}, \"as the host has it\");
+static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}); // as the host has it
 
 // a chain of {sites} spins, {boundary:?}
 struct SweepProgram : Programs {{
@@ -273,9 +306,9 @@ impl Sweeper {
         source: SweepSource,
         theta: &[f64],
     ) -> Result<Sweeper, NoSweep> {
-        let text = [source.kernel.text.as_str()];
-        let module = Arc::from(device.load_kernels(source.precision, &text)?);
-        let (plan, parts, tables) = prepare(device, &source, theta)?;
+        let text = source.text();
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(source.precision, &[&text])?);
+        let (plan, parts, tables) = prepare(device, &*module, &source, theta)?;
         Ok(Sweeper {
             source,
             plan,
@@ -292,7 +325,8 @@ impl Sweeper {
     /// See [`NoSweep`]; the sweep is then of no further use.
     pub fn set_params(&mut self, theta: &[f64]) -> Result<(), NoSweep> {
         self.source.environments.set_params(theta)?;
-        (self.plan, self.parts, self.tables) = prepare(&self.device, &self.source, theta)?;
+        (self.plan, self.parts, self.tables) =
+            prepare(&self.device, &*self.module, &self.source, theta)?;
         Ok(())
     }
 
@@ -452,10 +486,14 @@ impl Sweeper {
         })
     }
 
-    /// Blocks in flight: as many as the device likes and its memory holds.
+    /// Blocks in flight: as many as the device works on at the same time and its memory
+    /// holds. More would wait for these to end, and take memory from their segments.
     fn blocks(&self, chains: usize) -> usize {
         let fit = self.device.budget() / (2 * self.bytes()).max(1);
-        self.device.blocks().min(chains).min(fit).max(1)
+        resident(&self.device, &*self.module, &self.source)
+            .min(chains)
+            .min(fit)
+            .max(1)
     }
 
     /// A walk as the numbers that the library describes, as bytes.
@@ -474,12 +512,20 @@ impl Sweeper {
 /// The plan, constants of the programs and tables of these parameters.
 type Prepared = (Plan, [[Buffer; 2]; 2], [Buffer; 2]);
 
+/// Blocks that a device works on at the same time.
+fn resident(device: &Arc<dyn Device>, module: &dyn Module, source: &SweepSource) -> usize {
+    let known = module.resident(&source.kernel);
+    known.unwrap_or_else(|| device.blocks())
+}
+
 fn prepare(
     device: &Arc<dyn Device>,
+    module: &dyn Module,
     source: &SweepSource,
     theta: &[f64],
 ) -> Result<Prepared, NoSweep> {
-    let plan = source.plan(device.budget() / (2 * device.blocks().max(1)))?;
+    let blocks = resident(device, module, source).max(1);
+    let plan = source.plan(device.budget() / (2 * blocks))?;
     let put = |numbers: &[Vec<f64>; 2]| super::code::upload(device, source.precision, numbers);
     let coefficients = match &source.coefficients {
         Some(s) => s.constants(theta)?,

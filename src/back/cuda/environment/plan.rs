@@ -2,7 +2,7 @@
 //!
 //! Every index below has its name in `namespace plan` of kernels/environment/plan.cuh.
 
-use crate::back::cpu::environment::description::{Description, Mixer};
+use crate::back::cpu::environment::description::{Description, Mixer, Way};
 
 /// Numbers of the first part of the plan.
 pub(super) const HEAD: usize = 54;
@@ -11,7 +11,7 @@ pub(super) const RECORD: usize = SIDES + 2 * SIDE;
 const DIRECTIONS: usize = 25;
 const SIDES: usize = DIRECTIONS + 2 * DIRECTION;
 /// Numbers per direction.
-const DIRECTION: usize = 11;
+const DIRECTION: usize = 12;
 /// Numbers per side.
 const SIDE: usize = 9;
 /// Numbers per piece.
@@ -118,6 +118,45 @@ impl Segment {
             size: at + d.features.len() * columns,
         }
     }
+}
+
+/// The tables of a direction in the order of the plan, with those that neighbouring
+/// threads read together: `[state of a channel][tokens][component]` of what is read, and
+/// `[tokens][part][state]` of what is sent.
+fn lanes(m: &Mixer, way: &Way) -> Vec<Vec<f64>> {
+    let (p, states, parts, stretch) = (way.p, way.states, m.parts, m.reach + 1);
+    let [
+        powers,
+        transposed,
+        inject,
+        inject_back,
+        read,
+        _,
+        sent,
+        sent_back,
+        closure,
+    ] = &way.tables;
+    let (mut reading, mut sending) = (vec![0.0; read.len()], vec![0.0; sent.len()]);
+    for channel in 0..if p > 0 { m.channels } else { 0 } {
+        for j in 0..stretch {
+            for part in 0..parts {
+                let component = part * m.channels + channel;
+                for t in 0..p {
+                    reading[(t * stretch + j) * m.width + component] =
+                        read[((channel * stretch + j) * parts + part) * p + t];
+                    sending[(j * parts + part) * states + channel * p + t] =
+                        sent[((channel * p + t) * stretch + j) * parts + part];
+                }
+            }
+        }
+    }
+    let first = [powers, transposed, inject, inject_back, read].map(Clone::clone);
+    let then = [sent, sent_back, closure].map(Clone::clone);
+    let mut all = first.to_vec();
+    all.push(reading);
+    all.extend(then);
+    all.push(sending);
+    all
 }
 
 /// Where pieces and vertices are in the plan, and its length.
@@ -235,7 +274,7 @@ impl Plan {
             for (w, way) in m.directions.iter().enumerate() {
                 let at = at + DIRECTIONS + w * DIRECTION;
                 n[at..at + 2].copy_from_slice(&[way.p as i32, way.states as i32]);
-                for (t, numbers) in way.tables.iter().enumerate() {
+                for (t, numbers) in lanes(m, way).iter().enumerate() {
                     n[at + 2 + t] = table(numbers);
                 }
             }
@@ -257,7 +296,11 @@ impl Plan {
                 p.len as i32,
                 (p.window[0] * spins) as i32,
                 (p.window[1] * spins) as i32,
-                table(&p.rows),
+                if p.rows.is_empty() {
+                    -1
+                } else {
+                    table(&p.rows)
+                },
             ]);
         }
         // doubles, whole numbers, and as many segments as the room allows
