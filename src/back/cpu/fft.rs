@@ -472,7 +472,7 @@ mod tests {
         unsafe fn done(&self, sites: Range<usize>) {
             let mut done = self.done.borrow_mut();
             assert!(!done[sites.clone()].contains(&true), "read twice");
-            let whole = |site: usize| (site + TOGETHER - self.lead) % TOGETHER == 0;
+            let whole = |site: usize| (site + TOGETHER - self.lead).is_multiple_of(TOGETHER);
             let ends = [sites.start == 0, sites.end == done.len()];
             if !sites.is_empty() && done.len() > TOGETHER {
                 assert!(ends[0] || whole(sites.start));
