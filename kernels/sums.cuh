@@ -178,15 +178,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) change_starts(const __grid
 // itself is the diagonal, or 0. Sizes: ..., all sets, whether there is a diagonal.
 // `workspace`: where the sets of every configuration begin.
 extern "C" __global__ void __launch_bounds__(THREADS) change_lists(const __grid_constant__ Launch a) {
-    const Table t = table_of(a);
     const int thread = threadIdx.x, total = a.sizes[2];
     const auto part = view<double>(shared_memory(), 0, THREADS);
     const auto list = view<unsigned int>(a.outputs, 0, 2ll * total);
     const auto elements = a.outputs + total;
     for (int of = blockIdx.x; of < a.samples; of += gridDim.x) {
+        double diagonal = 0;
+        if (a.sizes[3]) {
+            const Table t = table_of(a);
+            diagonal = diagonal_of(t, a.spins + (long long)of * t.sites, part);
+        }
+        // read anew: kept meanwhile it would need more registers than there are
+        const Table t = table_of(a);
         const auto spins = a.spins + (long long)of * t.sites;
         const int first = (int)a.workspace[of];
-        const double diagonal = a.sizes[3] ? diagonal_of(t, spins, part) : 0;
         if (thread == 0) {
             list[2ll * first] = of;
             list[2ll * first + 1] = UNCHANGED;
