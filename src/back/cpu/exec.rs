@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// Memory one thread works in.
 pub struct Workspace<T: Real> {
-    /// Rows, and behind them [`Workspace::scratch`]: together they are large enough
+    /// Rows, and behind them the memory mixers work in: together they are large enough
     /// for huge pages more often than each alone.
     pub arena: Memory,
     /// Complex numbers of scratch memory, and the byte they begin at.
