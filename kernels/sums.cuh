@@ -275,6 +275,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) sum_ratios(const __grid_co
 // ---- statistics of complex values, `inputs`, of which there are `samples`; one block
 // unless another number is given
 
+// Tells all threads of a block the number that the first one has.
+__device__ inline void tell(double& re, double& im, Global<double> part) {
+    if (threadIdx.x == 0) {
+        part[0] = re;
+        part[1] = im;
+    }
+    __syncthreads();
+    re = part[0];
+    im = part[1];
+    __syncthreads();
+}
+
 // Their mean, and sum |x - mean|^2.
 extern "C" __global__ void __launch_bounds__(THREADS) moments(const __grid_constant__ Launch a) {
     const int thread = threadIdx.x;
@@ -287,14 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) moments(const __grid_const
     }
     re = block_sum(re, part) / a.samples;
     im = block_sum(im, part) / a.samples;
-    if (thread == 0) {
-        part[0] = re;
-        part[1] = im;
-    }
-    __syncthreads();
-    re = part[0];
-    im = part[1];
-    __syncthreads();
+    tell(re, im, part);
     double scatter = 0;
     #pragma unroll 4
     for (int k = thread; k < a.samples; k += THREADS) {
@@ -351,14 +356,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) among_pieces(const __grid_
     re = block_sum(re, part) / a.samples;
     im = block_sum(im, part) / a.samples;
     within = block_sum(within, part);
-    if (thread == 0) {
-        part[0] = a.sizes[0] ? a.constants64[0] : re;
-        part[1] = a.sizes[0] ? a.constants64[1] : im;
+    if (a.sizes[0]) {
+        re = a.constants64[0];
+        im = a.constants64[1];
     }
-    __syncthreads();
-    re = part[0];
-    im = part[1];
-    __syncthreads();
+    tell(re, im, part);
     double between = 0;
     for (int k = thread; k < a.samples; k += THREADS) {
         const double x = a.inputs[3ll * k] - re, y = a.inputs[3ll * k + 1] - im;

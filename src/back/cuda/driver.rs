@@ -9,6 +9,7 @@ use super::cache::Key;
 use super::device::{Device, DeviceError, Launch, Module, Recording, Span, Step, Stream};
 use super::emit::Kernel;
 use super::graph::Graph;
+use super::memory::{Memory, rounded};
 use super::nvrtc::{self, Architecture, Form, Nvrtc};
 use super::translation_unit;
 use crate::run::network::Precision;
@@ -135,23 +136,6 @@ pub struct Gpu {
     processors: usize,
     streams: Arc<Streams>,
     memory: Mutex<Memory>,
-}
-
-/// Device memory by who had it: allocation is slow.
-#[derive(Default)]
-struct Memory {
-    /// Given back, by its stream and size.
-    idle: HashMap<(Stream, usize), Vec<u64>>,
-    /// Stream and size of all that was allocated.
-    known: HashMap<u64, (Stream, usize)>,
-}
-
-impl Memory {
-    /// Bytes that are idle.
-    fn idle_bytes(&self) -> usize {
-        let bytes = |(key, all): (&(Stream, usize), &Vec<u64>)| key.1 * all.len();
-        self.idle.iter().map(bytes).sum()
-    }
 }
 
 /// Streams of a GPU, and one on which launches are recorded.
@@ -476,16 +460,6 @@ impl Drop for Loaded {
     }
 }
 
-/// A few sizes for each power of two, at most an eighth more than asked for, so that
-/// memory given back serves again.
-fn rounded(bytes: usize) -> usize {
-    let step = 1 << (bytes / 8).max(1).ilog2();
-    bytes
-        .checked_next_multiple_of(step)
-        .unwrap_or(bytes)
-        .max(256)
-}
-
 impl Device for Gpu {
     fn name(&self) -> String {
         format!("{} ({})", self.name, self.architecture)
@@ -598,30 +572,5 @@ impl Device for Gpu {
         } else {
             0
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rounded;
-    use std::collections::HashSet;
-
-    #[test]
-    fn sizes_of_memory_are_few_and_near() {
-        let asked = || {
-            (0..4000)
-                .map(|k| 257 + 997 * k)
-                .chain([usize::MAX, usize::MAX / 2])
-        };
-        for bytes in asked() {
-            let size = rounded(bytes);
-            assert!(
-                size >= bytes && size - bytes <= bytes / 8,
-                "{size} for {bytes}"
-            );
-        }
-        let few: HashSet<usize> = asked().map(rounded).collect();
-        assert!(few.len() < 150, "{} sizes", few.len());
-        assert_eq!(rounded(0), 256);
     }
 }

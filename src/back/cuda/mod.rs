@@ -21,6 +21,7 @@ pub mod flips;
 mod graph;
 pub mod index;
 pub mod linear;
+mod memory;
 pub mod names;
 pub mod network;
 pub mod nvrtc;
