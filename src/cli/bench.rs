@@ -456,6 +456,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             Some(peak) => peak,
         };
         let mut timings = timings(&mut *psi, args.together, &wanted);
+        if let Some(reason) = psi.failure() {
+            let what = format!("nothing was measured: {reason}");
+            return Err(CliError::new(
+                what,
+                "fewer sites, or less `--together`, need less memory",
+            ));
+        }
         if wanted("compile") {
             let [processor, elapsed] = measure(|| {
                 std::hint::black_box(compile(lattice, &params).is_ok());

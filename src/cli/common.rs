@@ -5,6 +5,7 @@ use crate::check::core::{NetworkInfo, Static};
 use crate::check::{CheckError, Program};
 use crate::diag::{Diagnostic, Severity, render};
 use crate::ir::{Boundary, Lattice};
+use crate::run::WaveFunction;
 use crate::syntax::ast::{LatticeKind, SourceMap};
 use crate::train::TrainError;
 use clap::ValueEnum;
@@ -81,6 +82,17 @@ impl CliError {
             format!("cannot {doing} `{}`: {error}", path.display()),
             help,
         )
+    }
+}
+
+/// Numbers that are missing: the machine the network runs on failed, or else `otherwise`.
+pub fn without_numbers(psi: &dyn WaveFunction, otherwise: CliError) -> CliError {
+    match psi.failure() {
+        Some(reason) => CliError::new(
+            reason,
+            "`--backend cpu` needs no GPU, `dnetc doctor` says what was found",
+        ),
+        None => otherwise,
     }
 }
 

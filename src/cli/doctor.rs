@@ -102,12 +102,24 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
     });
     let (name, lattice, graph) = read?;
     let options = Options::new(args.precision);
-    let gpu = Gpu::first().ok();
-    let library = Nvrtc::find().map_err(|e| plain(&e))?;
+    let (gpu, found) = (Gpu::first().ok(), driver::found().ok());
+    // of the GPU that is used, if there is one
+    let own = found.and_then(|all| Some(all.first()?.architecture));
+    let (library, arch, form) = match gpu.is_some().then_some(own).flatten() {
+        Some(arch) => {
+            let library = Nvrtc::find_for(arch, driver::version().unwrap_or_default());
+            let library = library.map_err(|e| plain(&e))?;
+            let (arch, form) = library.target(arch).map_err(|e| plain(&e))?;
+            (library, arch, form)
+        }
+        None => (
+            Nvrtc::find().map_err(|e| plain(&e))?,
+            args.arch,
+            Form::Cubin,
+        ),
+    };
     let [x, y] = lattice.extent;
-    let on = gpu
-        .as_ref()
-        .map_or(format!("{}, no GPU", args.arch), |g| g.name());
+    let on = gpu.as_ref().map_or(format!("{arch}, no GPU"), |g| g.name());
     let precision = args.precision;
     print(&format!(
         "\n{name} on {x} x {y} spins, {precision:?}, {on}\n"
@@ -120,9 +132,9 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
         // a network without flip program has no such kernels
         let Some(unit) = made.first() else { continue };
         let unit_text = unit.translation_unit();
-        let (binary, compiling) = Cost::of(|| library.compile(&unit_text, args.arch, Form::Cubin));
+        let (binary, compiling) = Cost::of(|| library.compile(&unit_text, arch, form));
         let code = binary.map_err(|e| plain(&e))?.code;
-        let key = || Key::new(&unit_text, args.arch, &nvrtc::installed());
+        let key = || Key::new(&unit_text, arch, &nvrtc::installed());
         key().write(&code);
         let (what, loading) = match &gpu {
             Some(gpu) => {

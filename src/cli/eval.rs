@@ -3,6 +3,7 @@
 use super::arrays::{read_spins, write_npz};
 use super::common::{
     CliError, LatticeArgs, MemoryArgs, NetworkArgs, ParamArgs, Ui, check_lattice, print,
+    without_numbers,
 };
 use crate::interp::evaluate;
 use crate::pipeline;
@@ -101,7 +102,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             .chain(&ratios)
             .any(|z| z.re.is_nan() || z.im.is_nan())
         {
-            return Err(not_a_number());
+            return Err(without_numbers(&*psi, not_a_number()));
         }
     }
     let by_interpreter = match args.backend {

@@ -129,6 +129,13 @@ impl Verb {
 /// input, 2 on wrong usage, 130 after an interruption.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .init();
     let ui = Ui::new(
         match cli.color {
             Colour::Auto => None,

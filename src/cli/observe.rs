@@ -1,7 +1,7 @@
 //! `dnetc observe`
 
 use super::arrays::write_npz;
-use super::common::{CliError, LatticeArgs, Ui, parse_override, print};
+use super::common::{CliError, LatticeArgs, Ui, parse_override, print, without_numbers};
 use super::model::{CONVENTION, Model, OperatorSpec, deliver, lattice_text};
 use super::trained::{Trained, TrainedArgs};
 use crate::check::core::Static;
@@ -174,10 +174,11 @@ fn draw(args: &Args, trained: &Trained) -> Result<(Samples, Report), CliError> {
     let (samples, report) = sampler.sample(target, args.samples.div_ceil(args.chains) as usize);
     let broken = report.not_a_number > 0 || samples.weights.iter().flatten().any(|w| w.is_nan());
     if broken {
-        return Err(CliError::new(
+        let wrong = CliError::new(
             "some amplitudes of the network are not numbers",
             "check the parameters: some may be huge",
-        ));
+        );
+        return Err(without_numbers(&*trained.psi, wrong));
     }
     Ok((samples, report))
 }
@@ -214,10 +215,11 @@ impl<'a> Results<'a> {
         let measure = |(model, operator): (Model, Operator)| {
             let summary = summary(samples, &*estimates(&*trained.psi, &operator, samples));
             if !summary.mean.is_finite() {
-                return Err(CliError::new(
+                let wrong = CliError::new(
                     format!("the mean of `{}` is not a number", model.info.name),
                     "some amplitudes may vanish or overflow; try `--precision f64`",
-                ));
+                );
+                return Err(without_numbers(&*trained.psi, wrong));
             }
             Ok(Measured {
                 exact: Tfim::recognise(&operator).and_then(|chain| chain.energy()),

@@ -116,6 +116,11 @@ pub trait WaveFunction: Send + Sync {
     fn peak(&self) -> Option<Peak> {
         None
     }
+    /// What went wrong on its machine since this was last asked, one sentence: numbers
+    /// that were asked for meanwhile may be NaN, and parameters not those that were set.
+    fn failure(&self) -> Option<String> {
+        None
+    }
     /// Why there is no way of its own to do a task: it is done by full evaluations.
     /// `None` where there is one.
     fn why_in_full(&self, _task: Task) -> Option<String> {

@@ -81,6 +81,10 @@ fn failed(error: VmcError) -> TrainError {
                     .into(),
             };
         }
+        VmcError::Machine(_) => {
+            "`--resume` goes on from the last checkpoint with the same numbers, with `--backend cpu` without a GPU; \
+             `dnetc doctor` says what was found"
+        }
         VmcError::ForeignCheckpoint { .. } => "start a new run with --from",
         VmcError::Sampler(_) => "change the keys of [sampler] back, or start a new run with --from",
         VmcError::Options(_) => "change the run file",
@@ -245,7 +249,17 @@ pub fn run(
             psi: psi.as_ref(),
             bound: made.as_deref(),
         };
-        Some(measure(setup, target, chains, done, seconds)?)
+        let results = measure(setup, target, chains, done, seconds)?;
+        match psi.failure() {
+            Some(reason) if !results.energy.is_finite() => {
+                return Err(failed(VmcError::Machine(reason)));
+            }
+            Some(reason) => tell(Event::Message(&format!(
+                "worked around a failure: {reason}"
+            ))),
+            None => {}
+        }
+        Some(results)
     };
     if let Some(results) = &results {
         output.result(results)?;

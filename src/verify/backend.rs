@@ -24,6 +24,9 @@ pub enum BackendError {
     /// The back end has no code for the network, or no device.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The device failed.
+    #[error("{0}; `--backend cpu` needs no GPU, `dnetc doctor` says more")]
+    Machine(String),
 }
 
 /// One comparison.
@@ -114,7 +117,10 @@ pub fn compare(
             tolerance: 0.0,
         });
     }
-    Ok(all)
+    match tested.failure() {
+        Some(reason) if !all.iter().all(Comparison::passed) => Err(BackendError::Machine(reason)),
+        _ => Ok(all),
+    }
 }
 
 /// The larger one; anything is better than NaN.

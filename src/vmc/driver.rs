@@ -51,6 +51,9 @@ pub enum VmcError {
     /// No acceptable step.
     #[error("the optimisation failed: {0}")]
     Failed(String),
+    /// The machine the wave function runs on.
+    #[error("{0}")]
+    Machine(String),
     /// The checkpoint belongs to another network.
     #[error("the checkpoint has {stored} parameters, the network has {needed}")]
     ForeignCheckpoint {
@@ -194,6 +197,8 @@ pub struct Vmc<'a> {
     log: RunLog,
     /// Since the last completed iteration.
     timings: Timings,
+    /// Parameters that the wave function's machine failed to take over, and why.
+    lost: Option<(Vec<f64>, String)>,
 }
 
 impl<'a> Vmc<'a> {
@@ -218,6 +223,9 @@ impl<'a> Vmc<'a> {
             options.burn_in,
         );
         drop(made);
+        if let Some(reason) = psi.failure() {
+            return Err(VmcError::Machine(reason));
+        }
         Ok(Vmc {
             psi,
             operator,
@@ -230,6 +238,7 @@ impl<'a> Vmc<'a> {
             iteration: 0,
             log: RunLog::default(),
             timings: Timings::default(),
+            lost: None,
         })
     }
 
@@ -262,6 +271,9 @@ impl<'a> Vmc<'a> {
             Sampler::resume(options.sampler.clone(), sites, anchor.sampler.clone())?;
         }
         psi.set_params(&checkpoint.params);
+        if let Some(reason) = psi.failure() {
+            return Err(VmcError::Machine(reason));
+        }
         Ok(Vmc {
             psi,
             operator,
@@ -274,6 +286,7 @@ impl<'a> Vmc<'a> {
             iteration: checkpoint.iteration,
             log: checkpoint.log,
             timings: Timings::default(),
+            lost: None,
         })
     }
 
@@ -281,7 +294,11 @@ impl<'a> Vmc<'a> {
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             iteration: self.iteration,
-            params: self.psi.params().to_vec(),
+            params: self
+                .lost
+                .as_ref()
+                .map_or(self.psi.params(), |(p, _)| p)
+                .to_vec(),
             sampler: self.sampler.state().clone(),
             log: self.log.clone(),
             optim: self.optim.clone(),
@@ -309,6 +326,8 @@ impl<'a> Vmc<'a> {
     ///
     /// # Errors
     /// [`VmcError::Failed`]; the run is then back at the last good parameters.
+    /// [`VmcError::Machine`]; the iteration is then undone, and a checkpoint continues
+    /// with the same bits.
     pub fn run(
         &mut self,
         stop: &AtomicBool,
@@ -335,12 +354,21 @@ impl<'a> Vmc<'a> {
             });
             self.timings = timings;
             let energy = summary(&samples, &*energies);
+            let guard = self.guard.clone();
             let verdict = match self.guard.judge(&self.options.guard, &energy) {
                 Verdict::Good => self.step(&samples, &*energies, &energy, observer),
                 bad => bad,
             };
+            let failure = self.psi.failure();
             match verdict {
                 Verdict::Good => {
+                    // what failed was done in another way
+                    if let Some(e) = failure {
+                        observer(
+                            self,
+                            Event::Message(&format!("worked around a failure: {e}")),
+                        );
+                    }
                     let iteration = self.iteration;
                     self.log
                         .push("Energy", iteration, &energy, self.psi.is_complex());
@@ -360,6 +388,11 @@ impl<'a> Vmc<'a> {
                         },
                     );
                 }
+                Verdict::Reject(_) | Verdict::GiveUp(_) if failure.is_some() => {
+                    self.sampler.restore(before);
+                    self.guard = guard;
+                    return Err(VmcError::Machine(failure.unwrap_or_default()));
+                }
                 Verdict::Reject(text) if self.anchor.is_some() => {
                     self.retry();
                     observer(self, Event::Message(&text));
@@ -371,6 +404,9 @@ impl<'a> Vmc<'a> {
                     }
                     return Err(VmcError::Failed(text));
                 }
+            }
+            if let Some((_, reason)) = &self.lost {
+                return Err(VmcError::Machine(reason.clone()));
             }
         }
         Ok(Outcome::Finished)
@@ -439,6 +475,9 @@ impl<'a> Vmc<'a> {
                 .map(|(x, d)| x - rate * d)
                 .collect();
             timed(&mut self.timings.update, || self.psi.set_params(&theta));
+            if self.psi.params() != theta {
+                self.lost = self.psi.failure().map(|reason| (theta, reason));
+            }
             self.sampler.restore(anchor.sampler.clone());
             self.optim.clone_from(&anchor.optim);
         }

@@ -15,9 +15,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-const PROLOGUE: &str = include_str!("../../kernels/shim.h");
-const EPILOGUE: &str = include_str!("../../kernels/shim_launch.h");
-
 /// In what order the threads of a block run.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
@@ -99,18 +96,16 @@ pub fn compile(unit: &str) -> Result<Library, DeviceError> {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let base = dir.join(format!("shim_{}_{number}", std::process::id()));
-    let (source, object) = (base.with_extension("cpp"), base.with_extension("so"));
-    let text = format!("{PROLOGUE}\n{unit}\n{EPILOGUE}");
-    let io = |e: std::io::Error| DeviceError::new(format!("g++: {e}"));
-    std::fs::write(&source, text).map_err(io)?;
-    let output = Command::new("g++")
-        .args(["-std=c++17", "-O0", "-shared", "-fPIC", "-ffp-contract=off"])
-        .args(["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"])
-        .args(["-Wall", "-Wno-unused", "-Wno-unknown-pragmas"])
-        .arg("-o")
-        .args([&object, &source])
-        .output()
-        .map_err(io)?;
+    let (source, object) = (base.with_extension("cu"), base.with_extension("so"));
+    let io = |e: std::io::Error| DeviceError::new(format!("tests/cuda_shim/compile: {e}"));
+    std::fs::write(&source, unit).map_err(io)?;
+    let output = Command::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/cuda_shim/compile"
+    ))
+    .args([&source, &object])
+    .output()
+    .map_err(io)?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(DeviceError::new(format!("{}: {text}", source.display())));

@@ -1,6 +1,6 @@
 //! Updates of one configuration on a device.
 
-use super::network::{CudaNetwork, UNKNOWN, report};
+use super::network::{CudaNetwork, UNKNOWN};
 use crate::run::{Background, WaveFunction};
 use num_complex::Complex64;
 
@@ -42,7 +42,7 @@ impl OnDevice<'_> {
                     // network need not be finite
                     Ok(()) if ratios.iter().all(|z| z.is_finite()) => self.ratios = ratios,
                     Ok(()) => {}
-                    Err(e) => report(&e),
+                    Err(e) => self.network.report(&e),
                 }
             }
         }

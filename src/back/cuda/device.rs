@@ -267,6 +267,14 @@ pub trait Device: Send + Sync {
     fn blocks(&self) -> usize;
     /// Bytes a network may use for one batch.
     fn budget(&self) -> usize;
+    /// Notes a failure that leaves NaN in place of numbers.
+    fn report(&self, failure: &DeviceError) {
+        tracing::error!("the device failed: {failure}");
+    }
+    /// The first failure reported since this was last asked, where the device keeps it.
+    fn failure(&self) -> Option<DeviceError> {
+        None
+    }
 }
 
 /// Does independent pieces of work on the streams in turns. `start` asks a stream for

@@ -36,7 +36,6 @@ const FUNCTIONS: [&str; 31] = [
     "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain",
     "cuCtxSetCurrent",
-    "cuCtxSynchronize",
     "cuMemGetInfo_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
@@ -58,6 +57,7 @@ const FUNCTIONS: [&str; 31] = [
     "cuModuleUnload",
     "cuModuleGetFunction",
     "cuLaunchKernel",
+    "cuOccupancyMaxActiveBlocksPerMultiprocessor",
 ];
 
 /// Starts the driver, once. Nothing else here is called before.
@@ -101,18 +101,68 @@ pub(super) fn check(doing: &str, status: sys::CUresult) -> Result<(), DeviceErro
     )))
 }
 
-/// What there is: one line per GPU, or why there is none.
+/// What is known of a GPU without taking any of its memory.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// As NVIDIA calls it.
+    pub name: String,
+    /// What code it runs.
+    pub architecture: Architecture,
+    /// Multiprocessors.
+    pub processors: usize,
+    device: sys::CUdevice,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.name, self.architecture)
+    }
+}
+
+impl Found {
+    fn new(ordinal: c_int) -> Result<Found, DeviceError> {
+        // SAFETY: every result has the type the driver writes.
+        unsafe {
+            let mut device = 0;
+            check("opening the GPU", sys::cuDeviceGet(&mut device, ordinal))?;
+            let mut text = [0 as c_char; 128];
+            check(
+                "naming the GPU",
+                sys::cuDeviceGetName(text.as_mut_ptr(), 127, device),
+            )?;
+            let attribute = |which| {
+                let mut value = 0;
+                check(
+                    "asking the GPU",
+                    sys::cuDeviceGetAttribute(&mut value, which, device),
+                )?;
+                Ok::<u32, DeviceError>(value.max(0) as u32)
+            };
+            let major = attribute(What::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+            let minor = attribute(What::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+            let processors = attribute(What::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+            Ok(Found {
+                name: CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned(),
+                architecture: Architecture(10 * major + minor),
+                processors: processors as usize,
+                device,
+            })
+        }
+    }
+}
+
+/// What there is, the first one being that which is used.
 ///
 /// # Errors
 /// No driver, or one that does not start.
-pub fn found() -> Result<Vec<String>, DeviceError> {
+pub fn found() -> Result<Vec<Found>, DeviceError> {
     start()?;
     let mut count = 0;
-    // SAFETY: plain calls.
+    // SAFETY: a plain call.
     check("counting GPUs", unsafe {
         sys::cuDeviceGetCount(&mut count)
     })?;
-    (0..count).map(|k| Ok(Gpu::open(k)?.name())).collect()
+    (0..count).map(Found::new).collect()
 }
 
 /// The driver's CUDA version: (12, 9).
@@ -131,11 +181,11 @@ pub fn version() -> Result<(u32, u32), DeviceError> {
 
 /// A GPU in its primary context.
 pub struct Gpu {
-    name: String,
-    architecture: Architecture,
-    processors: usize,
+    found: Found,
     streams: Arc<Streams>,
     memory: Mutex<Memory>,
+    /// The first failure nobody has asked for yet.
+    failure: Mutex<Option<DeviceError>>,
 }
 
 /// Streams of a GPU, and one on which launches are recorded.
@@ -180,6 +230,17 @@ impl Streams {
     pub(super) fn enter(&self) -> Result<(), DeviceError> {
         enter(self.context)
     }
+
+    /// Waits until everything that was asked for is done. Stream by stream: a context
+    /// cannot be waited for while another thread records launches.
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: streams of ours, which live as long as the process.
+        let wait = |&s: &usize| unsafe { sys::cuStreamSynchronize(s as sys::CUstream) };
+        let doing = "waiting for the GPU";
+        let done = self.all.iter().map(|s| check(doing, wait(s)));
+        done.fold(Ok(()), |first, next| first.and(next))
+    }
 }
 
 impl Gpu {
@@ -189,52 +250,26 @@ impl Gpu {
     /// No driver, no GPU.
     pub fn first() -> Result<Arc<dyn Device>, DeviceError> {
         static FIRST: OnceLock<Result<Arc<Gpu>, DeviceError>> = OnceLock::new();
-        let open = || Gpu::open(0).map(Arc::new);
+        let open = || {
+            let none = || DeviceError::new("the NVIDIA driver finds no GPU");
+            let first = found()?.into_iter().next().ok_or_else(none)?;
+            Gpu::open(first).map(Arc::new)
+        };
         let gpu = FIRST.get_or_init(open).clone()?;
         Ok(gpu)
     }
 
-    fn open(ordinal: c_int) -> Result<Gpu, DeviceError> {
-        start()?;
-        // SAFETY: every result has the type the driver writes.
-        unsafe {
-            let mut count = 0;
-            check("counting GPUs", sys::cuDeviceGetCount(&mut count))?;
-            if count <= ordinal {
-                return Err(DeviceError::new("the NVIDIA driver finds no GPU"));
-            }
-            let mut device = 0;
-            check("opening the GPU", sys::cuDeviceGet(&mut device, ordinal))?;
-            let mut text = [0 as c_char; 128];
-            check(
-                "naming the GPU",
-                sys::cuDeviceGetName(text.as_mut_ptr(), 127, device),
-            )?;
-            let name = CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned();
-            let attribute = |which| {
-                let mut value = 0;
-                check(
-                    "asking the GPU",
-                    sys::cuDeviceGetAttribute(&mut value, which, device),
-                )?;
-                Ok::<u32, DeviceError>(value.max(0) as u32)
-            };
-            let capability = 10 * attribute(What::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
-                + attribute(What::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-            let processors = attribute(What::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
-            let mut context = ptr::null_mut();
-            check(
-                "opening the GPU",
-                sys::cuDevicePrimaryCtxRetain(&mut context, device),
-            )?;
-            Ok(Gpu {
-                name,
-                architecture: Architecture(capability),
-                processors,
-                streams: Arc::new(Streams::new(context as usize)?),
-                memory: Mutex::default(),
-            })
-        }
+    fn open(found: Found) -> Result<Gpu, DeviceError> {
+        let mut context = ptr::null_mut();
+        // SAFETY: a device the driver named, a result of the type it writes.
+        let status = unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, found.device) };
+        check("opening the GPU", status)?;
+        Ok(Gpu {
+            found,
+            streams: Arc::new(Streams::new(context as usize)?),
+            memory: Mutex::default(),
+            failure: Mutex::default(),
+        })
     }
 
     /// Makes this GPU that of the calling thread.
@@ -248,32 +283,16 @@ impl Gpu {
 
     /// Code for this GPU, from the cache or the compiler.
     fn code(&self, unit: &str) -> Result<Vec<u8>, DeviceError> {
-        let driver = version()?;
+        let (driver, own) = (version()?, self.found.architecture);
         let tools = format!("{}.{} {}", driver.0, driver.1, nvrtc::installed());
-        let key = Key::new(unit, self.architecture, &tools);
+        let key = Key::new(unit, own, &tools);
         if let Some(code) = key.read() {
             return Ok(code);
         }
-        let nvrtc = Nvrtc::find_for(self.architecture, driver);
+        let nvrtc = Nvrtc::find_for(own, driver);
         let nvrtc = nvrtc.map_err(|e| DeviceError::new(e.to_string()))?;
-        let known = nvrtc.architectures();
-        // a GPU newer than the compiler: the driver translates PTX
-        let (target, form) = match known.contains(&self.architecture) {
-            true => (self.architecture, Form::Cubin),
-            false => {
-                let older = known.iter().rev().find(|&&a| a < self.architecture);
-                let older = older.ok_or_else(|| {
-                    DeviceError::new(format!(
-                        "the CUDA compiler found ({}, CUDA {}) no longer supports {}; \
-                         `pip install nvidia-cuda-nvrtc-cu12` brings one that does",
-                        nvrtc.path().display(),
-                        nvrtc.version().0,
-                        self.architecture
-                    ))
-                })?;
-                (*older, Form::Ptx)
-            }
-        };
+        let target = nvrtc.target(own);
+        let (target, form) = target.map_err(|e| DeviceError::new(e.to_string()))?;
         let binary = nvrtc.compile(unit, target, form);
         let mut code = binary.map_err(|e| DeviceError::new(e.to_string()))?.code;
         if form == Form::Ptx && code.last() != Some(&0) {
@@ -281,6 +300,23 @@ impl Gpu {
         }
         key.write(&code);
         Ok(code)
+    }
+
+    /// Why code was not loaded, and a way out where the compiler is later than the driver.
+    fn not_loaded(&self, e: &DeviceError) -> DeviceError {
+        let driver = version().unwrap_or_default();
+        let later = Nvrtc::find_for(self.found.architecture, driver);
+        match later.ok().filter(|n| n.version() > driver) {
+            Some(nvrtc) => {
+                let ((a, b), (c, d)) = (nvrtc.version(), driver);
+                DeviceError::new(format!(
+                    "{e}: the compiler is that of CUDA {a}.{b}, the driver that of CUDA {c}.{d}; \
+                     `pip install 'nvidia-cuda-nvrtc-cu{c}<={c}.{d}.999'` brings one that fits, \
+                     a newer driver does as well"
+                ))
+            }
+            None => e.clone(),
+        }
     }
 }
 
@@ -305,7 +341,7 @@ impl Gpu {
         // dropped on an error, which unloads what is loaded already
         let mut loaded = Loaded {
             streams: self.streams.clone(),
-            processors: self.processors,
+            processors: self.found.processors,
             modules: Vec::new(),
             functions: Mutex::default(),
         };
@@ -314,7 +350,7 @@ impl Gpu {
             let mut module = ptr::null_mut();
             // SAFETY: machine code, or PTX that ends in a zero.
             let status = unsafe { sys::cuModuleLoadData(&mut module, code.as_ptr().cast()) };
-            check("loading the kernels", status)?;
+            check("loading the kernels", status).map_err(|e| self.not_loaded(&e))?;
             loaded.modules.push(module as usize);
         }
         Ok(Box::new(loaded))
@@ -450,10 +486,10 @@ impl Module for Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if self.streams.enter().is_ok() {
-            // SAFETY: loaded by this driver; nothing runs once the GPU is idle.
-            unsafe { sys::cuCtxSynchronize() };
+        // after a failure nothing runs any more, and nothing can be unloaded
+        if self.streams.wait().is_ok() {
             for &module in &self.modules {
+                // SAFETY: loaded by this driver; nothing runs once the GPU is idle.
                 unsafe { sys::cuModuleUnload(module as sys::CUmodule) };
             }
         }
@@ -462,7 +498,7 @@ impl Drop for Loaded {
 
 impl Device for Gpu {
     fn name(&self) -> String {
-        format!("{} ({})", self.name, self.architecture)
+        self.found.to_string()
     }
 
     fn load(&self, unit: &str) -> Result<Box<dyn Module>, DeviceError> {
@@ -490,7 +526,7 @@ impl Device for Gpu {
         // SAFETY: plain calls; nothing uses what is idle once the GPU is idle.
         let mut status = unsafe { sys::cuMemAlloc_v2(&mut address, size) };
         if status != sys::CUresult::CUDA_SUCCESS && memory.idle_bytes() > 0 {
-            check("waiting for the GPU", unsafe { sys::cuCtxSynchronize() })?;
+            self.streams.wait()?;
             let idle: Vec<u64> = memory.idle.drain().flat_map(|(_, all)| all).collect();
             for a in idle {
                 memory.known.remove(&a);
@@ -498,7 +534,9 @@ impl Device for Gpu {
             }
             status = unsafe { sys::cuMemAlloc_v2(&mut address, size) };
         }
-        check(&format!("allocating {size} bytes on the GPU"), status)?;
+        check(&format!("allocating {size} bytes on the GPU"), status).map_err(|e| {
+            DeviceError::new(format!("{e}; fewer chains or samples at a time need less"))
+        })?;
         memory.known.insert(address, (stream, size));
         Ok(address)
     }
@@ -555,7 +593,7 @@ impl Device for Gpu {
     }
 
     fn blocks(&self) -> usize {
-        self.processors * BLOCKS_PER_PROCESSOR
+        self.found.processors * BLOCKS_PER_PROCESSOR
     }
 
     fn budget(&self) -> usize {
@@ -572,5 +610,16 @@ impl Device for Gpu {
         } else {
             0
         }
+    }
+
+    fn report(&self, failure: &DeviceError) {
+        tracing::debug!("the GPU failed: {failure}");
+        let mut first = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+        first.get_or_insert_with(|| failure.clone());
+    }
+
+    fn failure(&self) -> Option<DeviceError> {
+        let mut first = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+        first.take()
     }
 }

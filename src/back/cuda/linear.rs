@@ -506,12 +506,14 @@ impl RowBuilder {
     }
 }
 
-/// The numbers, or NaN where the device failed.
-fn or_nan(result: Result<Vec<f64>, DeviceError>, count: usize) -> Vec<f64> {
-    result.unwrap_or_else(|e| {
-        tracing::error!("the device failed: {e}");
-        vec![f64::NAN; count]
-    })
+impl DeviceRows {
+    /// The numbers, or NaN where the device failed.
+    fn or_nan(&self, result: Result<Vec<f64>, DeviceError>, count: usize) -> Vec<f64> {
+        result.unwrap_or_else(|e| {
+            self.matrix.linear.device.report(&e);
+            vec![f64::NAN; count]
+        })
+    }
 }
 
 impl CentredRows for DeviceRows {
@@ -519,21 +521,21 @@ impl CentredRows for DeviceRows {
         &self.mean
     }
     fn apply(&self, x: &[f64]) -> Vec<f64> {
-        or_nan(self.matrix.apply(x), self.matrix.rows)
+        self.or_nan(self.matrix.apply(x), self.matrix.rows)
     }
     fn adjoint(&self, y: &[f64]) -> Vec<f64> {
-        or_nan(self.matrix.adjoint(y), self.matrix.columns)
+        self.or_nan(self.matrix.adjoint(y), self.matrix.columns)
     }
     fn column_squares(&self) -> Vec<f64> {
-        or_nan(self.matrix.column_squares(), self.matrix.columns)
+        self.or_nan(self.matrix.column_squares(), self.matrix.columns)
     }
     fn matrix(&self, system: &System) -> Vec<f64> {
         let n = self.matrix.equations(system);
-        or_nan(self.matrix.gram(system), n * n)
+        self.or_nan(self.matrix.gram(system), n * n)
     }
     fn solve(&self, system: &System, rhs: &[f64]) -> Option<Vec<f64>> {
         self.matrix.solve(system, rhs).unwrap_or_else(|e| {
-            tracing::error!("the device failed: {e}");
+            self.matrix.linear.device.report(&e);
             None
         })
     }

@@ -452,10 +452,12 @@ impl CudaNetwork {
 /// Work that is not counted.
 const UNCOUNTED: (f64, f64) = (f64::NAN, f64::NAN);
 
-/// A device that fails leaves no numbers: everything becomes NaN, which samplers
-/// and optimisers refuse.
-pub(super) fn report(e: &DeviceError) {
-    tracing::error!("the device failed: {e}");
+impl CudaNetwork {
+    /// A device that fails leaves no numbers: everything becomes NaN, which samplers
+    /// and optimisers refuse, and the device remembers why.
+    pub(super) fn report(&self, e: &DeviceError) {
+        self.device.report(e);
+    }
 }
 
 pub(super) const UNKNOWN: Complex64 = Complex64::new(f64::NAN, f64::NAN);
@@ -471,8 +473,10 @@ impl WaveFunction for CudaNetwork {
         self.full.outputs() > 1
     }
     fn set_params(&mut self, theta: &[f64]) {
-        if let Err(e) = self.try_set_params(theta) {
-            tracing::warn!("parameters rejected: {e}");
+        match self.try_set_params(theta) {
+            Ok(()) => {}
+            Err(CudaError::Device(e)) => self.report(&e),
+            Err(e) => tracing::warn!("parameters rejected: {e}"),
         }
     }
     fn params(&self) -> &[f64] {
@@ -480,13 +484,13 @@ impl WaveFunction for CudaNetwork {
     }
     fn log_psi(&self, batch: &Spins, out: &mut [Complex64]) {
         if let Err(e) = self.try_log_psi(batch, out) {
-            report(&e);
+            self.report(&e);
             out.fill(UNKNOWN);
         }
     }
     fn gradients(&self, batch: &Spins, row: GradientRow) {
         if let Err(e) = self.try_gradients(batch, row) {
-            report(&e);
+            self.report(&e);
             let unknown = vec![f64::NAN; self.theta.len()];
             let im = if self.is_complex() { &unknown[..] } else { &[] };
             for sample in 0..batch.len() / self.lattice().sites() {
@@ -498,7 +502,7 @@ impl WaveFunction for CudaNetwork {
         match self.try_centred_rows(batch, weights) {
             Ok(rows) => rows.map(|rows| -> Box<dyn CentredRows> { Box::new(rows) }),
             Err(e) => {
-                report(&e);
+                self.report(&e);
                 None
             }
         }
@@ -529,8 +533,11 @@ impl WaveFunction for CudaNetwork {
     }
     fn peak(&self) -> Option<Peak> {
         peak::measure(&self.device, self.options.precision)
-            .inspect_err(report)
+            .inspect_err(|e| self.report(e))
             .ok()
+    }
+    fn failure(&self) -> Option<String> {
+        self.device.failure().map(|e| e.to_string())
     }
     fn why_in_full(&self, task: Task) -> Option<String> {
         match task {
@@ -553,7 +560,7 @@ impl WaveFunction for CudaNetwork {
         true
     }
     fn local_sums(&self, batch: &Spins, changes: &Arc<Changes>) -> Option<Box<dyn Values>> {
-        let values = (self.try_local_sums(batch, changes)).inspect_err(report);
+        let values = (self.try_local_sums(batch, changes)).inspect_err(|e| self.report(e));
         Some(Box::new(values.ok()?))
     }
     fn moves_chains(&self) -> bool {
@@ -576,12 +583,14 @@ impl WaveFunction for CudaNetwork {
             Ok(kernel) => kernel.walk(flips, chains, walk, errors),
             Err(e) => Err(e.clone()),
         };
-        done.inspect_err(report).ok()
+        done.inspect_err(|e| self.report(e)).ok()
     }
     fn walk(&self, chains: &mut Spins, walk: &Walk) -> Option<Tally> {
         if matches!(walk.proposals, Proposals::Typewriter { .. }) {
             return None;
         }
-        self.try_walk(chains, walk).inspect_err(report).ok()
+        self.try_walk(chains, walk)
+            .inspect_err(|e| self.report(e))
+            .ok()
     }
 }

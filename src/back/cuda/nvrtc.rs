@@ -282,6 +282,38 @@ impl Nvrtc {
             .collect()
     }
 
+    /// What to compile for a GPU: machine code, or PTX of the latest architecture before
+    /// its own, which the driver translates, where it is newer than the library.
+    ///
+    /// # Errors
+    /// The library no longer supports it.
+    pub fn target(&self, architecture: Architecture) -> Result<(Architecture, Form), NvrtcError> {
+        let known = self.architectures();
+        if known.contains(&architecture) {
+            return Ok((architecture, Form::Cubin));
+        }
+        let older = known.iter().rev().find(|&&a| a < architecture);
+        let older = older.ok_or_else(|| self.unknown(architecture))?;
+        Ok((*older, Form::Ptx))
+    }
+
+    /// That it does not compile for an architecture, and what would.
+    fn unknown(&self, architecture: Architecture) -> NvrtcError {
+        let known = self.architectures();
+        let list: Vec<String> = known.iter().map(Architecture::to_string).collect();
+        NvrtcError::Architecture {
+            version: format!("{}.{}", self.version.0, self.version.1),
+            known: list.join(", "),
+            asked: architecture.to_string(),
+            hint: match known.first() {
+                Some(&oldest) if architecture < oldest && self.version.0 > 12 => {
+                    "; older GPUs need that of CUDA 12: `pip install nvidia-cuda-nvrtc-cu12`"
+                }
+                _ => "",
+            },
+        }
+    }
+
     /// Compiles a translation unit.
     ///
     /// # Errors
@@ -292,20 +324,8 @@ impl Nvrtc {
         architecture: Architecture,
         form: Form,
     ) -> Result<Binary, NvrtcError> {
-        let known = self.architectures();
-        if !known.contains(&architecture) {
-            let list: Vec<String> = known.iter().map(Architecture::to_string).collect();
-            return Err(NvrtcError::Architecture {
-                version: format!("{}.{}", self.version.0, self.version.1),
-                known: list.join(", "),
-                asked: architecture.to_string(),
-                hint: match known.first() {
-                    Some(&oldest) if architecture < oldest && self.version.0 > 12 => {
-                        "; older GPUs need that of CUDA 12: `pip install nvidia-cuda-nvrtc-cu12`"
-                    }
-                    _ => "",
-                },
-            });
+        if !self.architectures().contains(&architecture) {
+            return Err(self.unknown(architecture));
         }
         let target = match form {
             Form::Cubin => format!("--gpu-architecture={architecture}"),

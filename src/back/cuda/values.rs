@@ -2,7 +2,6 @@
 //! second half of `kernels/sums.cuh`.
 
 use super::device::{Buffer, DeviceError, Launch, Span, Stream};
-use super::network::report;
 use super::sums::{Sums, THREADS, size};
 use crate::run::values::Values;
 use num_complex::Complex64;
@@ -95,6 +94,14 @@ impl DeviceValues {
         Ok(*self.moments.get_or_init(|| moments))
     }
 
+    /// What was found, or this where the device failed.
+    fn found_or<T>(&self, found: Result<T, DeviceError>, otherwise: T) -> T {
+        found.unwrap_or_else(|e| {
+            self.sums.device.report(&e);
+            otherwise
+        })
+    }
+
     /// Sum of the scatters within pieces, and scatter of their means about a number or
     /// their own mean. Pieces: how many, their sizes for the kernel.
     fn pieces(
@@ -113,41 +120,33 @@ impl DeviceValues {
     }
 }
 
-/// What was found, or this where the device failed.
-fn found_or<T>(found: Result<T, DeviceError>, otherwise: T) -> T {
-    found.unwrap_or_else(|e| {
-        report(&e);
-        otherwise
-    })
-}
-
 impl Values for DeviceValues {
     fn count(&self) -> usize {
         self.count
     }
     fn all(&self) -> Vec<Complex64> {
         let nan = Complex64::new(f64::NAN, f64::NAN);
-        found_or(self.download(), vec![nan; self.count])
+        self.found_or(self.download(), vec![nan; self.count])
     }
     fn moments(&self) -> (Complex64, f64) {
         let nan = Complex64::new(f64::NAN, f64::NAN);
-        found_or(self.known_moments(), (nan, f64::NAN))
+        self.found_or(self.known_moments(), (nan, f64::NAN))
     }
     fn scatter_of_blocks(&self, block: usize, about: Complex64) -> f64 {
         let pieces = (self.count / block, [block, block, 0]);
-        found_or(self.pieces(pieces, Some(about)), [f64::NAN; 2])[1]
+        self.found_or(self.pieces(pieces, Some(about)), [f64::NAN; 2])[1]
     }
     fn scatter_of_halves(&self, per_chain: usize) -> [f64; 2] {
         let halves = 2 * (self.count / per_chain);
         let pieces = (halves, [per_chain / 2, per_chain, 1]);
-        found_or(self.pieces(pieces, None), [f64::NAN; 2])
+        self.found_or(self.pieces(pieces, None), [f64::NAN; 2])
     }
     fn autocovariance(&self, per_chain: usize, about: Complex64, lags: usize) -> Vec<f64> {
         let lags = lags.min(per_chain);
         let sizes = [per_chain, self.count / per_chain];
         let about = [about.re, about.im];
         let found = self.run("autocovariance", (lags, lags), &sizes, (None, &about), lags);
-        found_or(found.and_then(|f| f.numbers(lags)), vec![f64::NAN; lags])
+        self.found_or(found.and_then(|f| f.numbers(lags)), vec![f64::NAN; lags])
     }
     fn centred(&self, parts: usize) -> Vec<f64> {
         let (mean, _) = self.moments();
@@ -161,6 +160,6 @@ impl Values for DeviceValues {
             (None, &about),
             total,
         );
-        found_or(found.and_then(|f| f.numbers(total)), vec![f64::NAN; total])
+        self.found_or(found.and_then(|f| f.numbers(total)), vec![f64::NAN; total])
     }
 }
