@@ -460,7 +460,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             let what = format!("nothing was measured: {reason}");
             return Err(CliError::new(
                 what,
-                "fewer sites, or less `--together`, need less memory",
+                "`--backend cpu` needs no GPU, `dnetc doctor` says what was found",
             ));
         }
         if wanted("compile") {

@@ -137,7 +137,7 @@ struct Device {
     Status broken = 0; // what every call returns after a kernel failed
     const long order = number("DNET_STANDIN_ORDER", 0);
     std::mt19937_64 random{(unsigned long long)order};
-    long launches = 0, graph_launches = 0, uploads = 0, downloads = 0, allocations = 0, modules = 0;
+    long launches = 0, graph_launches = 0, waits = 0, uploads = 0, downloads = 0, allocations = 0, modules = 0;
 
     // 143,771 MiB, as an H200 has
     const size_t total = (size_t)number("DNET_STANDIN_MEMORY", 143771ll << 20);

@@ -89,10 +89,10 @@ struct AtExit {
         }
         char line[512];
         snprintf(line, sizeof line,
-                 "{\"launches\": %ld, \"graph_launches\": %ld, \"uploads\": %ld, \"downloads\": %ld, "
+                 "{\"launches\": %ld, \"graph_launches\": %ld, \"waits\": %ld, \"uploads\": %ld, \"downloads\": %ld, "
                  "\"allocations\": %ld, \"memory\": %zu, \"most_memory\": %zu, \"modules_loaded\": %ld, "
                  "\"modules\": %ld, \"contexts\": %ld, \"events\": %ld, \"graphs\": %ld, \"executables\": %ld}",
-                 d.launches, d.graph_launches, d.uploads, d.downloads, d.allocations, d.used, d.most_used,
+                 d.launches, d.graph_launches, d.waits, d.uploads, d.downloads, d.allocations, d.used, d.most_used,
                  d.modules, d.alive(MODULE), d.alive(CONTEXT), d.alive(EVENT), d.alive(GRAPH), d.alive(EXECUTABLE));
         note("DNET_STANDIN_REPORT", line);
     }
@@ -273,6 +273,7 @@ Status cuStreamWaitEvent(void* handle, void* event, unsigned flags) {
     work.type = Work::WAIT;
     work.marker = e->last;
     gpu().ask(stream, std::move(work));
+    ++gpu().waits;
     return SUCCESS;
 }
 

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 
 /// The sources: a change of any of them makes new libraries.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
+    include_str!("build"),
     include_str!("common.h"),
     include_str!("device.h"),
     include_str!("libcuda.cpp"),
@@ -18,60 +19,41 @@ const SOURCES: [&str; 5] = [
     TESTS,
 ];
 
-/// Compiles a library in a folder, by g++, on first use.
-fn library(source: &str, name: &str, defines: &[&str]) -> PathBuf {
+/// The folder of both libraries, compiled on first use.
+fn libraries(options: &[&str]) -> PathBuf {
     let mut hash = DefaultHasher::new();
-    (SOURCES, source, name, defines).hash(&mut hash);
+    (SOURCES, options).hash(&mut hash);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join(format!("standin-{:016x}", hash.finish()));
     if folder.is_dir() {
         return folder;
     }
     let work = tempfile::tempdir_in(target).expect("a folder");
-    let output = Command::new("g++")
-        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra"])
-        .arg(format!("-DSTANDIN_TESTS=\"{TESTS}\""))
-        .args(defines)
-        .arg(Path::new(TESTS).join("cuda_driver").join(source))
-        .arg("-o")
-        .arg(work.path().join(name))
-        .arg("-ldl")
+    let output = Command::new(Path::new(TESTS).join("cuda_driver/build"))
+        .arg(work.path())
+        .args(options)
         .output()
         .expect("g++ runs");
-    assert!(
-        output.status.success() && output.stderr.is_empty(),
-        "{}",
-        stderr(&output)
-    );
+    let text = stderr(&output);
+    assert!(output.status.success() && text.is_empty(), "{text}");
     // another process may have been faster
     let moved = std::fs::rename(work.path(), &folder);
     assert!(moved.is_ok() || folder.is_dir(), "{moved:?}");
     folder
 }
 
-/// The driver's folder. Its name is the first one `cudarc` tries: a real driver that is
-/// installed comes after it.
-pub fn driver() -> &'static Path {
+/// The folder of the libraries.
+pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| library("libcuda.cpp", "libcuda.so", &[]))
-}
-
-/// A driver without one of the functions.
-fn driver_without(function: &str) -> PathBuf {
-    let define = format!("-D{function}=absent");
-    library("libcuda.cpp", "libcuda.so", &[&define])
+    FOLDER.get_or_init(|| libraries(&[]))
 }
 
 /// The runtime compiler.
-pub fn compiler() -> &'static Path {
-    static FILE: OnceLock<PathBuf> = OnceLock::new();
-    FILE.get_or_init(|| {
-        let name = "libnvrtc.so.12";
-        library("libnvrtc.cpp", name, &[]).join(name)
-    })
+pub fn nvrtc() -> PathBuf {
+    folder().join("libnvrtc.so.12")
 }
 
-/// Where the runtime compiler keeps what it made.
+/// Where it keeps what it made.
 pub fn objects() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("standin-objects");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -93,11 +75,11 @@ impl Gpu {
         let (cache, report, compiled) = (path("cache"), path("report"), path("compiled"));
         let mut gpu = Gpu {
             here,
-            driver: driver().to_owned(),
+            driver: folder().to_owned(),
             settings: Vec::new(),
         };
         for (name, value) in [
-            ("DNET_NVRTC", compiler().display().to_string()),
+            ("DNET_NVRTC", nvrtc().display().to_string()),
             ("DNET_CACHE", cache),
             ("DNET_STANDIN_OBJECTS", objects().display().to_string()),
             ("DNET_STANDIN_PROCESSORS", "1".to_owned()),
@@ -124,7 +106,7 @@ impl Gpu {
 
     /// With an older driver that lacks a function.
     pub fn without(mut self, function: &str) -> Gpu {
-        self.driver = driver_without(function);
+        self.driver = libraries(&[&format!("-D{function}=absent")]);
         self
     }
 

@@ -1,7 +1,7 @@
 //! That the stand-in for the driver forbids what it says it forbids: every rule is broken
 //! once, by this test in a process of its own.
 
-use super::standin::{compiler, driver, objects};
+use super::standin::{folder, nvrtc, objects};
 use super::workplace::stderr;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
 use dnet::back::cuda::translation_unit;
@@ -25,7 +25,7 @@ impl Driver {
     /// With a context in this thread.
     fn new() -> Driver {
         // SAFETY: the stand-in may be loaded at any time.
-        let library = unsafe { Library::new(driver().join("libcuda.so")) };
+        let library = unsafe { Library::new(folder().join("libcuda.so")) };
         let d = Driver(library.expect("the stand-in"));
         d.call("cuInit", &[0]);
         let context = d.made("cuDevicePrimaryCtxRetain", &[0]);
@@ -66,7 +66,7 @@ impl Driver {
     }
 
     fn kernel(&self) -> usize {
-        let nvrtc = Nvrtc::open(compiler()).expect("the stand-in");
+        let nvrtc = Nvrtc::open(&nvrtc()).expect("the stand-in");
         let text = translation_unit(Precision::F64, std::iter::once(KERNEL));
         let code = nvrtc.compile(&text, Architecture(90), Form::Cubin);
         let code = code.expect("compiles").code;
@@ -117,7 +117,7 @@ const RULES: [(&str, &str); 16] = [
 
 #[test]
 fn every_rule_is_kept() {
-    driver();
+    folder();
     for (rule, sentence) in RULES {
         let own = std::env::current_exe().expect("this test");
         let output = Command::new(own)

@@ -74,7 +74,9 @@ fn start() -> Result<(), DeviceError> {
             for name in FUNCTIONS {
                 sys::culib()
                     .get::<unsafe extern "C" fn()>(name)
-                    .map_err(|e| DeviceError::new(format!("the NVIDIA driver is too old: {e}")))?;
+                    .map_err(|_| {
+                        DeviceError::new(format!("the NVIDIA driver is too old: no {name}"))
+                    })?;
             }
             check("starting the driver", sys::cuInit(0))
         }

@@ -5,6 +5,11 @@
 //! library ([`LIBRARY`], written by hand) and needs no headers. The text is
 //! compiled at run time by NVRTC, or, for tests without a GPU, by a C++ compiler
 //! behind a header that runs every CUDA thread as a fiber.
+//!
+//! The host's side ([`driver`], graphs, memory, [`nvrtc`], [`cache`]) is tested without a
+//! GPU as well: `tests/cuda_driver` has stand-ins for NVIDIA's driver and compiler, for
+//! the whole of `dnetc`. A failure that leaves NaN in place of numbers is kept by the
+//! [`device::Device`]; who finds the NaN asks it why.
 
 pub mod ast;
 mod background;
