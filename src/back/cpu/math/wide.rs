@@ -229,7 +229,7 @@ unsafe fn apply<T: Number, const LANES: usize>(
         // SAFETY: so many pieces are there; any alignment will do.
         let x = unsafe { pieces.add(k).read_unaligned() };
         let mut y = [T::default(); LANES];
-        for (y, x) in y.iter_mut().zip(x) {
+        for (y, &x) in y.iter_mut().zip(&x) {
             *y = f(&mut { T::NUMBERS }, x);
         }
         if let Some((edge, exact)) = beyond {
