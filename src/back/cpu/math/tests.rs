@@ -327,10 +327,10 @@ fn rows_of_any_length_are_computed_alike() {
             [0.25; 4],
             "nothing behind the results is touched"
         );
-        for k in 0..size {
+        for (k, &y) in statics.iter().enumerate() {
             let (r, l) = (k / lanes, k % lanes);
-            let tanh = number(k).mul_add(statics[k], pool[r]).tanh();
-            let both = sigmoid_of(tanh * statics[k]) + number(k).cos();
+            let tanh = number(k).mul_add(y, pool[r]).tanh();
+            let both = sigmoid_of(tanh * y) + number(k).cos();
             let want = both.exp() - tanh;
             let got = best[2 * size - (r + 1) * lanes + l];
             assert!(

@@ -211,8 +211,13 @@ macro_rules! numbers {
 numbers!(Single, f32, u32, Precision::F32);
 numbers!(Double, f64, u64, Precision::F64);
 
-/// Applies a function piece by piece; `exact` replaces its values at arguments beyond
-/// an edge, if it has one.
+/// What replaces the values of a function at arguments beyond an edge.
+struct Beyond {
+    edge: f64,
+    exact: fn(f64) -> f64,
+}
+
+/// Applies a function piece by piece.
 ///
 /// # Safety
 /// As [`Routine`].
@@ -221,7 +226,7 @@ unsafe fn apply<T: Number, const LANES: usize>(
     x: *mut u8,
     count: usize,
     f: impl Fn(&mut T::Numbers, T) -> T,
-    beyond: Option<(f64, fn(f64) -> f64)>,
+    beyond: &[Beyond],
 ) {
     const { assert!(LANES * size_of::<T>() == PIECE) }
     let pieces = x.cast::<[T; LANES]>();
@@ -232,13 +237,12 @@ unsafe fn apply<T: Number, const LANES: usize>(
         for (y, &x) in y.iter_mut().zip(&x) {
             *y = f(&mut { T::NUMBERS }, x);
         }
-        if let Some((edge, exact)) = beyond {
+        for &Beyond { edge, exact } in beyond {
             // what follows the last number is none
             let own = (count - k * LANES).min(LANES);
             for (y, x) in y.iter_mut().zip(x).take(own) {
                 let x = x.widened();
-                // also where it is not a number
-                if !(x.abs() <= edge) {
+                if x.abs() > edge || x.is_nan() {
                     *y = T::rounded(exact(x));
                 }
             }
@@ -294,9 +298,8 @@ macro_rules! vectors {
         /// As [`Routine`], on machines with these vectors.
         #[target_feature(enable = $features)]
         unsafe extern "C" fn $name<T: Number, const LANES: usize>(x: *mut u8, count: usize) {
-            #[allow(unused_mut, unused_assignments)]
-            let mut beyond: Option<(f64, fn(f64) -> f64)> = None;
-            $(beyond = Some((T::NUMBERS.circular_edge(), $exact));)?
+            let beyond: &[Beyond] =
+                &[$(Beyond { edge: T::NUMBERS.circular_edge(), exact: $exact })?];
             unsafe { apply::<T, LANES>(x, count, $f, beyond) }
         }
     )*};
