@@ -11,13 +11,16 @@
 //! parts are convolved with `G_m G_k` and `G_m conj(G_k)`: an emission e arrives as
 //! `U e + V conj(e)`. Where only one of the two mixers is complex there is one part: the
 //! real vertex acts on a real `y_k`, or `A z = Re( (A(1) - i A(i)) z )` becomes real.
+//!
+//! Where a mixer is dense, `C_D(q, j) = G_m(q+D, j) G_k(j, q)` depends on both ends: a
+//! matrix, known from the parameters as well, takes the place of the convolution.
 
 use super::values::{Offset, Values};
 use super::{Derived, NoFlips, Shape};
 use crate::check::core::{Dim, Einsum, Place, Window};
 use crate::ir::kinds::Dependence;
 use crate::ir::{MapFn, NodeId, NodeType, Op, ZipFn};
-use crate::pass::normal_form::Coefficient;
+use crate::pass::normal_form::{Coefficient, MixerClass};
 use std::collections::HashMap;
 
 type Built = Result<NodeId, NoFlips>;
@@ -37,7 +40,9 @@ pub(super) struct Chain {
 fn is_complex(op: &Op) -> bool {
     match *op {
         Op::Scan(s) => s.complex,
-        Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
+        Op::Convolve { complex, .. } | Op::Modes { complex, .. } | Op::Mix { complex, .. } => {
+            complex
+        }
         _ => false,
     }
 }
@@ -53,6 +58,11 @@ impl Values<'_> {
         let complex = is_complex(self.graph.op(node));
         let width = self.width(node)?;
         Ok((complex, if complex { width / 2 } else { width }))
+    }
+
+    /// Whether the kernel of mixer `m` depends on both ends.
+    fn dense(&self, m: usize) -> bool {
+        self.form.mixers[m].class == MixerClass::Dense
     }
 
     /// Builds every link that changes of the given shapes may need.
@@ -108,12 +118,28 @@ impl Values<'_> {
         }
         let vertex = self.vertex(last, first)?;
         let n = displacements.len();
-        let place = Place::Displacement(self.lattice_token());
-        let derived = |conjugate| Derived::Chain {
-            last,
-            first,
-            displacements: displacements.clone(),
-            conjugate,
+        let dense = self.dense(last) || self.dense(first);
+        let token = self.lattice_token();
+        let place = match dense {
+            true => Place::Pair(token),
+            false => Place::Displacement(token),
+        };
+        let derived = |conjugate| {
+            let displacements = displacements.clone();
+            match dense {
+                true => Derived::ChainPairs {
+                    last,
+                    first,
+                    displacements,
+                    conjugate,
+                },
+                false => Derived::Chain {
+                    last,
+                    first,
+                    displacements,
+                    conjugate,
+                },
+            }
         };
         let responses = if complex && source_complex {
             let split = self.reshape(vertex, &fixed(&[2, c, 2, r]));
@@ -194,13 +220,20 @@ impl Values<'_> {
         })
     }
 
-    /// One input under many kernels.
+    /// One input under many kernels, on displacements or on pairs.
     fn convolve(&mut self, x: NodeId, kernel: NodeId, shape: &[usize], complex: bool) -> Built {
         let ty = self.site(&fixed(shape));
         let x = self.graph.push(Op::Broadcast, &[x], ty);
-        let op = Op::Convolve {
-            complex,
-            transposed: false,
+        let transposed = false;
+        let op = match self.graph.ty(kernel).place {
+            Place::Pair(_) => Op::Mix {
+                complex,
+                transposed,
+            },
+            _ => Op::Convolve {
+                complex,
+                transposed,
+            },
         };
         Ok(self.graph.add(op, &[x, kernel])?)
     }
@@ -404,22 +437,30 @@ impl Values<'_> {
             return Ok(None);
         }
         let (complex, c) = self.channels(m)?;
-        let displacements = emissions
-            .iter()
-            .map(|(b, _)| [at[0] - b[0], at[1] - b[1]])
-            .collect();
         let n = emissions.len();
+        let sources = emissions.iter().map(|(b, _)| *b);
+        let (what, place) = match self.dense(m) {
+            true => {
+                let places = sources.map(|b| (at, b)).collect();
+                let place = Place::Site(self.lattice_token());
+                (Derived::DirectPairs { mixer: m, places }, place)
+            }
+            false => {
+                let displacements = sources.map(|b| [at[0] - b[0], at[1] - b[1]]).collect();
+                let what = Derived::Direct {
+                    mixer: m,
+                    displacements,
+                };
+                (what, Place::Whole)
+            }
+        };
         let shape: &[usize] = if complex { &[2, c] } else { &[c] };
         let e = self.sources(&emissions, shape)?;
-        let what = Derived::Direct {
-            mixer: m,
-            displacements,
-        };
         let y = if complex {
-            let kernel = self.derive(what, Place::Whole, &[n, 2, 2, c])?;
+            let kernel = self.derive(what, place, &[n, 2, 2, c])?;
             self.einsum("nabc,nac->bc", kernel, e)?
         } else {
-            let kernel = self.derive(what, Place::Whole, &[n, c])?;
+            let kernel = self.derive(what, place, &[n, c])?;
             self.einsum("nc,nc->c", kernel, e)?
         };
         Ok(Some(y))

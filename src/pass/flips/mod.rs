@@ -16,8 +16,8 @@
 //!
 //! is a graph on tokens like any other, and back ends compile it like any other.
 //! It contains the background (the network itself), the final links `T_m` (a
-//! reverse pass) and the links `L_mk` with k < m (convolutions of the vertices
-//! `A_mk`, `links`). Kernels of mixers enter as derived parameters
+//! reverse pass) and the links `L_mk` with k < m (the vertices `A_mk` convolved, or
+//! multiplied by a matrix where a mixer is dense, `links`). Kernels of mixers enter as derived parameters
 //! ([`Derived`]): functions of the network's parameters that the host computes
 //! once per parameter set.
 //!
@@ -100,6 +100,26 @@ pub enum Derived {
     /// `C_D(n) = G_m(n + D) G_k(-n)` on displacements n: `[2, |D|, C, R]` if
     /// either is complex, else `[|D|, C, R]`; C channels of k, R of m.
     Chain {
+        /// m.
+        last: usize,
+        /// k.
+        first: usize,
+        /// D, tokens per axis.
+        displacements: Vec<[i64; 2]>,
+        /// `G_k` conjugated.
+        conjugate: bool,
+    },
+    /// As [`Derived::Direct`] where the kernel depends on both ends: per token i the
+    /// kernel `G(i + a, i + b)` for a list of (a, b), zero beyond an open lattice.
+    DirectPairs {
+        /// The mixer.
+        mixer: usize,
+        /// (a, b), tokens per axis.
+        places: Vec<([i64; 2], [i64; 2])>,
+    },
+    /// As [`Derived::Chain`] where a kernel depends on both ends: on pairs (i, j)
+    /// `C_D(i, j) = G_m(i + D, j) G_k(j, i)`, zero beyond an open lattice.
+    ChainPairs {
         /// m.
         last: usize,
         /// k.
@@ -193,7 +213,10 @@ pub fn common_token(graph: &Graph, form: &NormalForm) -> Result<Token, NoFlips> 
         }
     }
     for mixer in &form.mixers {
-        if !matches!(mixer.class, MixerClass::StateSpace | MixerClass::Toeplitz) {
+        if !matches!(
+            mixer.class,
+            MixerClass::StateSpace | MixerClass::Toeplitz | MixerClass::Dense
+        ) {
             return Err(NoFlips::new(format!(
                 "links through a {} mixer",
                 mixer.class
