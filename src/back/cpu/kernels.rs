@@ -118,7 +118,7 @@ impl Kernels {
                 displacements,
                 conjugate,
             } => {
-                let link = Link::new([&self.mixers[*last], &self.mixers[*first]], *conjugate);
+                let link = self.link([*last, *first], None, *conjugate);
                 for n in link.last.displacements() {
                     let right = link.first.at([-n[0], -n[1]]);
                     let lefts = displacements.iter().map(|&d| link.last.at(moved(n, d)));
@@ -128,10 +128,11 @@ impl Kernels {
             Derived::ChainPairs {
                 last,
                 first,
+                channels,
                 displacements,
                 conjugate,
             } => {
-                let link = Link::new([&self.mixers[*last], &self.mixers[*first]], *conjugate);
+                let link = self.link([*last, *first], Some(channels), *conjugate);
                 for i in link.last.sites() {
                     for j in link.last.sites() {
                         let right = link.first.between(j, i);
@@ -150,25 +151,36 @@ fn moved(site: [i64; 2], by: [i64; 2]) -> [i64; 2] {
     [site[0] + by[0], site[1] + by[1]]
 }
 
-/// Two kernels whose products are wanted.
+/// Two kernels whose products are wanted, for some channels of each.
 struct Link<'k> {
     last: &'k Kernel,
     first: &'k Kernel,
+    channels: [Vec<usize>; 2],
     conjugate: bool,
     /// Real parts alone, or imaginary parts too.
     parts: usize,
 }
 
-impl Link<'_> {
-    fn new([last, first]: [&Kernel; 2], conjugate: bool) -> Link<'_> {
+impl Kernels {
+    fn link(
+        &self,
+        [last, first]: [usize; 2],
+        channels: Option<&[Vec<usize>; 2]>,
+        conjugate: bool,
+    ) -> Link<'_> {
+        let [last, first] = [last, first].map(|m| &self.mixers[m]);
+        let all = || [last, first].map(|kernel| (0..kernel.channels).collect());
         Link {
             last,
             first,
+            channels: channels.cloned().unwrap_or_else(all),
             conjugate,
             parts: if last.complex || first.complex { 2 } else { 1 },
         }
     }
+}
 
+impl Link<'_> {
     /// Part by part, for every left entry all products with the right one, channels of
     /// the left one fastest.
     fn add_products<'k>(
@@ -177,17 +189,21 @@ impl Link<'_> {
         lefts: impl Iterator<Item = Option<&'k [Complex64]>> + Clone,
         data: &mut Vec<f64>,
     ) {
-        let block = self.first.channels * self.last.channels;
+        let [of_left, of_right] = &self.channels;
         for part in 0..self.parts {
             for left in lefts.clone() {
                 let (Some(right), Some(left)) = (right, left) else {
-                    data.extend(std::iter::repeat_n(0.0, block));
+                    let numbers = of_left.len() * of_right.len();
+                    data.extend(std::iter::repeat_n(0.0, numbers));
                     continue;
                 };
-                for g in right {
-                    let g = if self.conjugate { g.conj() } else { *g };
-                    data.extend(left.iter().map(|h| {
-                        let z = h * g;
+                for &g in of_right {
+                    let g = match self.conjugate {
+                        true => right[g].conj(),
+                        false => right[g],
+                    };
+                    data.extend(of_left.iter().map(|&h| {
+                        let z = left[h] * g;
                         if part == 0 { z.re } else { z.im }
                     }));
                 }

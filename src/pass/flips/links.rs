@@ -47,6 +47,16 @@ fn is_complex(op: &Op) -> bool {
     }
 }
 
+/// Numbers of the channels of a shape whose kernels differ: the first of each.
+fn different(all: &[usize], own: &[usize]) -> Vec<usize> {
+    let mut numbers = vec![0];
+    for (&n, &own) in all.iter().zip(own) {
+        let along = |k: usize| (0..own.min(n)).map(move |i| k * n + i);
+        numbers = numbers.into_iter().flat_map(along).collect();
+    }
+    numbers
+}
+
 fn fixed(shape: &[usize]) -> Vec<Dim> {
     shape.iter().map(|&n| Dim::Static(n)).collect()
 }
@@ -63,6 +73,29 @@ impl Values<'_> {
     /// Whether the kernel of mixer `m` depends on both ends.
     fn dense(&self, m: usize) -> bool {
         self.form.mixers[m].class == MixerClass::Dense
+    }
+
+    /// The shape of the channels of mixer `m`, and that of a dense kernel: of equal
+    /// length, 1 where channels share it.
+    fn channel_shapes(&self, m: usize) -> Result<[Vec<usize>; 2], NoFlips> {
+        let node = self.form.mixers[m].output;
+        let (complex, c) = self.channels(m)?;
+        if !self.dense(m) {
+            return Ok([vec![c], vec![c]]);
+        }
+        let own = |id: NodeId| -> Result<Vec<usize>, NoFlips> {
+            let shape = &self.graph.ty(id).shape;
+            let dims = shape.iter().skip(usize::from(complex));
+            dims.map(|d| match d {
+                Dim::Static(n) => Ok(*n),
+                Dim::Sites { .. } => Err(NoFlips::new("an axis over all sites")),
+            })
+            .collect()
+        };
+        let (all, mut kernel) = (own(node)?, own(self.graph.args(node)[1])?);
+        let missing = all.len().saturating_sub(kernel.len());
+        kernel.splice(0..0, std::iter::repeat_n(1, missing));
+        Ok([all, kernel])
     }
 
     /// Builds every link that changes of the given shapes may need.
@@ -124,12 +157,17 @@ impl Values<'_> {
             true => Place::Pair(token),
             false => Place::Displacement(token),
         };
+        let [r_shape, r_own] = self.channel_shapes(last)?;
+        let [c_shape, c_own] = self.channel_shapes(first)?;
+        let own = [c_own.as_slice(), &r_own].concat();
+        let axes = [c_shape.as_slice(), &r_shape].concat();
         let derived = |conjugate| {
             let displacements = displacements.clone();
             match dense {
                 true => Derived::ChainPairs {
                     last,
                     first,
+                    channels: [different(&r_shape, &r_own), different(&c_shape, &c_own)],
                     displacements,
                     conjugate,
                 },
@@ -169,8 +207,9 @@ impl Values<'_> {
                 let im = self.zip(im, parts[1], parts[2])?;
                 let x = self.graph.add(Op::Concat { axis: 0 }, &[re, im])?;
                 let x = self.zip(ZipFn::Mul, x, half)?;
-                let kernel = self.derive(derived(conjugate), place, &[2, n, c, r])?;
-                halves.push(self.convolve(x, kernel, &[2, n, c, r], true)?);
+                let kernel =
+                    self.derive(derived(conjugate), place, &[&[2, n], &own[..]].concat())?;
+                halves.push(self.convolve(x, kernel, &[2, n, c, r], &axes)?);
             }
             halves
         } else if complex {
@@ -184,8 +223,8 @@ impl Values<'_> {
                 parts.push(self.reshape(part, &fixed(&[1, 1, c, r])));
             }
             let x = self.graph.add(Op::Concat { axis: 0 }, &parts)?;
-            let kernel = self.derive(derived(false), place, &[2, n, c, r])?;
-            vec![self.convolve(x, kernel, &[2, n, c, r], true)?]
+            let kernel = self.derive(derived(false), place, &[&[2, n], &own[..]].concat())?;
+            vec![self.convolve(x, kernel, &[2, n, c, r], &axes)?]
         } else if source_complex {
             let split = self.reshape(vertex, &fixed(&[2, 1, 1, c, r]));
             let mut parts = Vec::new();
@@ -196,8 +235,8 @@ impl Values<'_> {
             }
             let minus = self.graph.add(Op::Map(MapFn::Neg), &[parts[1]])?;
             let x = self.graph.add(Op::Concat { axis: 0 }, &[parts[0], minus])?;
-            let kernel = self.derive(derived(false), place, &[2, n, c, r])?;
-            let z = self.convolve(x, kernel, &[2, n, c, r], true)?;
+            let kernel = self.derive(derived(false), place, &[&[2, n], &own[..]].concat())?;
+            let z = self.convolve(x, kernel, &[2, n, c, r], &axes)?;
             // Re(z e): the real part of e sees Re z, its imaginary part -Im z
             let mut responses = Vec::new();
             for start in 0..2 {
@@ -209,8 +248,8 @@ impl Values<'_> {
             responses
         } else {
             let x = self.reshape(vertex, &fixed(&[1, c, r]));
-            let kernel = self.derive(derived(false), place, &[n, c, r])?;
-            vec![self.convolve(x, kernel, &[n, c, r], false)?]
+            let kernel = self.derive(derived(false), place, &[&[n], &own[..]].concat())?;
+            vec![self.convolve(x, kernel, &[n, c, r], &axes)?]
         };
         Ok(Chain {
             displacements,
@@ -220,11 +259,18 @@ impl Values<'_> {
         })
     }
 
-    /// One input under many kernels, on displacements or on pairs.
-    fn convolve(&mut self, x: NodeId, kernel: NodeId, shape: &[usize], complex: bool) -> Built {
-        let ty = self.site(&fixed(shape));
+    /// One input under many kernels, on displacements or on pairs: a value of this
+    /// shape, complex if it has four axes. The last two are those of `axes`, by which
+    /// kernels are told apart.
+    fn convolve(&mut self, x: NodeId, kernel: NodeId, shape: &[usize], axes: &[usize]) -> Built {
+        let lead = &shape[..shape.len() - 2];
+        let x_shape = &self.graph.ty(x).shape;
+        let mut narrow = x_shape[..x_shape.len() - 2].to_vec();
+        narrow.extend(fixed(axes));
+        let x = self.reshape(x, &narrow);
+        let ty = self.site(&fixed(&[lead, axes].concat()));
         let x = self.graph.push(Op::Broadcast, &[x], ty);
-        let transposed = false;
+        let (complex, transposed) = (shape.len() == 4, false);
         let op = match self.graph.ty(kernel).place {
             Place::Pair(_) => Op::Mix {
                 complex,
@@ -235,7 +281,8 @@ impl Values<'_> {
                 transposed,
             },
         };
-        Ok(self.graph.add(op, &[x, kernel])?)
+        let all = self.graph.add(op, &[x, kernel])?;
+        Ok(self.reshape(all, &fixed(shape)))
     }
 
     /// `A_mk` at every site of the background: inputs of the vertex first.

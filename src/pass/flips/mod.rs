@@ -36,11 +36,11 @@ mod links;
 pub mod units;
 mod values;
 
-use crate::check::core::{Place, Token};
+use crate::check::core::{Dim, Place, Token};
 use crate::interp::TokenLattice;
 use crate::ir::kinds::Dependence;
 use crate::ir::valid::Fault;
-use crate::ir::{Boundary, Graph, Lattice, NodeId};
+use crate::ir::{Boundary, Graph, GraphParam, Lattice, NodeId};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
 pub use family::Family;
@@ -52,6 +52,10 @@ pub type Shape = Vec<[i64; 2]>;
 
 /// Largest number of frontier elements: each needs a reverse pass.
 const MAX_FRONTIER: usize = 32;
+
+/// Most numbers of all derived parameters: links of dense mixers grow with the square of
+/// the lattice.
+const MAX_DERIVED: usize = 1 << 25;
 
 /// Why local changes of a network have no such program.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -118,12 +122,15 @@ pub enum Derived {
         places: Vec<([i64; 2], [i64; 2])>,
     },
     /// As [`Derived::Chain`] where a kernel depends on both ends: on pairs (i, j)
-    /// `C_D(i, j) = G_m(i + D, j) G_k(j, i)`, zero beyond an open lattice.
+    /// `C_D(i, j) = G_m(i + D, j) G_k(j, i)`, zero beyond an open lattice, of those
+    /// channels that differ.
     ChainPairs {
         /// m.
         last: usize,
         /// k.
         first: usize,
+        /// Numbers of these channels, of m and of k.
+        channels: [Vec<usize>; 2],
         /// D, tokens per axis.
         displacements: Vec<[i64; 2]>,
         /// `G_k` conjugated.
@@ -183,10 +190,23 @@ impl FlipProgram {
             }
         }
         let (readout, inputs) = frontier.readout(graph);
-        let (mut graph, derived) = values.finish();
-        graph.outputs = frontier.nodes.clone();
+        let (mut extended, derived) = values.finish();
+        let numbers = |p: &GraphParam| {
+            let entries = tokens.entries(p.ty.place).unwrap_or(usize::MAX);
+            let dims = p.ty.shape.iter().map(|d| match d {
+                Dim::Static(n) => *n,
+                Dim::Sites { .. } => tokens.count(),
+            });
+            dims.fold(entries, usize::saturating_mul)
+        };
+        let derived_numbers = (extended.params[graph.params.len()..].iter().map(numbers))
+            .fold(0, usize::saturating_add);
+        if derived_numbers > MAX_DERIVED {
+            return Err(NoFlips::new(format!("links of {derived_numbers} numbers")));
+        }
+        extended.outputs = frontier.nodes.clone();
         Ok(FlipProgram {
-            graph,
+            graph: extended,
             derived,
             token,
             changes,
