@@ -123,20 +123,13 @@ fn eval_and_verify_agree() {
     };
     let [got, want] = ["cuda", "cpu"].map(|b| parse(gpu.succeeds(&eval(&configurations, b))));
     agree(&got, &want, 1e-12);
-    for precision in ["f32", "f64"] {
-        let how = [
-            "verify",
-            DYSONNET,
-            "--backend",
-            "cuda",
-            "--precision",
-            precision,
-        ];
-        let text = gpu.succeeds(&joined(&[&how, &SMALL, &["--boundary", "periodic"]]));
-        contains_all(
-            &text,
-            &["gradient", "sums over local changes", "decisions of chains"],
-        );
+    let own = ["verify", DYSONNET, "--precision", "f64"];
+    let rbm = ["verify", RBM, "--precision", "f32", "--sites", "6"];
+    for how in [joined(&[&own, &SMALL]), rbm.to_vec()] {
+        let on = ["--boundary", "periodic", "--backend", "cuda"];
+        let text = gpu.succeeds(&joined(&[&how, &on]));
+        let all = ["gradient", "sums over local changes", "decisions of chains"];
+        contains_all(&text, &all);
         assert!(!text.contains("FAILED"), "{text}");
     }
     assert_eq!(
