@@ -239,9 +239,9 @@ impl Streams {
         self.enter()?;
         // SAFETY: streams of ours, which live as long as the process.
         let wait = |&s: &usize| unsafe { sys::cuStreamSynchronize(s as sys::CUstream) };
-        let doing = "waiting for the GPU";
-        let done = self.all.iter().map(|s| check(doing, wait(s)));
-        done.fold(Ok(()), |first, next| first.and(next))
+        let all = self.all.iter();
+        all.map(wait)
+            .try_for_each(|status| check("waiting for the GPU", status))
     }
 }
 
