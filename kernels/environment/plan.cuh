@@ -67,7 +67,13 @@ enum Head {
     ENTERING,
     LEAVING,
     SENT,          // what reaches the far ends of the segments, along and against
+    UNCLOSED,      // links of one channel before the ring is closed
     LINKED,        // features that sites add far away
+    READ_SIDES,    // how features read what enters the segments before the last mixer,
+    READ_LEFT,     // far ends closed: those that grow right, left
+    READ_LEAVING,  // and the last mixer's states that leave the slice, that enter it,
+    READ_ENTERING, // along and against
+    READ_INPUTS,   // and its inputs
     STATES,        // features pulled back onto states, and onto inputs
     INPUTS,
     MOVED,

@@ -34,92 +34,245 @@ __device__ inline Global<const real> coefficient(const Sweep& s, const Slice& c,
     return s.array(s[plan::PROPOSED]) + ~place;
 }
 
-// What all sites outside do to the slice, for all its proposals: the states of later
-// mixers that come back (E L^j B), and the features far away. On a ring, with
-// K = (1 - L^N)^-1, a sites ahead and b behind, states go
+// ---- what all sites outside do to the slice, for all its proposals
+//
+// The states of later mixers that come back (E L^j B), and the features far away. On a
+// ring, with K = (1 - L^N)^-1, a sites ahead and b behind, states go
 //
 //   leaving  = K emitted + L^n entering             along the way
 //   far      = far' + L^a leaving                   at the far ends of the segments
 //   entering = K ( entering' + L^b far' )           primes: what segments add
-__device__ __noinline__ void link(const Sweep& s, const Slice& c) {
-    const int mixers = s[plan::MIXERS], h = s[plan::FEATURES];
+//
+// Links are kept as what enters. Nothing but features reads what the last mixer sends
+// out, so that its states need not be followed there: features are read from its inputs,
+// from what enters, and from the ports of earlier mixers.
+
+// The surroundings of a slice: behind first, then ahead.
+struct Outside {
+    int segments[2], sides[2];
+};
+
+__device__ inline Outside outside(const Sweep& s, const Slice& c) {
+    Outside o = {{c.behind, c.ahead}, {s.behind(), s.ahead()}};
+    return o;
+}
+
+// Which of both segments a state leaves that moves along (0) or against (1) the way, at
+// its near end, or at its far one.
+__device__ inline int segment_of(int way, int far) { return way == far ? 0 : 1; }
+
+// Ring: K L^b of every mixer, and what the first one's sources send to the far end of the
+// segment they move into.
+__device__ __noinline__ void carry(const Sweep& s, const Slice& c) {
     const bool right = !s.reverse;
+    const Outside o = outside(s, c);
     const auto first = s.mixer(0);
-    const int channels = first[plan::CHANNELS], parts = first[plan::PARTS], columns = parts * c.n;
-    const int stretch = parts * (first[plan::REACH] + 1);
-    const int segments[2] = {c.behind, c.ahead}, sides[2] = {s.behind(), s.ahead()};
-    const auto sent = s.array(s[plan::SENT]);
+    const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * c.n;
+    const int stretch = first[plan::PARTS] * (first[plan::REACH] + 1);
     #pragma unroll 1
-    for (int way = 0; s.ring && way < 2; ++way) {
+    for (int way = 0; way < 2; ++way) {
         #pragma unroll 1
-        for (int m = 0; m < mixers; ++m) {
+        for (int m = 0; m < s[plan::MIXERS]; ++m) {
             const auto mixer = s.mixer(m), d = s.direction(mixer, right, way);
-            const int p = d[plan::P];
-            const auto segment = s.segment(segments[way]);
+            const int p = d[plan::P], through = s.side(mixer, o.sides[way])[plan::THROUGH + 1];
             Product a = product(1, mixer[plan::CHANNELS], p, p, p, 1);
-            set_left(a, segment + s.side(mixer, sides[way])[plan::THROUGH + 1], 0, p * p, p, 1, 0);
+            set_left(a, s.segment(o.segments[way]) + through, 0, p * p, p, 1, 0);
             set_right(a, s.tables + d[plan::CLOSURE], 0, p * p, 1, p, 0);
             assign(s, a, s.array(mixer[plan::CARRIED + way]), 0, p * p, p, 1);
         }
-        // to the far end of the segment the state moves into
         const auto d = s.direction(first, right, way);
-        const int p = d[plan::P], most = s.side(first, sides[1 - way])[plan::THROUGH + 2];
+        const int p = d[plan::P], most = s.side(first, o.sides[1 - way])[plan::THROUGH + 2];
         const auto table = way == 0 ? d[plan::SENDING_BACK] + stretch - columns : d[plan::SENDING];
         Product a = product(1, channels, p, columns, p, 1);
-        set_left(a, s.segment(segments[1 - way]) + most, 0, p * p, p, 1, 0);
+        set_left(a, s.segment(o.segments[1 - way]) + most, 0, p * p, p, 1, 0);
         set_right(a, s.tables + table, 0, p * stretch, 1, stretch, 0);
         const int other = channels * s.direction(first, right, 0)[plan::P] * columns;
-        assign(s, a, sent + way * other, 0, p * columns, columns, 1);
+        assign(s, a, s.array(s[plan::SENT]) + way * other, 0, p * columns, columns, 1);
+    }
+    __syncthreads();
+}
+
+// How features read the last mixer's states that leave the slice, what enters the
+// segments before that mixer, and its states that enter the slice: far ends closed.
+__device__ __noinline__ void read_outside(const Sweep& s, const Slice& c) {
+    const bool right = !s.reverse;
+    const Outside o = outside(s, c);
+    const int h = s[plan::FEATURES];
+    const auto last = s.mixer(s[plan::MIXERS] - 1);
+    const int channels = last[plan::CHANNELS], along = s.direction(last, right, 0)[plan::ALL];
+    const int states = along + s.direction(last, right, 1)[plan::ALL];
+    const auto leaving = s.array(s[plan::READ_LEAVING]);
+    #pragma unroll 1
+    for (int side = 0; side < 2; ++side) {
+        const auto ports = s.side(last, o.sides[side]);
+        const int all = s[plan::ALL_COLUMNS + o.sides[side]], columns = ports[plan::COLUMNS];
+        const auto from = s.segment(o.segments[side]) + s[plan::OF_FEATURES + o.sides[side]];
+        const auto out = s.array(s[plan::READ_SIDES + o.sides[side]]);
+        // what moves against the way leaves into the segment behind
+        const int way = 1 - side, at = way ? along : 0;
+        const int q = s.direction(last, right, way)[plan::ALL];
+        #pragma unroll 1
+        for (int k = s.thread; k < h * columns; k += s.threads)
+            out[k] = from[k / columns * all + k % columns];
+        #pragma unroll 1
+        for (int k = s.thread; k < h * q; k += s.threads)
+            leaving[k / q * states + at + k % q] = from[k / q * all + ports[plan::NEAR] + k % q];
     }
     __syncthreads();
     #pragma unroll 1
-    for (int m = 1; m <= mixers; ++m) {
-        const bool pooled = m == mixers;
-        const auto mixer = s.mixer(pooled ? 0 : m);
-        const int states[2] = {s.direction(mixer, right, 0)[plan::ALL],
-                               s.direction(mixer, right, 1)[plan::ALL]};
-        const int entering = states[0] + states[1];
-        const int size = pooled ? h : s.ring ? 2 * entering : entering;
-        const auto out = s.array(pooled ? s[plan::LINKED] : mixer[plan::LINKS]);
-        // segments behind and ahead; what leaves at the near end, and at the far one
-        #pragma unroll 1
-        for (int k = 0; k < 2; ++k) {
-            const auto ports = s.side(first, sides[k]), rows = s.side(mixer, sides[k]);
-            #pragma unroll 1
-            for (int far = 0; far < (s.ring && !pooled ? 2 : 1); ++far) {
-                const int wide = pooled ? s[plan::ALL_COLUMNS + sides[k]] : rows[plan::COLUMNS];
-                int from = rows[far ? plan::FAR_OUT : plan::OUT];
-                if (pooled) from = s[plan::OF_FEATURES + sides[k]];
-                // along: out of the segment behind at its near end, ahead at its far one
-                const int way = k == far ? 0 : 1;
-                const int count = pooled ? h : states[way];
-                const int at = pooled ? 0 : (far ? entering : 0) + (way ? states[0] : 0);
-                const auto matrix = s.segment(segments[k]) + from;
-                #pragma unroll 1
-                for (int end = 0; end < (s.ring ? 2 : 1); ++end) {
-                    // into the segment behind at its near end: against the way
-                    const int into = k == end ? 1 : 0;
-                    const auto d = s.direction(first, right, into);
-                    const int p = d[plan::P];
-                    Product a = product(1, channels, columns, count, p, 1);
-                    if (end) {
-                        const int along = s.direction(first, right, 0)[plan::P];
-                        const int other = into ? channels * along * columns : 0;
-                        set_left(a, sent + other, 0, p * columns, 1, columns, 0);
-                    } else {
-                        const int last = d[plan::SENDING_BACK] + stretch - columns;
-                        const int table = into ? d[plan::SENDING] : last;
-                        set_left(a, s.tables + table, 0, p * stretch, 1, stretch, 0);
-                    }
-                    set_right(a, matrix + ports[end ? plan::FAR : plan::NEAR], 0, p, wide, 1, 0);
-                    set_out(a, out + at, 0, size, channels * size, 1);
-                    a.more = end || (pooled && k == 1);
-                    multiply_turned(s, a);
-                }
-            }
-        }
+    for (int side = 0; s.ring && side < 2; ++side) {
+        // far ends: out of this segment, into the other one
+        const auto ports = s.side(last, o.sides[side]), other = s.side(last, o.sides[1 - side]);
+        const int all = s[plan::ALL_COLUMNS + o.sides[1 - side]], columns = ports[plan::COLUMNS];
+        const int way = 1 - side, at = way ? along : 0;
+        const auto own = s.segment(o.segments[side]);
+        const auto far = s.segment(o.segments[1 - side]) +
+                         (s[plan::OF_FEATURES + o.sides[1 - side]] + other[plan::FAR]);
+        Product a = product(1, 1, h, columns, s.direction(last, right, way)[plan::ALL], 1);
+        set_left(a, far, 0, 0, all, 1, 0);
+        set_right(a, own + ports[plan::FAR_OUT], 0, 0, 1, columns, 0);
+        add(s, a, s.array(s[plan::READ_SIDES + o.sides[side]]), 0, 0, columns, 1);
+        const int p = s.direction(last, right, way)[plan::P];
+        a = product(1, channels, h, p, p, 1);
+        set_left(a, far, 0, p, all, 1, 0);
+        set_right(a, own + ports[plan::THROUGH + 2], 0, p * p, 1, p, 0);
+        add(s, a, leaving + at, 0, p, states, 1);
     }
     __syncthreads();
+}
+// What leaves the slice on account of channel k of the first mixer's sources, and enters
+// a segment at an end of it: the left factor of their links.
+__device__ inline void set_sent(const Sweep& s, const Slice& c, Product& a, int into, int end,
+                                int k) {
+    const auto first = s.mixer(0), d = s.direction(first, !s.reverse, into);
+    const int p = d[plan::P], columns = first[plan::PARTS] * c.n;
+    if (end) {
+        const int along = first[plan::CHANNELS] * s.direction(first, !s.reverse, 0)[plan::P];
+        const auto sent = s.array(s[plan::SENT]) + ((into ? along : 0) + k * p) * columns;
+        set_left(a, sent, 0, p * columns, 1, columns, 0);
+    } else {
+        const int stretch = first[plan::PARTS] * (first[plan::REACH] + 1);
+        const int at = into ? d[plan::SENDING] : d[plan::SENDING_BACK] + stretch - columns;
+        set_left(a, s.tables + (at + k * p * stretch), 0, p * stretch, 1, stretch, 0);
+    }
+    a.inner = p;
+}
+
+// Numbers of a row of links of a mixer: what enters, and what reaches far ends unless
+// the mixer is the last one.
+__device__ inline int links_of(const Sweep& s, int m) {
+    const auto mixer = s.mixer(m);
+    const int all = mixer[plan::RIGHT + plan::ALL] + mixer[plan::LEFT + plan::ALL];
+    return s.ring && m + 1 < s[plan::MIXERS] ? 2 * all : all;
+}
+
+// Links of mixer m, a channel of the sources at a time: what comes out of both segments
+// is soon read again.
+__device__ __noinline__ void link_mixer(const Sweep& s, const Slice& c, int m) {
+    const auto first = s.mixer(0), mixer = s.mixer(m);
+    const Outside o = outside(s, c);
+    const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * c.n;
+    const int numbers = links_of(s, m), size = (numbers + 3) / 4 * 4, ends = s.ring ? 2 : 1;
+    const int along = s.direction(mixer, !s.reverse, 0)[plan::ALL];
+    const int all = along + s.direction(mixer, !s.reverse, 1)[plan::ALL];
+    const auto links = s.array(mixer[plan::LINKS]), unclosed = s.array(s[plan::UNCLOSED]);
+    #pragma unroll 1
+    for (int k = 0; k < 2 * channels; ++k) {
+        const int way = k / channels, channel = k % channels;
+        const auto d = s.direction(mixer, !s.reverse, way);
+        const int p = d[plan::P], q = d[plan::ALL];
+        const auto out = links + (channel * size + (way ? along : 0));
+        #pragma unroll 1
+        for (int e = 0; e < ends * ends; ++e) {
+            const int far = e / ends, end = e % ends, side = segment_of(way, far);
+            const auto ports = s.side(first, o.sides[side]), rows = s.side(mixer, o.sides[side]);
+            const int wide = rows[plan::COLUMNS], into = side == end ? 1 : 0;
+            const int port = ports[end ? plan::FAR : plan::NEAR];
+            const int from = rows[far ? plan::FAR_OUT : plan::OUT];
+            Product a = product(1, 1, columns, q, 0, 1);
+            set_sent(s, c, a, into, end, channel);
+            set_right(a, s.segment(o.segments[side]) + (from + port + channel * a.inner), 0, 0,
+                      wide, 1, 0);
+            if (s.ring)
+                set_out(a, unclosed + far * q, 0, 0, 2 * q, 1);
+            else
+                set_out(a, out, 0, 0, channels * size, 1);
+            a.more = end;
+            multiply_turned(s, a);
+        }
+        __syncthreads();
+        if (!s.ring) continue;
+        Product a = product(1, mixer[plan::CHANNELS], columns, p, p, 1);
+        set_left(a, unclosed, 0, p, 2 * q, 1, 0);
+        set_right(a, s.tables + d[plan::CLOSURE], 0, p * p, 1, p, 0);
+        assign(s, a, out, 0, p, channels * size, 1);
+        set_left(a, unclosed + q, 0, p, 2 * q, 1, 0);
+        set_right(a, s.array(mixer[plan::CARRIED + way]), 0, p * p, 1, p, 0);
+        add(s, a, out, 0, p, channels * size, 1);
+        #pragma unroll 1
+        for (int n = s.thread; numbers > all && n < columns * q; n += s.threads)
+            out[n / q * channels * size + all + n % q] = unclosed[n / q * 2 * q + q + n % q];
+        __syncthreads();
+    }
+}
+
+// Features of what sources do far away.
+__device__ __noinline__ void link_features(const Sweep& s, const Slice& c) {
+    const auto first = s.mixer(0), last = s.mixer(s[plan::MIXERS] - 1);
+    const Outside o = outside(s, c);
+    const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * c.n;
+    const int h = s[plan::FEATURES], ends = s.ring ? 2 : 1;
+    #pragma unroll 1
+    for (int e = 0; e < 2 * ends; ++e) {
+        const int side = e / ends, end = e % ends;
+        const auto ports = s.side(first, o.sides[side]);
+        const int wide = s.side(last, o.sides[side])[plan::COLUMNS];
+        const auto matrix = s.array(s[plan::READ_SIDES + o.sides[side]]);
+        Product a = product(1, channels, columns, h, 0, 1);
+        set_sent(s, c, a, side == end ? 1 : 0, end, 0);
+        set_right(a, matrix + ports[end ? plan::FAR : plan::NEAR], 0, a.inner, wide, 1, 0);
+        set_out(a, s.array(s[plan::LINKED]), 0, h, channels * h, 1);
+        a.more = e > 0;
+        multiply_turned(s, a);
+    }
+    __syncthreads();
+}
+
+// How features read the last mixer's states that enter the slice, and its inputs: by
+// what leaves.
+__device__ __noinline__ void read_slice(const Sweep& s, const Slice& c) {
+    const auto last = s.mixer(s[plan::MIXERS] - 1);
+    const int h = s[plan::FEATURES], n = c.n, width = last[plan::WIDTH];
+    const int channels = last[plan::CHANNELS], parts = last[plan::PARTS];
+    const int along = s.direction(last, !s.reverse, 0)[plan::ALL];
+    const int states = along + s.direction(last, !s.reverse, 1)[plan::ALL];
+    #pragma unroll 1
+    for (int way = 0; way < 2; ++way) {
+        const auto d = s.direction(last, !s.reverse, way);
+        const int p = d[plan::P], at = way ? along : 0, line = parts * d[plan::ALL];
+        Product a = product(1, channels, h, p, p, 1);
+        set_left(a, s.array(s[plan::READ_LEAVING]) + at, 0, p, states, 1, 0);
+        set_right(a, s.tables + (d[plan::POWERS] + n * channels * p * p), 0, p * p, 1, p, 0);
+        assign(s, a, s.array(s[plan::READ_ENTERING]) + at, 0, p, states, 1);
+        a.batches = parts;
+        a.columns = n;
+        set_right(a, s.tables + (d[plan::SENDING_LANES] + (way ? 0 : (n - 1) * line)),
+                  d[plan::ALL], p, way ? line : -line, 1, 0);
+        set_out(a, s.array(s[plan::READ_INPUTS]), channels, 1, n * width, width);
+        a.more = way;
+        multiply(s, a);
+    }
+    __syncthreads();
+}
+
+__device__ __noinline__ void link(const Sweep& s, const Slice& c) {
+    const int mixers = s[plan::MIXERS];
+    if (s.ring) carry(s, c);
+    read_outside(s, c);
+    #pragma unroll 1
+    for (int m = 1; m < mixers; ++m) link_mixer(s, c, m);
+    if (mixers > 1) link_features(s, c);
+    read_slice(s, c);
 }
 
 // sum + sum_k a[k step] b[k stride]. One function for all such sums: code that is needed
@@ -176,72 +329,92 @@ __device__ __noinline__ double warp_dot(Global<const real> a, int step, Global<c
     return warp_sum(double(sum));
 }
 
+// Four neighbouring numbers, read at once.
+struct alignas(16) Four {
+    real part[4];
+};
+
+// Numbers 4 k.. of sum_j x[j] rows[j], rows of `across` fours.
+__device__ __noinline__ Four gather(Global<const Four> rows, int across, Global<const real> x,
+                                    int count) {
+    Four sum = {};
+    #pragma unroll 8
+    for (int j = 0; j < count; ++j) {
+        const Four row = rows[j * across];
+        const real own = x[j];
+        #pragma unroll
+        for (int e = 0; e < 4; ++e) sum.part[e] = fma(own, row.part[e], sum.part[e]);
+    }
+    return sum;
+}
+
 // States of mixer m that the segments send into the slice, and, on a ring, to each
-// other's far ends.
+// other's far ends unless it is the last one.
 __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     const auto mixer = s.mixer(m), first = s.mixer(0);
-    const bool right = !s.reverse;
-    const auto along = s.direction(mixer, right, 0), against = s.direction(mixer, right, 1);
-    const int a = along[plan::ALL], entering = a + against[plan::ALL];
-    const int size = s.ring ? 2 * entering : entering;
-    const auto received = s.array(s[plan::RECEIVED]);
-    if (followed(c)) {
-        int from, to;
-        active(s, c, first, from, to);
-        const int width = first[plan::WIDTH], count = (to - from) * width;
-        const auto dv = s.array(first[plan::CHANGE_V]) + from * width;
-        const auto links = s.array(mixer[plan::LINKS]) + from * width * size;
-        #pragma unroll 1
-        for (int k = s.thread; k < size; k += s.threads) {
-            received[k] = dot(real(0), links + k, size, dv, 1, count);
-        }
-    } else {
-        #pragma unroll 1
-        for (int k = s.thread; k < size; k += s.threads) received[k] = real(0);
-    }
-    __syncthreads();
+    const int a = s.direction(mixer, !s.reverse, 0)[plan::ALL], numbers = links_of(s, m);
+    const int all = mixer[plan::RIGHT + plan::ALL] + mixer[plan::LEFT + plan::ALL];
+    const auto received = s.array(s[plan::RECEIVED]), entering = s.array(s[plan::ENTERING]);
+    const auto far = received + 2 * all;
     // what earlier mixers that are followed send into the segments
-    const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
+    const bool passed = !followed(c) || m > 1;
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
+    const Outside o = outside(s, c);
     #pragma unroll 1
-    for (int side = 0; side < 2; ++side) {
-        const auto ports = s.side(mixer, sides[side]);
-        const int start = followed(c) ? s.side(s.mixer(1), sides[side])[plan::COLUMNS] : 0;
-        const int end = ports[plan::COLUMNS];
+    for (int e = 0; passed && e < (s.ring ? 4 : 2); ++e) {
+        const int side = e % 2, end = e / 2, way = side == end ? 0 : 1;
+        const auto ports = s.side(mixer, o.sides[side]);
+        const int start = followed(c) ? s.side(s.mixer(1), o.sides[side])[plan::COLUMNS] : 0;
+        const int columns = ports[plan::COLUMNS], rows = way ? all - a : a;
         const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
+        const auto matrix =
+            s.segment(o.segments[side]) + (ports[end ? plan::FAR_OUT : plan::OUT] + start);
+        const auto out = received + (end * all + (way ? a : 0));
         #pragma unroll 1
-        for (int far = 0; far < (s.ring ? 2 : 1) && start < end; ++far) {
-            const int way = side == far ? 0 : 1, rows = way ? against[plan::ALL] : a;
-            const auto matrix = s.segment(segments[side]) + ports[far ? plan::FAR_OUT : plan::OUT];
-            const auto out = received + ((far ? entering : 0) + (way ? a : 0));
-            #pragma unroll 1
-            for (int r = warp; r < rows; r += warps) {
-                const double sum = warp_dot(matrix + ((long long)r * end + start), 1, x,
-                                            end - start, lane);
-                if (lane == 0) out[r] = out[r] + real(sum);
-            }
+        for (int r = warp; r < rows; r += warps) {
+            const double sum = warp_dot(matrix + r * columns, 1, x, columns - start, lane);
+            if (lane == 0) out[r] = real(sum);
+        }
+    }
+    if (passed) __syncthreads();
+    int from, to;
+    active(s, c, first, from, to);
+    const int width = first[plan::WIDTH], across = (numbers + 3) / 4;
+    const int links = (mixer[plan::LINKS] + from * width * across * 4) / (int)(8 / sizeof(real));
+    const auto rows = view<const Four>(s.numbers, links, (to - from) * width * across);
+    const auto dv = s.array(first[plan::CHANGE_V]) + from * width;
+    #pragma unroll 1
+    for (int k = s.thread; k < across; k += s.threads) {
+        const Four sum = gather(rows + k, across, dv, followed(c) ? (to - from) * width : 0);
+        #pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const int at = 4 * k + e;
+            if (at < all)
+                entering[at] = sum.part[e];
+            else if (at < numbers)
+                far[at - all] = sum.part[e];
+        }
+    }
+    #pragma unroll 1
+    for (int k = 4 * s.thread; passed && k < numbers; k += k % 4 < 3 ? 1 : 4 * s.threads - 3) {
+        if (k >= all) {
+            far[k - all] = far[k - all] + received[k];
+        } else if (s.ring) {
+            const int way = k < a ? 0 : 1, state = way ? k - a : k;
+            const auto d = s.direction(mixer, !s.reverse, way);
+            const int p = d[plan::P], block = state / p * p, at = block * p + state % p;
+            const auto near = received + (way * a + block);
+            const real sum = dot(entering[k], s.tables + (d[plan::CLOSURE] + at), p, near, 1, p);
+            entering[k] = dot(sum, s.array(mixer[plan::CARRIED + way]) + at, p, near + all, 1, p);
+        } else {
+            entering[k] = entering[k] + received[k];
         }
     }
     __syncthreads();
-    if (s.ring) {
-        const auto into = s.array(s[plan::ENTERING]);
-        #pragma unroll 1
-        for (int k = s.thread; k < entering; k += s.threads) {
-            const int way = k < a ? 0 : 1, state = way ? k - a : k;
-            const auto d = way ? against : along;
-            const int p = d[plan::P], block = state / p * p;
-            const auto closure = s.tables + (d[plan::CLOSURE] + block * p + state % p);
-            const auto carried = s.array(mixer[plan::CARRIED + way]) + (block * p + state % p);
-            const auto near = received + (way * a + block);
-            const auto far = received + (entering + way * a + block);
-            into[k] = dot(dot(real(0), closure, p, near, 1, p), carried, p, far, 1, p);
-        }
-        __syncthreads();
-    }
 }
 
 // What Dv_m and the states that enter do to Dy_m; states that leave the slice, into
-// both segments.
+// both segments, unless nothing but features reads them.
 __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto mixer = s.mixer(m);
     const bool right = !s.reverse, states = m >= followed(c);
@@ -251,7 +424,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto dv = s.array(mixer[plan::CHANGE_V]), dy = s.array(mixer[plan::CHANGE_Y]);
     const Numbers ways[2] = {s.direction(mixer, right, 0), s.direction(mixer, right, 1)};
     const int a = ways[0][plan::ALL];
-    const auto entering = s.array(s[s.ring ? plan::ENTERING : plan::RECEIVED]);
+    const auto entering = s.array(s[plan::ENTERING]);
     const auto kernel = s.tables + (mixer[plan::LANES] + reach * 2 * padded);
     const int turn = right ? 2 * padded : -2 * padded;
     int first, last;
@@ -275,7 +448,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
         }
         dy[k] = sum;
     }
-    if (!states) {
+    if (!states || m + 1 == s[plan::MIXERS]) {
         __syncthreads();
         return;
     }
@@ -307,7 +480,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     }
     __syncthreads();
     if (s.ring) {
-        const auto far = s.array(s[plan::RECEIVED]) + all;
+        const auto far = s.array(s[plan::RECEIVED]) + 2 * all;
         #pragma unroll 1
         for (int k = s.thread; k < all; k += s.threads) {
             const int way = k < a ? 0 : 1, state = way ? k - a : k;
@@ -335,33 +508,38 @@ __device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
     }
     change(s, c, mixers);
     const auto pooled = s.array(s[plan::POOLED_CHANGE]);
-    const auto source = s.mixer(0);
+    const auto source = s.mixer(0), last = s.mixer(mixers - 1);
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
-    const int width = source[plan::WIDTH];
-    const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
-    int first, last;
-    active(s, c, source, first, last);
+    const int width = source[plan::WIDTH], wide = last[plan::WIDTH];
+    const int states = last[plan::RIGHT + plan::ALL] + last[plan::LEFT + plan::ALL];
+    const Outside o = outside(s, c);
     #pragma unroll 1
     for (int r = warp; r < h; r += warps) {
         double sum = 0;
         #pragma unroll 1
         for (int j = lane; j < c.n; j += 32) sum += double(pooled[j * h + r]);
         sum = warp_sum(sum);
-        if (followed(c))
-            sum += warp_dot(s.array(s[plan::LINKED]) + (first * width * h + r), h,
-                            s.array(source[plan::CHANGE_V]) + first * width,
-                            (last - first) * width, lane);
+        int from, to;
+        active(s, c, last, from, to);
+        sum += warp_dot(s.array(s[plan::READ_INPUTS]) + (r * c.n + from) * wide, 1,
+                        s.array(last[plan::CHANGE_V]) + from * wide, (to - from) * wide, lane);
+        if (mixers > followed(c))
+            sum += warp_dot(s.array(s[plan::READ_ENTERING]) + r * states, 1,
+                            s.array(s[plan::ENTERING]), states, lane);
+        if (followed(c) && mixers > 1) {
+            active(s, c, source, from, to);
+            sum += warp_dot(s.array(s[plan::LINKED]) + (from * width * h + r), h,
+                            s.array(source[plan::CHANGE_V]) + from * width, (to - from) * width,
+                            lane);
+        }
         #pragma unroll 1
-        for (int side = 0; side < 2; ++side) {
-            const int all = s[plan::ALL_COLUMNS + sides[side]];
-            int start = 0;
-            if (followed(c) && mixers == 1) start = all;
-            if (followed(c) && mixers > 1) start = s.side(s.mixer(1), sides[side])[plan::COLUMNS];
+        for (int side = 0; side < 2 && mixers > followed(c); ++side) {
+            const int columns = s.side(last, o.sides[side])[plan::COLUMNS];
             // constants are kept in the segments' totals
-            const int from = s[plan::OF_FEATURES + sides[side]] + r * all + start;
-            const auto row = s.segment(segments[side]) + from;
+            const int start = followed(c) ? s.side(s.mixer(1), o.sides[side])[plan::COLUMNS] : 0;
             const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
-            sum += warp_dot(row, 1, x, all - start, lane);
+            sum += warp_dot(s.array(s[plan::READ_SIDES + o.sides[side]]) + (r * columns + start), 1,
+                            x, columns - start, lane);
         }
         if (lane == 0) s.numbers[s[plan::CHANGE] + r] = sum;
     }
