@@ -424,8 +424,9 @@ __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int
             s.places[k] = ~(k / pieces * s[plan::BLOCK] + piece[plan::START]);
         }
     }
+    // on a ring with tables for all of it none is evaluated
     #pragma unroll 1
-    for (int k = 0; k < count;) {
+    for (int k = s.ring && s[plan::TABULATED] ? count : 0; k < count;) {
         if (s[plan::TABULATED] && sees_all(s, s.token(x + along * k)))
             ++k;
         else
