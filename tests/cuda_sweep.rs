@@ -369,8 +369,20 @@ fn text_of_the_sweep_kernel() {
     snapshot("sweep", &texts.join("\n"));
 }
 
-/// Functions that are called once for a sweep or a chain, as the assembler has their names.
-const ONCE_PER_SWEEP: [&str; 3] = ["13sweep_stretch", "11begin_chain", "11programs_of"];
+/// What steers, called once for a slice, a sweep or a chain, as the assembler has its
+/// names: there the registers of a caller may be kept in memory. What every proposal calls,
+/// and what does the products of segments and links, keeps none there.
+const STEERING: [&str; 9] = [
+    "11begin_chain",
+    "11programs_of",
+    "13sweep_stretch",
+    "4grow",
+    "11sweep_block",
+    "6settle",
+    "11clear_slice",
+    "10link_mixer",
+    "13link_features",
+];
 
 #[test]
 fn nvrtc_compiles_the_sweep() {
@@ -394,15 +406,12 @@ fn nvrtc_compiles_the_sweep() {
             assert_eq!((&*r.kernel, binary.resources.len()), (&*kernel.name, 1));
             assert_eq!(r.shared, 0, "all shared memory is asked for at launch");
             assert!(kernel.shared <= 48 << 10, "granted without being asked");
-            // what every step of a sweep calls keeps its registers; what steers, called once
-            // for a whole sweep, may keep those of its callers in memory
-            let spilling: Vec<_> = (r.functions.iter())
-                .filter(|f| f.1 > 0 && !ONCE_PER_SWEEP.iter().any(|name| f.0.contains(name)))
-                .collect();
-            assert!(
-                spilling.is_empty() || library.version() != (12, 9),
-                "{spilling:?}"
-            );
+            let known = library.version() == (12, 9);
+            for (name, spilled) in &r.functions {
+                let steers = STEERING.iter().any(|own| name.contains(own));
+                let most = if steers { 128 } else { 0 };
+                assert!(*spilled <= most || !known, "{name}: {spilled} bytes");
+            }
             format!(
                 "dysonnet {precision:?} {boundary:?} {architecture}, {}: {} threads, {} registers, {} bytes spilled, {} bytes of shared memory\n",
                 kernel.name, kernel.threads, r.registers, r.spills, kernel.shared

@@ -198,12 +198,11 @@ impl SweepSource {
             });
         }
         // a spin is flipped, perhaps back again, and its coefficients are found; mixers are
-        // solved: states come back to all but the first, and from sites of all but the last;
+        // solved, with states that come back from those between the first and the last;
         // features are added up and read
         let mixers = description.mixers.len() as f64;
-        let later = mixers - 1.0;
         let back = if description.ring { 2.0 } else { 1.0 };
-        let own = 5.0 + 2.0 * mixers + later + back * (later - 1.0).max(0.0) + 3.0;
+        let own = 5.0 + 2.0 * mixers + back * (mixers - 2.0).max(0.0) + 2.0;
         let own = own + barriers(&readout.kernel.text);
         let in_full = 4.0 + barriers(&full.kernel.text);
         Ok(SweepSource {
