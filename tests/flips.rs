@@ -262,23 +262,32 @@ fn clusters_of_squares() {
     }
 }
 
-/// Real and complex channels follow each other.
+/// Real and complex channels, kernels of displacements and of pairs follow each other.
 #[test]
 fn mixed_channels() {
     let mut random = Random(47);
+    let states = |mixer: &str| match mixer {
+        "toeplitz" | "all_pairs" | "complex_pairs" => "",
+        "positional_attention" => ", 2",
+        _ => ", 3",
+    };
     let network = |first: &str, second: &str| {
         format!(
             "use std::nn::{{dense, actnorm, dwconv, silu, mean, log_cosh_head}}\n\
-             use std::mixers::{{s4, toeplitz, exponential, lru}}\n\
+             use std::mixers::{{s4, toeplitz, exponential, lru, all_pairs, positional_attention}}\n\
+             mixer complex_pairs(x) : dense {{\n\
+               param kernel: complex[dim(x)] per pair of x = 0.05 * random_normal\n\
+               return re(mix(x * (1 + 0.5i), kernel)) + im(mix(x, kernel))\n}}\n\
              network mixed() on chain {{\n\
                let t = patch(spins, 2) |> dense(4) as embedding\n\
-               let gate = silu(dwconv(t, 2))\n\
+               param scale: real[4] per site of t = 0.1 * random_normal\n\
+               let gate = silu(dwconv(t, 2)) / exp(scale)\n\
                var h = t\n\
                h += gate * {first}(actnorm(h) as norm_1{})\n\
                h += gate * {second}(actnorm(h) as norm_2{})\n\
                log_psi = mean(h) |> log_cosh_head(2)\n}}\n",
-            if first == "toeplitz" { "" } else { ", 3" },
-            if second == "toeplitz" { "" } else { ", 3" },
+            states(first),
+            states(second),
         )
     };
     for [first, second] in [
@@ -286,6 +295,12 @@ fn mixed_channels() {
         ["toeplitz", "s4"],
         ["exponential", "lru"],
         ["lru", "exponential"],
+        ["all_pairs", "all_pairs"],
+        ["s4", "positional_attention"],
+        ["positional_attention", "toeplitz"],
+        ["complex_pairs", "lru"],
+        ["all_pairs", "complex_pairs"],
+        ["complex_pairs", "complex_pairs"],
     ] {
         let text = network(first, second);
         let program = Program::parse("mixed.dnet", &text);

@@ -2,7 +2,7 @@
 //!
 //! The matrix is packed in panels of results, source after source, so that it
 //! streams once by however many samples there are; a tile of samples times results
-//! stays in registers. A result is the sum of its terms in the order of the
+//! stays in registers. Channels of the same matrix are like more samples. A result is the sum of its terms in the order of the
 //! sources, block by block, whatever the samples beside it: it does not depend on
 //! how samples were batched.
 
@@ -15,6 +15,9 @@ use rustfft::num_complex::{Complex, Complex64};
 const SAMPLES: usize = 6;
 /// Vectors of results in a tile of full width.
 const VECTORS: usize = 4;
+/// Samples that are worth streaming a matrix: channels that share it are put together
+/// up to so many.
+const TOGETHER: usize = 24;
 /// Sources summed in registers; with a panel of results they fill the first cache.
 const BLOCK: usize = 128;
 
@@ -23,8 +26,21 @@ pub struct Dense<T: Real> {
     isa: Isa,
     complex: bool,
     sites: usize,
-    /// Per channel and part of the result the panels: source slowest.
+    /// Which matrix a channel has.
+    matrix: Vec<usize>,
+    /// Most channels that have the same.
+    sharing: usize,
+    /// Per matrix and part of the result the panels: source slowest.
     packed: Vec<Vec<T>>,
+}
+
+/// A channel of one unit: a product with a matrix.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    matrix: usize,
+    /// Rows, by part.
+    inputs: &'a [usize],
+    outputs: [Option<usize>; 2],
 }
 
 /// Lanes of the vectors used on a machine.
@@ -64,11 +80,12 @@ fn tiles(samples: usize) -> impl Iterator<Item = (usize, usize)> {
 
 impl<T: Real> Dense<T> {
     /// From the entries `k(target, source, channel)`; real ones, or complex ones
-    /// for channels of a real and an imaginary row.
+    /// for channels of a real and an imaginary row. `alike` says for every channel
+    /// which is the first with the same entries.
     pub(super) fn new(
         complex: bool,
         sites: usize,
-        channels: usize,
+        alike: &[usize],
         isa: Isa,
         entry: impl Fn(usize, usize, usize) -> Complex64,
     ) -> Dense<T> {
@@ -95,11 +112,18 @@ impl<T: Real> Dense<T> {
             }
             packed
         };
-        let packed = (0..channels * parts).map(|k| pack(k / parts, k % parts));
+        let mut different = alike.to_vec();
+        different.sort_unstable();
+        different.dedup();
+        let matrix = |c: &usize| different.binary_search(c).unwrap_or(0);
+        let shared = |c: &usize| alike.iter().filter(|a| *a == c).count();
+        let packed = (0..different.len() * parts).map(|k| pack(different[k / parts], k % parts));
         Dense {
             isa,
             complex,
             sites,
+            matrix: alike.iter().map(matrix).collect(),
+            sharing: different.iter().map(shared).max().unwrap_or(1),
             packed: packed.collect(),
         }
     }
@@ -119,9 +143,15 @@ impl<T: Real> Dense<T> {
         self.sites.next_multiple_of(lanes::<T>(self.isa))
     }
 
+    /// Channels that are put together.
+    fn together(&self, samples: usize) -> usize {
+        (TOGETHER / samples.max(1)).clamp(1, self.sharing)
+    }
+
     /// Complex numbers of scratch memory for so many samples.
     pub(super) fn scratch(&self, samples: usize) -> usize {
-        (samples * (self.parts() * self.sites + self.padded())).div_ceil(2)
+        let columns = samples * self.together(samples);
+        (columns * (self.parts() * self.sites + self.padded())).div_ceil(2)
     }
 
     /// Applies the mixer to all samples of the units `channels` with rows `rows`.
@@ -141,40 +171,58 @@ impl<T: Real> Dense<T> {
         let memory = unsafe {
             std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast::<T>(), 2 * scratch.len())
         };
-        let sources = self.parts() * self.sites;
-        let (x, rest) = memory.split_at_mut(samples * sources);
-        let y = &mut rest[..samples * self.padded()];
         let segment = |row: usize, sample: usize| unsafe {
             let start = arena.add(row).cast::<T>().add(sample * g.segment());
             std::slice::from_raw_parts_mut(start, g.segment())
         };
-        let mut loaded: &[usize] = &[];
+        let mut products = Vec::with_capacity(2 * channels.len());
         for (channels, (inputs, outputs)) in channels.iter().zip(rows) {
-            // a complex channel is one product with both rows, two real ones are two
-            let products: [(&[usize], [Option<usize>; 2]); 2] = match self.complex {
-                true => [(inputs, *outputs), (&[], [None; 2])],
-                false => [
-                    (&inputs[..1], [outputs[0], None]),
-                    (&inputs[1..], [outputs[1], None]),
-                ],
+            let matrix = channels.map(|c| self.matrix[c]);
+            let mut add = |matrix, inputs, outputs| {
+                if outputs != [None; 2] {
+                    products.push(Product {
+                        matrix,
+                        inputs,
+                        outputs,
+                    });
+                }
             };
-            for (&channel, (inputs, outputs)) in channels.iter().zip(products) {
-                if outputs == [None; 2] {
+            // a complex channel is one product with both rows, two real ones are two
+            if self.complex {
+                add(matrix[0], inputs.as_slice(), *outputs);
+            } else {
+                add(matrix[0], &inputs[..1], [outputs[0], None]);
+                add(matrix[1], &inputs[1..], [outputs[1], None]);
+            }
+        }
+        products.sort_by_key(|p| p.matrix);
+        let alike = products.chunk_by(|a, b| a.matrix == b.matrix);
+        let mut loaded: Vec<&[usize]> = Vec::new();
+        for group in alike.flat_map(|all| all.chunks(self.together(samples))) {
+            let columns = group.len() * samples;
+            let (x, rest) = memory.split_at_mut(columns * self.parts() * self.sites);
+            let y = &mut rest[..columns * self.padded()];
+            let inputs: Vec<&[usize]> = group.iter().map(|p| p.inputs).collect();
+            if loaded != inputs {
+                self.load(g, x, columns, |part, column| {
+                    segment(inputs[column / samples][part], column % samples)
+                });
+                loaded = inputs;
+            }
+            for part in 0..self.parts() {
+                if group.iter().all(|p| p.outputs[part].is_none()) {
                     continue;
                 }
-                if loaded != inputs {
-                    self.load(g, x, samples, |part, sample| segment(inputs[part], sample));
-                    loaded = inputs;
-                }
-                for (part, row) in outputs.into_iter().enumerate() {
-                    let Some(row) = row else { continue };
-                    self.multiply(&self.packed[channel * self.parts() + part], x, y, samples);
-                    for (sample, y) in y.chunks_exact(self.padded()).enumerate() {
-                        let out = segment(row, sample);
-                        for (first, lane, length) in g.lines() {
-                            let line = &y[first * g.extent[1]..][..length];
-                            out[lane..lane + length].copy_from_slice(line);
-                        }
+                let packed = &self.packed[group[0].matrix * self.parts() + part];
+                self.multiply(packed, x, y, columns);
+                for (column, y) in y.chunks_exact(self.padded()).enumerate() {
+                    let Some(row) = group[column / samples].outputs[part] else {
+                        continue;
+                    };
+                    let out = segment(row, column % samples);
+                    for (first, lane, length) in g.lines() {
+                        let line = &y[first * g.extent[1]..][..length];
+                        out[lane..lane + length].copy_from_slice(line);
                     }
                 }
             }
@@ -392,7 +440,12 @@ mod tests {
 
     /// Products on a lattice with halo: exact sums, and the same bits whatever the
     /// number of samples.
-    fn check<T: Real>(isa: Isa, complex: bool, extent: [usize; 2], tolerance: f64) {
+    fn check<T: Real>(
+        isa: Isa,
+        (complex, alike): (bool, [usize; 2]),
+        extent: [usize; 2],
+        tolerance: f64,
+    ) {
         let g = Geometry {
             token: Token::SPIN,
             extent,
@@ -402,9 +455,10 @@ mod tests {
         let (n, most) = (g.sites(), 15);
         let lanes = most * g.segment();
         let entry = |i: usize, j: usize, c: usize| {
+            let c = alike[c];
             Complex64::new(number(i * n + j + c), number(i + 3 * j * n + c))
         };
-        let dense = Dense::<T>::new(complex, n, 2, isa, entry);
+        let dense = Dense::<T>::new(complex, n, &alike, isa, entry);
         let bytes = T::PRECISION.bytes();
         let row = |r: usize| r * lanes * bytes;
         let parts = dense.parts();
@@ -483,9 +537,12 @@ mod tests {
         }
         for isa in machines {
             for extent in [[5, 1], [150, 1], [7, 11]] {
-                for complex in [false, true] {
-                    check::<f32>(isa, complex, extent, 1e-4);
-                    check::<f64>(isa, complex, extent, 1e-12);
+                for channels in [false, true]
+                    .into_iter()
+                    .flat_map(|c| [(c, [0, 1]), (c, [0, 0])])
+                {
+                    check::<f32>(isa, channels, extent, 1e-4);
+                    check::<f64>(isa, channels, extent, 1e-12);
                 }
             }
         }

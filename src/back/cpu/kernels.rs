@@ -3,6 +3,7 @@
 use super::compiled::CompileError;
 use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
+use super::response::{Coefficients, Layout};
 use crate::interp::{Tensor, TokenLattice};
 use crate::ir::{Boundary, Graph, Op};
 use crate::kernel::{Geometry, Program};
@@ -10,17 +11,20 @@ use crate::pass::flips::Derived;
 use rustfft::FftPlanner;
 use rustfft::num_complex::{Complex, Complex64};
 
-/// `G_m(D)` of translation-invariant mixers, in f64.
+/// Kernels of mixers, in f64.
 pub struct Kernels {
     mixers: Vec<Kernel>,
 }
 
 struct Kernel {
     lattice: TokenLattice,
+    /// Whether it depends on both ends, not on their displacement alone.
+    dense: bool,
     /// The graph's values are complex, also where only real parts matter.
     complex: bool,
-    /// Per displacement the channels.
-    entries: Vec<Vec<Complex64>>,
+    channels: usize,
+    /// The channels of every displacement, or of every pair (target slowest).
+    entries: Vec<Complex64>,
 }
 
 impl Kernels {
@@ -37,25 +41,36 @@ impl Kernels {
         let mut mixers = Vec::with_capacity(program.mixers.len());
         for m in &program.mixers {
             let geometry = program.geometry(m.space);
-            if matches!(m.op, Op::Mix { .. }) {
-                // no translation: nobody asks for its kernel
-                let lattice = TokenLattice::new(program.lattice, geometry.token)
-                    .map_err(ConstantError::from)?;
-                mixers.push(Kernel {
-                    lattice,
-                    complex: false,
-                    entries: Vec::new(),
-                });
-                continue;
-            }
             let kernel: Vec<&Tensor> = m
                 .kernel
                 .iter()
                 .filter_map(|k| values[k.index()].as_ref())
                 .collect();
+            let channels = m.channels.iter().product();
+            if let Op::Mix {
+                complex,
+                transposed,
+            } = m.op
+            {
+                let lattice = TokenLattice::new(program.lattice, geometry.token)
+                    .map_err(ConstantError::from)?;
+                let n = lattice.count();
+                let layout = if complex { Layout::Inner } else { Layout::Real };
+                let k = Coefficients::read(kernel[0], n * n, layout, &m.channels);
+                let pair = |e: usize| if transposed { e % n * n + e / n } else { e };
+                let channel = |e: usize| (0..channels).map(move |c| (e, c));
+                let entries = (0..n * n).flat_map(channel).map(|(e, c)| k.at(pair(e), c));
+                mixers.push(Kernel {
+                    dense: true,
+                    complex,
+                    channels,
+                    entries: entries.collect(),
+                    lattice,
+                });
+                continue;
+            }
             let plan = Plan::<f64>::new(m, &[], geometry, &kernel, &mut planner)
                 .map_err(ConstantError::from)?;
-            let channels = m.channels.iter().product();
             let complex = match m.op {
                 Op::Scan(s) => s.complex,
                 Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
@@ -67,30 +82,35 @@ impl Kernels {
         Ok(Kernels { mixers })
     }
 
-    /// `G_m(D)`, per channel.
+    /// `G_m(D)` of a translation-invariant mixer, per channel: zero if no two sites
+    /// have this displacement.
     pub(super) fn at(&self, mixer: usize, displacement: [i64; 2]) -> Vec<Complex64> {
-        self.mixers[mixer].at(displacement)
+        let kernel = &self.mixers[mixer];
+        let zero = || vec![Complex64::ZERO; kernel.channels];
+        kernel.at(displacement).map_or_else(zero, <[_]>::to_vec)
     }
 
     /// The values of a derived parameter.
     pub fn derived(&self, what: &Derived) -> Vec<f64> {
+        let mut data = Vec::new();
         match what {
             Derived::Direct {
                 mixer,
                 displacements,
             } => {
                 let kernel = &self.mixers[*mixer];
-                let mut data = Vec::new();
                 for &d in displacements {
-                    let g = kernel.at(d);
-                    if kernel.complex {
-                        data.extend(g.iter().map(|z| z.re));
-                        data.extend(g.iter().map(|z| z.im));
-                        data.extend(g.iter().map(|z| -z.im));
-                    }
-                    data.extend(g.iter().map(|z| z.re));
+                    kernel.add_matrix(kernel.at(d), &mut data);
                 }
-                data
+            }
+            Derived::DirectPairs { mixer, places } => {
+                let kernel = &self.mixers[*mixer];
+                for i in kernel.sites() {
+                    for &(a, b) in places {
+                        let g = kernel.between(moved(i, a), moved(i, b));
+                        kernel.add_matrix(g, &mut data);
+                    }
+                }
             }
             Derived::Chain {
                 last,
@@ -98,28 +118,95 @@ impl Kernels {
                 displacements,
                 conjugate,
             } => {
-                let (last, first) = (&self.mixers[*last], &self.mixers[*first]);
-                let parts = if last.complex || first.complex { 2 } else { 1 };
-                let mut data = Vec::new();
-                for n in last.displacements() {
-                    let right = first.at([-n[0], -n[1]]);
-                    let lefts: Vec<Vec<Complex64>> = displacements
-                        .iter()
-                        .map(|d| last.at([n[0] + d[0], n[1] + d[1]]))
-                        .collect();
-                    for part in 0..parts {
-                        for left in &lefts {
-                            for g in &right {
-                                let g = if *conjugate { g.conj() } else { *g };
-                                data.extend(left.iter().map(|h| {
-                                    let z = h * g;
-                                    if part == 0 { z.re } else { z.im }
-                                }));
-                            }
-                        }
+                let link = self.link([*last, *first], None, *conjugate);
+                for n in link.last.displacements() {
+                    let right = link.first.at([-n[0], -n[1]]);
+                    let lefts = displacements.iter().map(|&d| link.last.at(moved(n, d)));
+                    link.add_products(right, lefts, &mut data);
+                }
+            }
+            Derived::ChainPairs {
+                last,
+                first,
+                channels,
+                displacements,
+                conjugate,
+            } => {
+                let link = self.link([*last, *first], Some(channels), *conjugate);
+                for i in link.last.sites() {
+                    for j in link.last.sites() {
+                        let right = link.first.between(j, i);
+                        let lefts =
+                            (displacements.iter()).map(|&d| link.last.between(moved(i, d), j));
+                        link.add_products(right, lefts, &mut data);
                     }
                 }
-                data
+            }
+        }
+        data
+    }
+}
+
+fn moved(site: [i64; 2], by: [i64; 2]) -> [i64; 2] {
+    [site[0] + by[0], site[1] + by[1]]
+}
+
+/// Two kernels whose products are wanted, for some channels of each.
+struct Link<'k> {
+    last: &'k Kernel,
+    first: &'k Kernel,
+    channels: [Vec<usize>; 2],
+    conjugate: bool,
+    /// Real parts alone, or imaginary parts too.
+    parts: usize,
+}
+
+impl Kernels {
+    fn link(
+        &self,
+        [last, first]: [usize; 2],
+        channels: Option<&[Vec<usize>; 2]>,
+        conjugate: bool,
+    ) -> Link<'_> {
+        let [last, first] = [last, first].map(|m| &self.mixers[m]);
+        let all = || [last, first].map(|kernel| (0..kernel.channels).collect());
+        Link {
+            last,
+            first,
+            channels: channels.cloned().unwrap_or_else(all),
+            conjugate,
+            parts: if last.complex || first.complex { 2 } else { 1 },
+        }
+    }
+}
+
+impl Link<'_> {
+    /// Part by part, for every left entry all products with the right one, channels of
+    /// the left one fastest.
+    fn add_products<'k>(
+        &self,
+        right: Option<&[Complex64]>,
+        lefts: impl Iterator<Item = Option<&'k [Complex64]>> + Clone,
+        data: &mut Vec<f64>,
+    ) {
+        let [of_left, of_right] = &self.channels;
+        for part in 0..self.parts {
+            for left in lefts.clone() {
+                let (Some(right), Some(left)) = (right, left) else {
+                    let numbers = of_left.len() * of_right.len();
+                    data.extend(std::iter::repeat_n(0.0, numbers));
+                    continue;
+                };
+                for &g in of_right {
+                    let g = match self.conjugate {
+                        true => right[g].conj(),
+                        false => right[g],
+                    };
+                    data.extend(of_left.iter().map(|&h| {
+                        let z = left[h] * g;
+                        if part == 0 { z.re } else { z.im }
+                    }));
+                }
             }
         }
     }
@@ -135,7 +222,7 @@ impl Kernel {
         let lattice =
             TokenLattice::new(program.lattice, geometry.token).map_err(ConstantError::from)?;
         let count = lattice.displacements(0) * lattice.displacements(1);
-        let mut entries = vec![vec![Complex64::ZERO; channels]; count];
+        let mut entries = vec![Complex64::ZERO; count * channels];
         let mut scratch = vec![Complex::default(); plan.scratch(1)];
         let segment = geometry.segment();
         let (mut re, mut im) = (vec![0.0; segment], vec![0.0; segment]);
@@ -160,33 +247,81 @@ impl Kernel {
                     for target in 0..lattice.count() {
                         let lane = geometry.lane(target);
                         let im = if plan.complex() { im[lane] } else { 0.0 };
-                        let entry: &mut Vec<Complex64> =
-                            &mut entries[lattice.displacement(target, source)];
-                        entry[c] = Complex64::new(re[lane], im);
+                        let entry = lattice.displacement(target, source);
+                        entries[entry * channels + c] = Complex64::new(re[lane], im);
                     }
                 }
             }
         }
         Ok(Kernel {
             lattice,
+            dense: false,
             complex: plan.complex(),
+            channels,
             entries,
         })
     }
 
-    /// The kernel at a displacement: zero if no two sites have it.
-    fn at(&self, d: [i64; 2]) -> Vec<Complex64> {
+    fn entry(&self, number: usize) -> &[Complex64] {
+        &self.entries[number * self.channels..][..self.channels]
+    }
+
+    /// What a change of one value does to another: nothing if it does not exist; real,
+    /// or the real matrix (part of the input, part of the result).
+    fn add_matrix(&self, g: Option<&[Complex64]>, data: &mut Vec<f64>) {
+        let Some(g) = g else {
+            let numbers = if self.complex { 4 } else { 1 } * self.channels;
+            return data.extend(std::iter::repeat_n(0.0, numbers));
+        };
+        if self.complex {
+            data.extend(g.iter().map(|z| z.re));
+            data.extend(g.iter().map(|z| z.im));
+            data.extend(g.iter().map(|z| -z.im));
+        }
+        data.extend(g.iter().map(|z| z.re));
+    }
+
+    /// The kernel between two sites, wherever they are on a ring; `None` beyond an
+    /// open lattice.
+    fn between(&self, target: [i64; 2], source: [i64; 2]) -> Option<&[Complex64]> {
+        let site = |at: [i64; 2]| {
+            let mut inside = [0; 2];
+            for a in 0..2 {
+                let t = self.lattice.extent[a] as i64;
+                inside[a] = match self.lattice.boundary {
+                    Boundary::Periodic => at[a].rem_euclid(t),
+                    Boundary::Open if (0..t).contains(&at[a]) => at[a],
+                    Boundary::Open => return None,
+                } as usize;
+            }
+            Some(self.lattice.site(inside))
+        };
+        let (target, source) = (site(target)?, site(source)?);
+        Some(self.entry(match self.dense {
+            true => target * self.lattice.count() + source,
+            false => self.lattice.displacement(target, source),
+        }))
+    }
+
+    /// Coordinates of all sites, in order.
+    fn sites(&self) -> impl Iterator<Item = [i64; 2]> + use<> {
+        let [nx, ny] = self.lattice.extent.map(|n| n as i64);
+        (0..nx).flat_map(move |x| (0..ny).map(move |y| [x, y]))
+    }
+
+    /// The kernel at a displacement; `None` if no two sites have it.
+    fn at(&self, d: [i64; 2]) -> Option<&[Complex64]> {
         let mut entry = 0;
         for (a, d) in d.into_iter().enumerate() {
             let t = self.lattice.extent[a] as i64;
             let n = match self.lattice.boundary {
                 Boundary::Periodic => d.rem_euclid(t),
                 Boundary::Open if d.abs() < t => d + t - 1,
-                Boundary::Open => return vec![Complex64::ZERO; self.entries[0].len()],
+                Boundary::Open => return None,
             };
             entry = entry * self.lattice.displacements(a) + n as usize;
         }
-        self.entries[entry].clone()
+        Some(self.entry(entry))
     }
 
     /// Every displacement, in order of the entries.

@@ -133,7 +133,7 @@ impl<T: Real> Plan<T> {
             let complex = complex && !mixer.real;
             if !applied.is_empty() {
                 let cell = |i: usize, j: usize, c: usize| k.at(entry(i, j), c);
-                let dense = Dense::new(complex, n, width, Isa::detect(), cell);
+                let dense = Dense::new(complex, n, &k.first_alike(), Isa::detect(), cell);
                 return Ok(Plan::Dense(dense));
             }
             let kernel = |c: usize| {

@@ -28,6 +28,7 @@ pub mod jit;
 pub mod kernels;
 pub mod lanes;
 pub mod lookup;
+mod loops;
 pub mod math;
 pub mod microkernel;
 pub mod mixer;

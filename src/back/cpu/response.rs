@@ -7,8 +7,11 @@ use rustfft::num_complex::Complex64;
 
 /// Coefficients `[entries][states..][channel]` of a mixer, broadcast over channels.
 pub(super) struct Coefficients {
+    /// Per entry the values that differ.
     data: Vec<Complex64>,
-    channels: usize,
+    per: usize,
+    /// Which of them a channel has.
+    own: Vec<usize>,
 }
 
 impl Coefficients {
@@ -19,7 +22,6 @@ impl Coefficients {
         complex: Layout,
         channels: &[usize],
     ) -> Coefficients {
-        let width: usize = channels.iter().product();
         let (before, after) = match complex {
             Layout::Real => (lead, 0),
             Layout::Outer => (lead, 1),
@@ -35,10 +37,10 @@ impl Coefficients {
             }
             shape
         };
-        let map = broadcast(&own_shape, channels);
-        let mut data = Vec::with_capacity(entries * width);
+        let own = broadcast(&own_shape, channels);
+        let mut data = Vec::with_capacity(entries * per);
         for e in 0..entries {
-            for &k in &map {
+            for k in 0..per {
                 data.push(match complex {
                     Layout::Real => t.data[e * per + k].into(),
                     Layout::Outer => {
@@ -50,13 +52,15 @@ impl Coefficients {
                 });
             }
         }
-        Coefficients {
-            data,
-            channels: width,
-        }
+        Coefficients { data, per, own }
+    }
+    /// Of every channel the first one that has the same values.
+    pub(super) fn first_alike(&self) -> Vec<usize> {
+        let first = |own| self.own.iter().position(|o| o == own).unwrap_or(0);
+        self.own.iter().map(first).collect()
     }
     pub(super) fn at(&self, entry: usize, channel: usize) -> Complex64 {
-        self.data[entry * self.channels + channel]
+        self.data[entry * self.per + self.own[channel]]
     }
 }
 

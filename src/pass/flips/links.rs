@@ -11,13 +11,16 @@
 //! parts are convolved with `G_m G_k` and `G_m conj(G_k)`: an emission e arrives as
 //! `U e + V conj(e)`. Where only one of the two mixers is complex there is one part: the
 //! real vertex acts on a real `y_k`, or `A z = Re( (A(1) - i A(i)) z )` becomes real.
+//!
+//! Where a mixer is dense, `C_D(q, j) = G_m(q+D, j) G_k(j, q)` depends on both ends: a
+//! matrix, known from the parameters as well, takes the place of the convolution.
 
 use super::values::{Offset, Values};
 use super::{Derived, NoFlips, Shape};
 use crate::check::core::{Dim, Einsum, Place, Window};
 use crate::ir::kinds::Dependence;
 use crate::ir::{MapFn, NodeId, NodeType, Op, ZipFn};
-use crate::pass::normal_form::Coefficient;
+use crate::pass::normal_form::{Coefficient, MixerClass};
 use std::collections::HashMap;
 
 type Built = Result<NodeId, NoFlips>;
@@ -37,9 +40,21 @@ pub(super) struct Chain {
 fn is_complex(op: &Op) -> bool {
     match *op {
         Op::Scan(s) => s.complex,
-        Op::Convolve { complex, .. } | Op::Modes { complex, .. } => complex,
+        Op::Convolve { complex, .. } | Op::Modes { complex, .. } | Op::Mix { complex, .. } => {
+            complex
+        }
         _ => false,
     }
+}
+
+/// Numbers of the channels of a shape whose kernels differ: the first of each.
+fn different(all: &[usize], own: &[usize]) -> Vec<usize> {
+    let mut numbers = vec![0];
+    for (&n, &own) in all.iter().zip(own) {
+        let along = |k: usize| (0..own.min(n)).map(move |i| k * n + i);
+        numbers = numbers.into_iter().flat_map(along).collect();
+    }
+    numbers
 }
 
 fn fixed(shape: &[usize]) -> Vec<Dim> {
@@ -53,6 +68,34 @@ impl Values<'_> {
         let complex = is_complex(self.graph.op(node));
         let width = self.width(node)?;
         Ok((complex, if complex { width / 2 } else { width }))
+    }
+
+    /// Whether the kernel of mixer `m` depends on both ends.
+    fn dense(&self, m: usize) -> bool {
+        self.form.mixers[m].class == MixerClass::Dense
+    }
+
+    /// The shape of the channels of mixer `m`, and that of a dense kernel: of equal
+    /// length, 1 where channels share it.
+    fn channel_shapes(&self, m: usize) -> Result<[Vec<usize>; 2], NoFlips> {
+        let node = self.form.mixers[m].output;
+        let (complex, c) = self.channels(m)?;
+        if !self.dense(m) {
+            return Ok([vec![c], vec![c]]);
+        }
+        let own = |id: NodeId| -> Result<Vec<usize>, NoFlips> {
+            let shape = &self.graph.ty(id).shape;
+            let dims = shape.iter().skip(usize::from(complex));
+            dims.map(|d| match d {
+                Dim::Static(n) => Ok(*n),
+                Dim::Sites { .. } => Err(NoFlips::new("an axis over all sites")),
+            })
+            .collect()
+        };
+        let (all, mut kernel) = (own(node)?, own(self.graph.args(node)[1])?);
+        let missing = all.len().saturating_sub(kernel.len());
+        kernel.splice(0..0, std::iter::repeat_n(1, missing));
+        Ok([all, kernel])
     }
 
     /// Builds every link that changes of the given shapes may need.
@@ -108,12 +151,33 @@ impl Values<'_> {
         }
         let vertex = self.vertex(last, first)?;
         let n = displacements.len();
-        let place = Place::Displacement(self.lattice_token());
-        let derived = |conjugate| Derived::Chain {
-            last,
-            first,
-            displacements: displacements.clone(),
-            conjugate,
+        let dense = self.dense(last) || self.dense(first);
+        let token = self.lattice_token();
+        let place = match dense {
+            true => Place::Pair(token),
+            false => Place::Displacement(token),
+        };
+        let [r_shape, r_own] = self.channel_shapes(last)?;
+        let [c_shape, c_own] = self.channel_shapes(first)?;
+        let own = [c_own.as_slice(), &r_own].concat();
+        let axes = [c_shape.as_slice(), &r_shape].concat();
+        let derived = |conjugate| {
+            let displacements = displacements.clone();
+            match dense {
+                true => Derived::ChainPairs {
+                    last,
+                    first,
+                    channels: [different(&r_shape, &r_own), different(&c_shape, &c_own)],
+                    displacements,
+                    conjugate,
+                },
+                false => Derived::Chain {
+                    last,
+                    first,
+                    displacements,
+                    conjugate,
+                },
+            }
         };
         let responses = if complex && source_complex {
             let split = self.reshape(vertex, &fixed(&[2, c, 2, r]));
@@ -143,8 +207,9 @@ impl Values<'_> {
                 let im = self.zip(im, parts[1], parts[2])?;
                 let x = self.graph.add(Op::Concat { axis: 0 }, &[re, im])?;
                 let x = self.zip(ZipFn::Mul, x, half)?;
-                let kernel = self.derive(derived(conjugate), place, &[2, n, c, r])?;
-                halves.push(self.convolve(x, kernel, &[2, n, c, r], true)?);
+                let kernel =
+                    self.derive(derived(conjugate), place, &[&[2, n], &own[..]].concat())?;
+                halves.push(self.convolve(x, kernel, &[2, n, c, r], &axes)?);
             }
             halves
         } else if complex {
@@ -158,8 +223,8 @@ impl Values<'_> {
                 parts.push(self.reshape(part, &fixed(&[1, 1, c, r])));
             }
             let x = self.graph.add(Op::Concat { axis: 0 }, &parts)?;
-            let kernel = self.derive(derived(false), place, &[2, n, c, r])?;
-            vec![self.convolve(x, kernel, &[2, n, c, r], true)?]
+            let kernel = self.derive(derived(false), place, &[&[2, n], &own[..]].concat())?;
+            vec![self.convolve(x, kernel, &[2, n, c, r], &axes)?]
         } else if source_complex {
             let split = self.reshape(vertex, &fixed(&[2, 1, 1, c, r]));
             let mut parts = Vec::new();
@@ -170,8 +235,8 @@ impl Values<'_> {
             }
             let minus = self.graph.add(Op::Map(MapFn::Neg), &[parts[1]])?;
             let x = self.graph.add(Op::Concat { axis: 0 }, &[parts[0], minus])?;
-            let kernel = self.derive(derived(false), place, &[2, n, c, r])?;
-            let z = self.convolve(x, kernel, &[2, n, c, r], true)?;
+            let kernel = self.derive(derived(false), place, &[&[2, n], &own[..]].concat())?;
+            let z = self.convolve(x, kernel, &[2, n, c, r], &axes)?;
             // Re(z e): the real part of e sees Re z, its imaginary part -Im z
             let mut responses = Vec::new();
             for start in 0..2 {
@@ -183,8 +248,8 @@ impl Values<'_> {
             responses
         } else {
             let x = self.reshape(vertex, &fixed(&[1, c, r]));
-            let kernel = self.derive(derived(false), place, &[n, c, r])?;
-            vec![self.convolve(x, kernel, &[n, c, r], false)?]
+            let kernel = self.derive(derived(false), place, &[&[n], &own[..]].concat())?;
+            vec![self.convolve(x, kernel, &[n, c, r], &axes)?]
         };
         Ok(Chain {
             displacements,
@@ -194,15 +259,30 @@ impl Values<'_> {
         })
     }
 
-    /// One input under many kernels.
-    fn convolve(&mut self, x: NodeId, kernel: NodeId, shape: &[usize], complex: bool) -> Built {
-        let ty = self.site(&fixed(shape));
+    /// One input under many kernels, on displacements or on pairs: a value of this
+    /// shape, complex if it has four axes. The last two are those of `axes`, by which
+    /// kernels are told apart.
+    fn convolve(&mut self, x: NodeId, kernel: NodeId, shape: &[usize], axes: &[usize]) -> Built {
+        let lead = &shape[..shape.len() - 2];
+        let x_shape = &self.graph.ty(x).shape;
+        let mut narrow = x_shape[..x_shape.len() - 2].to_vec();
+        narrow.extend(fixed(axes));
+        let x = self.reshape(x, &narrow);
+        let ty = self.site(&fixed(&[lead, axes].concat()));
         let x = self.graph.push(Op::Broadcast, &[x], ty);
-        let op = Op::Convolve {
-            complex,
-            transposed: false,
+        let (complex, transposed) = (shape.len() == 4, false);
+        let op = match self.graph.ty(kernel).place {
+            Place::Pair(_) => Op::Mix {
+                complex,
+                transposed,
+            },
+            _ => Op::Convolve {
+                complex,
+                transposed,
+            },
         };
-        Ok(self.graph.add(op, &[x, kernel])?)
+        let all = self.graph.add(op, &[x, kernel])?;
+        Ok(self.reshape(all, &fixed(shape)))
     }
 
     /// `A_mk` at every site of the background: inputs of the vertex first.
@@ -404,22 +484,30 @@ impl Values<'_> {
             return Ok(None);
         }
         let (complex, c) = self.channels(m)?;
-        let displacements = emissions
-            .iter()
-            .map(|(b, _)| [at[0] - b[0], at[1] - b[1]])
-            .collect();
         let n = emissions.len();
+        let sources = emissions.iter().map(|(b, _)| *b);
+        let (what, place) = match self.dense(m) {
+            true => {
+                let places = sources.map(|b| (at, b)).collect();
+                let place = Place::Site(self.lattice_token());
+                (Derived::DirectPairs { mixer: m, places }, place)
+            }
+            false => {
+                let displacements = sources.map(|b| [at[0] - b[0], at[1] - b[1]]).collect();
+                let what = Derived::Direct {
+                    mixer: m,
+                    displacements,
+                };
+                (what, Place::Whole)
+            }
+        };
         let shape: &[usize] = if complex { &[2, c] } else { &[c] };
         let e = self.sources(&emissions, shape)?;
-        let what = Derived::Direct {
-            mixer: m,
-            displacements,
-        };
         let y = if complex {
-            let kernel = self.derive(what, Place::Whole, &[n, 2, 2, c])?;
+            let kernel = self.derive(what, place, &[n, 2, 2, c])?;
             self.einsum("nabc,nac->bc", kernel, e)?
         } else {
-            let kernel = self.derive(what, Place::Whole, &[n, c])?;
+            let kernel = self.derive(what, place, &[n, c])?;
             self.einsum("nc,nc->c", kernel, e)?
         };
         Ok(Some(y))

@@ -16,8 +16,8 @@
 //!
 //! is a graph on tokens like any other, and back ends compile it like any other.
 //! It contains the background (the network itself), the final links `T_m` (a
-//! reverse pass) and the links `L_mk` with k < m (convolutions of the vertices
-//! `A_mk`, `links`). Kernels of mixers enter as derived parameters
+//! reverse pass) and the links `L_mk` with k < m (the vertices `A_mk` convolved, or
+//! multiplied by a matrix where a mixer is dense, `links`). Kernels of mixers enter as derived parameters
 //! ([`Derived`]): functions of the network's parameters that the host computes
 //! once per parameter set.
 //!
@@ -36,11 +36,11 @@ mod links;
 pub mod units;
 mod values;
 
-use crate::check::core::{Place, Token};
+use crate::check::core::{Dim, Place, Token};
 use crate::interp::TokenLattice;
 use crate::ir::kinds::Dependence;
 use crate::ir::valid::Fault;
-use crate::ir::{Boundary, Graph, Lattice, NodeId};
+use crate::ir::{Boundary, Graph, GraphParam, Lattice, NodeId};
 use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
 pub use family::Family;
@@ -52,6 +52,10 @@ pub type Shape = Vec<[i64; 2]>;
 
 /// Largest number of frontier elements: each needs a reverse pass.
 const MAX_FRONTIER: usize = 32;
+
+/// Most numbers of all derived parameters: links of dense mixers grow with the square of
+/// the lattice.
+const MAX_DERIVED: usize = 1 << 25;
 
 /// Why local changes of a network have no such program.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -104,6 +108,29 @@ pub enum Derived {
         last: usize,
         /// k.
         first: usize,
+        /// D, tokens per axis.
+        displacements: Vec<[i64; 2]>,
+        /// `G_k` conjugated.
+        conjugate: bool,
+    },
+    /// As [`Derived::Direct`] where the kernel depends on both ends: per token i the
+    /// kernel `G(i + a, i + b)` for a list of (a, b), zero beyond an open lattice.
+    DirectPairs {
+        /// The mixer.
+        mixer: usize,
+        /// (a, b), tokens per axis.
+        places: Vec<([i64; 2], [i64; 2])>,
+    },
+    /// As [`Derived::Chain`] where a kernel depends on both ends: on pairs (i, j)
+    /// `C_D(i, j) = G_m(i + D, j) G_k(j, i)`, zero beyond an open lattice, of those
+    /// channels that differ.
+    ChainPairs {
+        /// m.
+        last: usize,
+        /// k.
+        first: usize,
+        /// Numbers of these channels, of m and of k.
+        channels: [Vec<usize>; 2],
         /// D, tokens per axis.
         displacements: Vec<[i64; 2]>,
         /// `G_k` conjugated.
@@ -163,10 +190,23 @@ impl FlipProgram {
             }
         }
         let (readout, inputs) = frontier.readout(graph);
-        let (mut graph, derived) = values.finish();
-        graph.outputs = frontier.nodes.clone();
+        let (mut extended, derived) = values.finish();
+        let numbers = |p: &GraphParam| {
+            let entries = tokens.entries(p.ty.place).unwrap_or(usize::MAX);
+            let dims = p.ty.shape.iter().map(|d| match d {
+                Dim::Static(n) => *n,
+                Dim::Sites { .. } => tokens.count(),
+            });
+            dims.fold(entries, usize::saturating_mul)
+        };
+        let derived_numbers = (extended.params[graph.params.len()..].iter().map(numbers))
+            .fold(0, usize::saturating_add);
+        if derived_numbers > MAX_DERIVED {
+            return Err(NoFlips::new(format!("links of {derived_numbers} numbers")));
+        }
+        extended.outputs = frontier.nodes.clone();
         Ok(FlipProgram {
-            graph,
+            graph: extended,
             derived,
             token,
             changes,
@@ -193,7 +233,10 @@ pub fn common_token(graph: &Graph, form: &NormalForm) -> Result<Token, NoFlips> 
         }
     }
     for mixer in &form.mixers {
-        if !matches!(mixer.class, MixerClass::StateSpace | MixerClass::Toeplitz) {
+        if !matches!(
+            mixer.class,
+            MixerClass::StateSpace | MixerClass::Toeplitz | MixerClass::Dense
+        ) {
             return Err(NoFlips::new(format!(
                 "links through a {} mixer",
                 mixer.class

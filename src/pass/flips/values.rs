@@ -247,6 +247,9 @@ impl<'a> Values<'a> {
                 for a in args {
                     operands.push(self.value(a, at)?);
                 }
+                if let Some(k) = restricted(&op) {
+                    operands[k] = self.regular(operands[k], coarse)?;
+                }
                 let ty = self.per_token(id);
                 self.graph.push(op, &operands, ty)
             }
@@ -273,19 +276,41 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Zero where the token at an offset lies beyond an open lattice.
+    /// Zero where the token at an offset lies beyond an open lattice. What is masked must
+    /// be a number there, too.
     pub(super) fn masked(&mut self, value: NodeId, coarse: Offset) -> Built {
-        if !is_open(self.boundary) || coarse == [0, 0] {
+        match self.inside(coarse)? {
+            Some(inside) => self.zip(ZipFn::Mul, value, inside),
+            None => Ok(value),
+        }
+    }
+
+    /// One where the token at an offset lies beyond an open lattice, for functions that
+    /// would not be finite there.
+    fn regular(&mut self, value: NodeId, coarse: Offset) -> Built {
+        // what is the same everywhere is regular everywhere
+        let (Some(_), Some(inside)) = (self.token_of(value), self.inside(coarse)?) else {
             return Ok(value);
+        };
+        let one = self.graph.add(Op::Number(1.0), &[])?;
+        let beyond = self.zip(ZipFn::Sub, one, inside)?;
+        let value = self.zip(ZipFn::Mul, value, inside)?;
+        self.zip(ZipFn::Add, value, beyond)
+    }
+
+    /// 1 where the token at an offset is on the lattice, 0 beyond; `None` if it is
+    /// everywhere.
+    fn inside(&mut self, coarse: Offset) -> Result<Option<NodeId>, NoFlips> {
+        if !is_open(self.boundary) || coarse == [0, 0] {
+            return Ok(None);
         }
         let one = self.graph.add(Op::Number(1.0), &[])?;
         let ty = NodeType {
             place: Place::Site(self.token),
             shape: Vec::new(),
         };
-        let inside = self.graph.push(Op::Broadcast, &[one], ty);
-        let inside = self.shifted(inside, coarse)?;
-        self.zip(ZipFn::Mul, value, inside)
+        let everywhere = self.graph.push(Op::Broadcast, &[one], ty);
+        self.shifted(everywhere, coarse).map(Some)
     }
 
     /// As [`Values::masked`], for a value on finer tokens.
@@ -329,6 +354,7 @@ impl<'a> Values<'a> {
         if parts.iter().all(Option::is_none) {
             return Ok(None);
         }
+        let (coarse, _) = self.coarse(self.token_of(id).unwrap_or(self.token), at);
         Ok(match (&op, parts.as_slice()) {
             (Op::Zip(ZipFn::Add), [a, b]) => self.plus(*a, *b)?,
             (Op::Zip(ZipFn::Sub), [a, Some(b)]) => {
@@ -338,8 +364,9 @@ impl<'a> Values<'a> {
             (Op::Zip(ZipFn::Sub), [a, None]) => *a,
             (Op::Zip(ZipFn::Div), [a, Some(_)]) => {
                 // x'/g' - (x' - Dx)/g
-                let (x, g) = (self.value(args[0], at)?, self.value(args[1], at)?);
-                let old = self.shifted(args[1], at)?;
+                let x = self.value(args[0], at)?;
+                let (g, old) = (self.value(args[1], at)?, self.shifted(args[1], at)?);
+                let (g, old) = (self.regular(g, coarse)?, self.regular(old, coarse)?);
                 let new = self.zip(ZipFn::Div, x, g)?;
                 let before = match a {
                     Some(a) => self.zip(ZipFn::Sub, x, *a)?,
@@ -350,6 +377,7 @@ impl<'a> Values<'a> {
             }
             (Op::Zip(ZipFn::Div), [Some(a), None]) => {
                 let g = self.value(args[1], at)?;
+                let g = self.regular(g, coarse)?;
                 Some(self.zip(ZipFn::Div, *a, g)?)
             }
             (Op::Zip(ZipFn::Mul), [_, _]) | (Op::Einsum(_), [_, _]) => {
@@ -525,6 +553,16 @@ impl<'a> Values<'a> {
 
     pub(super) fn lattice_token(&self) -> Token {
         self.token
+    }
+}
+
+/// The operand of a function that is finite for some of its values only.
+fn restricted(op: &Op) -> Option<usize> {
+    match op {
+        Op::Zip(ZipFn::Div) => Some(1),
+        Op::Zip(ZipFn::Pow) => Some(0),
+        Op::Map(MapFn::Recip | MapFn::Log | MapFn::Log1p | MapFn::Sqrt) => Some(0),
+        _ => None,
     }
 }
 

@@ -9,8 +9,6 @@ pub enum LibFn {
     Sin,
     /// Cosine at large arguments.
     Cos,
-    /// Error function.
-    Erf,
     /// Power.
     Pow,
     /// Angle of `(second, first)`.
@@ -19,14 +17,13 @@ pub enum LibFn {
 
 impl LibFn {
     /// All of them.
-    pub const ALL: [LibFn; 5] = [LibFn::Sin, LibFn::Cos, LibFn::Erf, LibFn::Pow, LibFn::Atan2];
+    pub const ALL: [LibFn; 4] = [LibFn::Sin, LibFn::Cos, LibFn::Pow, LibFn::Atan2];
 
     /// The symbol generated code calls.
     pub fn symbol(self, precision: Precision) -> String {
         let name = match self {
             LibFn::Sin => "sin",
             LibFn::Cos => "cos",
-            LibFn::Erf => "erf",
             LibFn::Pow => "pow",
             LibFn::Atan2 => "atan2",
         };
@@ -44,8 +41,6 @@ impl LibFn {
             (LibFn::Sin, Precision::F64) => sin64 as *const u8,
             (LibFn::Cos, Precision::F32) => cos32 as *const u8,
             (LibFn::Cos, Precision::F64) => cos64 as *const u8,
-            (LibFn::Erf, Precision::F32) => erf32 as *const u8,
-            (LibFn::Erf, Precision::F64) => erf64 as *const u8,
             (LibFn::Pow, Precision::F32) => pow32 as *const u8,
             (LibFn::Pow, Precision::F64) => pow64 as *const u8,
             (LibFn::Atan2, Precision::F32) => atan32 as *const u8,
@@ -70,37 +65,6 @@ macro_rules! routines {
 routines! {
     sin32 sin64 |a, _| a.sin();
     cos32 cos64 |a, _| a.cos();
-    erf32 erf64 |a, _| erf(a);
     pow32 pow64 f64::powf;
     atan32 atan64 f64::atan2;
-}
-
-/// Error function: `e^{-x^2}` times a series of positive terms below 3, a
-/// continued fraction for the complement above.
-pub fn erf(x: f64) -> f64 {
-    if x.is_nan() {
-        return x;
-    }
-    let a = x.abs();
-    let z = a * a;
-    let gauss = (-z).exp() / std::f64::consts::PI.sqrt();
-    let value = if a < 3.0 {
-        // sum_n 2^n a^{2n+1} / (2n+1)!!
-        let (mut term, mut sum, mut n) = (a, a, 1.0);
-        while term > 1e-18 * sum {
-            term *= 2.0 * z / (2.0 * n + 1.0);
-            sum += term;
-            n += 1.0;
-        }
-        2.0 * gauss * sum
-    } else if a < 6.0 {
-        let mut tail = a;
-        for n in (1..=60).rev() {
-            tail = a + 0.5 * f64::from(n) / tail;
-        }
-        1.0 - gauss / tail
-    } else {
-        1.0
-    };
-    value.copysign(x)
 }

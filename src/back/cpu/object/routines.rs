@@ -561,7 +561,6 @@ pub(super) fn library(module: &mut ObjectModule, f: LibFn, p: Precision) -> Defi
     let (name, two) = match f {
         LibFn::Sin => ("sin", false),
         LibFn::Cos => ("cos", false),
-        LibFn::Erf => ("erf", false),
         LibFn::Pow => ("pow", true),
         LibFn::Atan2 => ("atan2", true),
     };
