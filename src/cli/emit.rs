@@ -200,11 +200,14 @@ fn cuda(
     let sweeps = |only| units::SWEEP.iter().any(|u| u.0 == only);
     if only.is_none_or(sweeps) {
         match units::sweep(graph, lattice, theta, &options) {
-            Ok(units) => all.extend(
-                units
-                    .into_iter()
-                    .filter(|u| only.is_none_or(|o| o == u.name)),
-            ),
+            Ok(units) => {
+                let wanted = |u: &Unit| only.is_none_or(|only| only == u.name);
+                all.extend(units.into_iter().filter(wanted));
+                if let (Some(name), true) = (only, all.is_empty()) {
+                    let why = "sweeps of this lattice have no cut";
+                    return Err(CliError::plain(format!("there is no `{name}`: {why}")));
+                }
+            }
             Err(reason) if only.is_some() => {
                 return Err(CliError::plain(format!("there is no `sweep`: {reason}")));
             }
