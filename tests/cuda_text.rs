@@ -13,7 +13,7 @@ use dnet::back::cuda::linear;
 use dnet::back::cuda::network::NetworkSource;
 use dnet::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
 use dnet::back::cuda::translation_unit;
-use dnet::back::cuda::units::{UNITS, Unit, listing, sweep, unit_of, units};
+use dnet::back::cuda::units::{SWEEP, UNITS, Unit, listing, sweep, unit_of, units};
 use dnet::check::Program;
 use dnet::ir::{Boundary, Graph, Lattice};
 use dnet::params::Params;
@@ -105,10 +105,14 @@ fn names_of_a_file_cannot_inject_code() {
     let [plain, named] = [plain, named].map(|g| {
         let (mut units, missing) = units(&g, lattice, &options, None).expect("kernels");
         assert!(missing.is_none(), "a flip program");
-        units.push(sweep(&g, lattice, &theta, &options).expect("environments"));
+        units.extend(sweep(&g, lattice, &theta, &options).expect("environments"));
         units
     });
-    assert_eq!(plain.len(), UNITS.len() + 2, "every kernel there is");
+    assert_eq!(
+        plain.len(),
+        UNITS.len() + 1 + SWEEP.len(),
+        "every kernel there is"
+    );
     let mangled = ["_x_include_etc_passwd_int_y", "_back_slash", "_quotes_rm_s"];
     for (plain, named) in plain.iter().zip(&named) {
         // those written by hand have no text of their own

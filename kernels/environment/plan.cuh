@@ -67,7 +67,13 @@ enum Head {
     ENTERING,
     LEAVING,
     SENT,          // what reaches the far ends of the segments, along and against
+    UNCLOSED,      // links of one channel before the ring is closed
     LINKED,        // features that sites add far away
+    READ_SIDES,    // how features read what enters the segments before the last mixer,
+    READ_LEFT,     // far ends closed: those that grow right, left
+    READ_LEAVING,  // and the last mixer's states that leave the slice, that enter it,
+    READ_ENTERING, // along and against
+    READ_INPUTS,   // and its inputs
     STATES,        // features pulled back onto states, and onto inputs
     INPUTS,
     MOVED,
@@ -418,8 +424,9 @@ __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int
             s.places[k] = ~(k / pieces * s[plan::BLOCK] + piece[plan::START]);
         }
     }
+    // on a ring with tables for all of it none is evaluated
     #pragma unroll 1
-    for (int k = 0; k < count;) {
+    for (int k = s.ring && s[plan::TABULATED] ? count : 0; k < count;) {
         if (s[plan::TABULATED] && sees_all(s, s.token(x + along * k)))
             ++k;
         else

@@ -1,11 +1,41 @@
 // ---- segments
 
-// A segment about to grow by n sites, numbered away from it; the mixer under way.
+// A segment, in slot `from`, that grows until it reaches a bond, along the way (1) or
+// against it (-1), with slots `spare` and the next to spare; the last step goes to slot
+// `last` unless that is below zero. The step: n sites, numbered away from the segment,
+// into slot `to`; the mixer under way.
 struct Growth {
-    int side, n, m;
+    int way, at, until, from, spare, last;
+    int side, n, to, m;
     Global<const real> blocks, old;
     Global<real> grown;
 };
+
+// A mixer as a segment sees it that grows: its own columns, what moves along with the
+// growth and against it, and lines of its tables.
+struct Passed {
+    Numbers mixer, ports, along, against;
+    int channels, parts, width, columns, p, q, stretch, line;
+};
+
+__device__ inline Passed passed(const Sweep& s, const Growth& g, int m) {
+    const auto mixer = s.mixer(m), ports = s.side(mixer, g.side);
+    const auto along = s.direction(mixer, g.side == 0, 0);
+    const auto against = s.direction(mixer, g.side == 0, 1);
+    const int reach = mixer[plan::REACH];
+    return {mixer,
+            ports,
+            along,
+            against,
+            mixer[plan::CHANNELS],
+            mixer[plan::PARTS],
+            mixer[plan::WIDTH],
+            ports[plan::COLUMNS],
+            along[plan::P],
+            against[plan::P],
+            reach + 1,
+            2 * reach + 1};
+}
 
 __device__ __noinline__ void clear_segment(const Sweep& s, int slot, int side) {
     const auto segment = s.segment(slot);
@@ -116,10 +146,8 @@ __device__ __noinline__ void substitute(const Sweep& s, const Growth& g, int m, 
 
 // O_m <- L^n O_m + sum_j L^(n-1-j) B v[j].
 __device__ __noinline__ void advance(const Sweep& s, const Growth& g, int m) {
-    const auto mixer = s.mixer(m), along = s.direction(mixer, g.side == 0, 0);
-    const auto ports = s.side(mixer, g.side);
-    const int p = along[plan::P], channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
-    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
+    const auto [mixer, ports, along, against, channels, parts, width, columns, p, q, stretch,
+                line] = passed(s, g, m);
     const auto out = g.grown + ports[plan::OUT];
     Product a = product(1, channels, p, columns, p, 1);
     set_left(a, s.tables + (along[plan::POWERS] + g.n * channels * p * p), 0, p * p, p, 1, 0);
@@ -134,10 +162,8 @@ __device__ __noinline__ void advance(const Sweep& s, const Growth& g, int m) {
 
 // Ring: what the new sites send to the far end through the old ones; L^len.
 __device__ __noinline__ void go_around(const Sweep& s, const Growth& g, int m) {
-    const auto mixer = s.mixer(m), against = s.direction(mixer, g.side == 0, 1);
-    const auto ports = s.side(mixer, g.side);
-    const int p = against[plan::P], channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
-    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
+    const auto [mixer, ports, along, against, channels, parts, width, columns, q, p, stretch,
+                line] = passed(s, g, m);
     const int inputs = parts * g.n;
     const auto moved = s.array(s[plan::MOVED]), far = g.grown + ports[plan::FAR_OUT];
     substitute(s, g, m, against[plan::ALL], ports[plan::FAR_OUT], far);
@@ -147,15 +173,15 @@ __device__ __noinline__ void go_around(const Sweep& s, const Growth& g, int m) {
     assign(s, a, moved, 0, inputs * p, p, 1);
     #pragma unroll 1
     for (int which = 0; which < 2; ++which) {
-        const auto way = s.direction(mixer, g.side == 0, which);
-        const int q = way[plan::P], block = channels * q * q, at = plan::THROUGH + 2 * which;
-        Product power = product(1, channels, q, q, q, 1);
-        set_left(power, s.tables + (way[plan::POWERS] + g.n * block), 0, q * q, q, 1, 0);
-        set_right(power, g.old + ports[at], 0, q * q, 1, q, 0);
-        assign(s, power, g.grown + ports[at], 0, q * q, q, 1);
-        set_left(power, g.old + ports[at + 1], 0, q * q, q, 1, 0);
-        set_right(power, s.tables + (way[plan::TRANSPOSED] + g.n * block), 0, q * q, 1, q, 0);
-        assign(s, power, g.grown + ports[at + 1], 0, q * q, q, 1);
+        const auto way = which ? against : along;
+        const int r = way[plan::P], block = channels * r * r, at = plan::THROUGH + 2 * which;
+        Product power = product(1, channels, r, r, r, 1);
+        set_left(power, s.tables + (way[plan::POWERS] + g.n * block), 0, r * r, r, 1, 0);
+        set_right(power, g.old + ports[at], 0, r * r, 1, r, 0);
+        assign(s, power, g.grown + ports[at], 0, r * r, r, 1);
+        set_left(power, g.old + ports[at + 1], 0, r * r, r, 1, 0);
+        set_right(power, s.tables + (way[plan::TRANSPOSED] + g.n * block), 0, r * r, 1, r, 0);
+        assign(s, power, g.grown + ports[at + 1], 0, r * r, r, 1);
     }
     __syncthreads();
     a = product(1, channels, p, columns, inputs, 1);
@@ -168,14 +194,9 @@ __device__ __noinline__ void go_around(const Sweep& s, const Growth& g, int m) {
 // sites send backwards: sum_j L^j B v[j]. On a ring also how they read what came
 // through the segment.
 __device__ __noinline__ void respond(const Sweep& s, const Growth& g, int m) {
-    const auto mixer = s.mixer(m), ports = s.side(mixer, g.side);
-    const auto along = s.direction(mixer, g.side == 0, 0);
-    const auto against = s.direction(mixer, g.side == 0, 1);
-    const int channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
-    const int width = mixer[plan::WIDTH];
-    const int columns = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
-    const int line = 2 * mixer[plan::REACH] + 1;
-    const int p = along[plan::P], q = against[plan::P], n = g.n;
+    const auto [mixer, ports, along, against, channels, parts, width, columns, p, q, stretch,
+                line] = passed(s, g, m);
+    const int n = g.n;
     const auto v = s.array(mixer[plan::V]), y = s.array(mixer[plan::Y]);
     Product a = product(parts, channels, n, columns, p, 1);
     set_left(a, s.tables + along[plan::READING], p, stretch * parts * p, parts * p, 1, 0);
@@ -203,14 +224,9 @@ __device__ __noinline__ void respond(const Sweep& s, const Growth& g, int m) {
 // Features of mixer m: what its rows and its own ports add, pulled back through the
 // step. `Omega += g O_m + sum_j h[j] v_m[j]` with small g and h.
 __device__ __noinline__ void pool_mixer(const Sweep& s, const Growth& g, int m) {
-    const auto mixer = s.mixer(m), ports = s.side(mixer, g.side);
-    const auto along = s.direction(mixer, g.side == 0, 0);
-    const auto against = s.direction(mixer, g.side == 0, 1);
-    const int channels = mixer[plan::CHANNELS], parts = mixer[plan::PARTS];
-    const int width = mixer[plan::WIDTH];
-    const int wide = ports[plan::COLUMNS], stretch = mixer[plan::REACH] + 1;
-    const int line = 2 * mixer[plan::REACH] + 1;
-    const int p = along[plan::P], q = against[plan::P], n = g.n, h = s[plan::FEATURES];
+    const auto [mixer, ports, along, against, channels, parts, width, wide, p, q, stretch, line] =
+        passed(s, g, m);
+    const int n = g.n, h = s[plan::FEATURES];
     const int all = s[plan::ALL_COLUMNS + g.side], near = ports[plan::NEAR];
     const int step = s[plan::COLUMN], size = s[plan::BLOCK];
     const auto old = g.old + s[plan::OF_FEATURES + g.side];
@@ -268,40 +284,37 @@ __device__ __noinline__ void pool_mixer(const Sweep& s, const Growth& g, int m) 
     __syncthreads();
 }
 
-// The segment in slot `to` is that in slot `from` with n sites more; coefficients are
-// those in `GROWN`.
-__device__ __noinline__ void extend(const Sweep& s, int side, int n, int from, int to) {
-    Growth g = {};
-    g.side = side;
-    g.n = n;
+// The segment with n sites more; their coefficients are those in `GROWN`.
+__device__ __noinline__ void extend(const Sweep& s, Growth& g) {
     g.blocks = s.array(s[plan::GROWN]);
-    g.old = s.segment(from);
-    g.grown = s.segment(to);
+    g.old = s.segment(g.from);
+    g.grown = s.segment(g.to);
     #pragma unroll 1
     for (g.m = 0; g.m < s[plan::MIXERS]; ++g.m) {
         const auto mixer = s.mixer(g.m);
         receive(s, g, g.m);
-        substitute(s, g, g.m, s.direction(mixer, side == 0, 0)[plan::ALL],
-                   s.side(mixer, side)[plan::OUT], s.array(mixer[plan::SEEN]));
+        substitute(s, g, g.m, s.direction(mixer, g.side == 0, 0)[plan::ALL],
+                   s.side(mixer, g.side)[plan::OUT], s.array(mixer[plan::SEEN]));
         advance(s, g, g.m);
         if (s.ring) go_around(s, g, g.m);
         if (g.m + 1 < s[plan::MIXERS]) respond(s, g, g.m);
         __syncthreads();
     }
-    const int h = s[plan::FEATURES], all = s[plan::ALL_COLUMNS + side];
-    const int at = s[plan::OF_FEATURES + side];
-    copy(s, g.old + at, g.grown + at, h * all);
+    copy(s, g.old + s[plan::OF_FEATURES + g.side], g.grown + s[plan::OF_FEATURES + g.side],
+         s[plan::FEATURES] * s[plan::ALL_COLUMNS + g.side]);
     __syncthreads();
     #pragma unroll 1
     for (g.m = 0; g.m < s[plan::MIXERS]; ++g.m) pool_mixer(s, g, g.m);
     // constants add up in f64
+    const int h = s[plan::FEATURES], all = s[plan::ALL_COLUMNS + g.side];
+    const int at = s[plan::OF_FEATURES + g.side];
     const int q = s.start(s[plan::CONSTANT]), size = s[plan::BLOCK];
     #pragma unroll 1
     for (int r = s.thread; r < h; r += s.threads) {
-        double sum = s.total(from)[r];
+        double sum = s.total(g.from)[r];
         #pragma unroll 1
-        for (int j = 0; j < n; ++j) sum += double(g.blocks[j * size + q + r]);
-        s.total(to)[r] = sum + double(g.grown[at + r * all]);
+        for (int j = 0; j < g.n; ++j) sum += double(g.blocks[j * size + q + r]);
+        s.total(g.to)[r] = sum + double(g.grown[at + r * all]);
         g.grown[at + r * all] = real(0);
     }
     __syncthreads();

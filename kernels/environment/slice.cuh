@@ -1,10 +1,4 @@
-// ---- the sites between two segments
-
-// A slice of n sites, and a proposal: sites first.. last see the flipped token; -1 in
-// place of the token for the settling of the whole slice.
-struct Slice {
-    int n, first, last, token, behind, ahead;
-};
+// ---- a slice, and a proposal, solved
 
 // The first mixer whose states are followed: those before it act through links.
 __device__ inline int followed(const Slice& c) { return c.token < 0 ? 0 : 1; }
@@ -34,94 +28,6 @@ __device__ inline Global<const real> coefficient(const Sweep& s, const Slice& c,
     return s.array(s[plan::PROPOSED]) + ~place;
 }
 
-// What all sites outside do to the slice, for all its proposals: the states of later
-// mixers that come back (E L^j B), and the features far away. On a ring, with
-// K = (1 - L^N)^-1, a sites ahead and b behind, states go
-//
-//   leaving  = K emitted + L^n entering             along the way
-//   far      = far' + L^a leaving                   at the far ends of the segments
-//   entering = K ( entering' + L^b far' )           primes: what segments add
-__device__ __noinline__ void link(const Sweep& s, const Slice& c) {
-    const int mixers = s[plan::MIXERS], h = s[plan::FEATURES];
-    const bool right = !s.reverse;
-    const auto first = s.mixer(0);
-    const int channels = first[plan::CHANNELS], parts = first[plan::PARTS], columns = parts * c.n;
-    const int stretch = parts * (first[plan::REACH] + 1);
-    const int segments[2] = {c.behind, c.ahead}, sides[2] = {s.behind(), s.ahead()};
-    const auto sent = s.array(s[plan::SENT]);
-    #pragma unroll 1
-    for (int way = 0; s.ring && way < 2; ++way) {
-        #pragma unroll 1
-        for (int m = 0; m < mixers; ++m) {
-            const auto mixer = s.mixer(m), d = s.direction(mixer, right, way);
-            const int p = d[plan::P];
-            const auto segment = s.segment(segments[way]);
-            Product a = product(1, mixer[plan::CHANNELS], p, p, p, 1);
-            set_left(a, segment + s.side(mixer, sides[way])[plan::THROUGH + 1], 0, p * p, p, 1, 0);
-            set_right(a, s.tables + d[plan::CLOSURE], 0, p * p, 1, p, 0);
-            assign(s, a, s.array(mixer[plan::CARRIED + way]), 0, p * p, p, 1);
-        }
-        // to the far end of the segment the state moves into
-        const auto d = s.direction(first, right, way);
-        const int p = d[plan::P], most = s.side(first, sides[1 - way])[plan::THROUGH + 2];
-        const auto table = way == 0 ? d[plan::SENDING_BACK] + stretch - columns : d[plan::SENDING];
-        Product a = product(1, channels, p, columns, p, 1);
-        set_left(a, s.segment(segments[1 - way]) + most, 0, p * p, p, 1, 0);
-        set_right(a, s.tables + table, 0, p * stretch, 1, stretch, 0);
-        const int other = channels * s.direction(first, right, 0)[plan::P] * columns;
-        assign(s, a, sent + way * other, 0, p * columns, columns, 1);
-    }
-    __syncthreads();
-    #pragma unroll 1
-    for (int m = 1; m <= mixers; ++m) {
-        const bool pooled = m == mixers;
-        const auto mixer = s.mixer(pooled ? 0 : m);
-        const int states[2] = {s.direction(mixer, right, 0)[plan::ALL],
-                               s.direction(mixer, right, 1)[plan::ALL]};
-        const int entering = states[0] + states[1];
-        const int size = pooled ? h : s.ring ? 2 * entering : entering;
-        const auto out = s.array(pooled ? s[plan::LINKED] : mixer[plan::LINKS]);
-        // segments behind and ahead; what leaves at the near end, and at the far one
-        #pragma unroll 1
-        for (int k = 0; k < 2; ++k) {
-            const auto ports = s.side(first, sides[k]), rows = s.side(mixer, sides[k]);
-            #pragma unroll 1
-            for (int far = 0; far < (s.ring && !pooled ? 2 : 1); ++far) {
-                const int wide = pooled ? s[plan::ALL_COLUMNS + sides[k]] : rows[plan::COLUMNS];
-                int from = rows[far ? plan::FAR_OUT : plan::OUT];
-                if (pooled) from = s[plan::OF_FEATURES + sides[k]];
-                // along: out of the segment behind at its near end, ahead at its far one
-                const int way = k == far ? 0 : 1;
-                const int count = pooled ? h : states[way];
-                const int at = pooled ? 0 : (far ? entering : 0) + (way ? states[0] : 0);
-                const auto matrix = s.segment(segments[k]) + from;
-                #pragma unroll 1
-                for (int end = 0; end < (s.ring ? 2 : 1); ++end) {
-                    // into the segment behind at its near end: against the way
-                    const int into = k == end ? 1 : 0;
-                    const auto d = s.direction(first, right, into);
-                    const int p = d[plan::P];
-                    Product a = product(1, channels, columns, count, p, 1);
-                    if (end) {
-                        const int along = s.direction(first, right, 0)[plan::P];
-                        const int other = into ? channels * along * columns : 0;
-                        set_left(a, sent + other, 0, p * columns, 1, columns, 0);
-                    } else {
-                        const int last = d[plan::SENDING_BACK] + stretch - columns;
-                        const int table = into ? d[plan::SENDING] : last;
-                        set_left(a, s.tables + table, 0, p * stretch, 1, stretch, 0);
-                    }
-                    set_right(a, matrix + ports[end ? plan::FAR : plan::NEAR], 0, p, wide, 1, 0);
-                    set_out(a, out + at, 0, size, channels * size, 1);
-                    a.more = end || (pooled && k == 1);
-                    multiply_turned(s, a);
-                }
-            }
-        }
-    }
-    __syncthreads();
-}
-
 // sum + sum_k a[k step] b[k stride]. One function for all such sums: code that is needed
 // again is already there.
 __device__ __noinline__ real dot(real sum, Global<const real> a, int step, Global<const real> b,
@@ -131,117 +37,139 @@ __device__ __noinline__ real dot(real sum, Global<const real> a, int step, Globa
     return sum;
 }
 
-// Dv_m: where coefficients change, S' + sum_k A'_mk ( y_k + Dy_k ) - v, else
-// sum_k A_mk Dy_k. Or the same of the features of each site.
-__device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
-    const bool pooled = m == s[plan::MIXERS];
+// Dv_m of site j: where coefficients change, S' + sum_k A'_mk ( y_k + Dy_k ) - v, else
+// sum_k A_mk Dy_k. Or the same of the features of the site, whose mixer would be the next.
+__device__ __noinline__ real change_of(const Sweep& s, const Slice& c, int m, int j, int row) {
+    const bool pooled = m == s[plan::MIXERS], inside = c.first <= j && j < c.last;
     const auto mixer = s.mixer(pooled ? 0 : m);
-    const int width = pooled ? s[plan::FEATURES] : mixer[plan::WIDTH];
     const int step = pooled ? s[plan::COLUMN] : mixer[plan::PADDED];
-    const auto v = s.array(pooled ? s[plan::POOLED] : mixer[plan::SLICE_V]);
-    const auto dv = s.array(pooled ? s[plan::POOLED_CHANGE] : mixer[plan::CHANGE_V]);
-    const int source = pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE];
-    int first = 0, last = c.n;
-    if (!pooled) active(s, c, mixer, first, last);
+    const int count = pooled ? m : mixer[plan::VERTICES];
+    real sum = real(0);
+    if (inside)
+        sum = coefficient(s, c, j, pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE])[row];
     #pragma unroll 1
-    for (int k = s.thread; k < (last - first) * width; k += s.threads) {
-        const int j = first + k / width, row = k % width, at = j * width + row;
-        const bool inside = c.first <= j && j < c.last;
-        real sum = real(0);
-        if (inside) sum = coefficient(s, c, j, source)[row];
-        const int count = pooled ? m : mixer[plan::VERTICES];
-        #pragma unroll 1
-        for (int e = 0; e < count; ++e) {
-            const auto vertex = s.plan + (mixer[plan::FIRST_VERTEX] + 2 * e);
-            const auto from = s.mixer(pooled ? e : vertex[0]);
-            const int piece = pooled ? from[plan::READOUT] : vertex[1], inner = from[plan::WIDTH];
-            if (piece < 0) continue;
-            const auto a = coefficient(s, c, j, piece) + row;
-            const auto y = s.array(from[plan::SLICE_Y]) + j * inner;
-            const auto dy = s.array(from[plan::CHANGE_Y]) + j * inner;
-            sum = dot(sum, a, step, dy, 1, inner);
-            if (inside) sum = dot(sum, a, step, y, 1, inner);
-        }
-        dv[at] = inside ? sum - v[at] : sum;
+    for (int e = 0; e < count; ++e) {
+        const auto vertex = s.plan + (mixer[plan::FIRST_VERTEX] + 2 * e);
+        const auto from = s.mixer(pooled ? e : vertex[0]);
+        const int piece = pooled ? from[plan::READOUT] : vertex[1], inner = from[plan::WIDTH];
+        if (piece < 0) continue;
+        const auto a = coefficient(s, c, j, piece) + row;
+        sum = dot(sum, a, step, s.array(from[plan::CHANGE_Y]) + j * inner, 1, inner);
+        if (inside) sum = dot(sum, a, step, s.array(from[plan::SLICE_Y]) + j * inner, 1, inner);
     }
+    if (!inside) return sum;
+    const int width = pooled ? s[plan::FEATURES] : mixer[plan::WIDTH];
+    return sum - s.array(pooled ? s[plan::POOLED] : mixer[plan::SLICE_V])[j * width + row];
+}
+
+// Dv_m.
+__device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
+    const auto mixer = s.mixer(m);
+    const int width = mixer[plan::WIDTH];
+    const auto dv = s.array(mixer[plan::CHANGE_V]);
+    int first, last;
+    active(s, c, mixer, first, last);
+    #pragma unroll 1
+    for (int k = first * width + s.thread; k < last * width; k += s.threads)
+        dv[k] = change_of(s, c, m, k / width, k % width);
     __syncthreads();
 }
 
-// The sum of products of two rows over the lanes of a warp, in every lane.
-__device__ __noinline__ double warp_dot(Global<const real> a, int step, Global<const real> b, int count,
-                                  int lane) {
+// A lane's share of the sum of products of two rows.
+__device__ __noinline__ real lane_dot(Global<const real> a, int step, Global<const real> b,
+                                      int count, int lane) {
     real sum = real(0);
     #pragma unroll 4
     for (int k = lane; k < count; k += 32) sum = fma(a[k * step], b[k], sum);
-    return warp_sum(double(sum));
+    return sum;
+}
+
+// Four neighbouring numbers, read at once.
+struct alignas(16) Four {
+    real part[4];
+};
+
+// Numbers 4 k.. of sum_j x[j] rows[j], rows of `across` fours.
+__device__ __noinline__ Four gather(Global<const Four> rows, int across, Global<const real> x,
+                                    int count) {
+    Four sum = {};
+    #pragma unroll 8
+    for (int j = 0; j < count; ++j) {
+        const Four row = rows[j * across];
+        const real own = x[j];
+        #pragma unroll
+        for (int e = 0; e < 4; ++e) sum.part[e] = fma(own, row.part[e], sum.part[e]);
+    }
+    return sum;
 }
 
 // States of mixer m that the segments send into the slice, and, on a ring, to each
-// other's far ends.
+// other's far ends unless it is the last one. Nobody reads them before the next barrier.
 __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     const auto mixer = s.mixer(m), first = s.mixer(0);
-    const bool right = !s.reverse;
-    const auto along = s.direction(mixer, right, 0), against = s.direction(mixer, right, 1);
-    const int a = along[plan::ALL], entering = a + against[plan::ALL];
-    const int size = s.ring ? 2 * entering : entering;
-    const auto received = s.array(s[plan::RECEIVED]);
-    if (followed(c)) {
-        int from, to;
-        active(s, c, first, from, to);
-        const int width = first[plan::WIDTH], count = (to - from) * width;
-        const auto dv = s.array(first[plan::CHANGE_V]) + from * width;
-        const auto links = s.array(mixer[plan::LINKS]) + from * width * size;
-        #pragma unroll 1
-        for (int k = s.thread; k < size; k += s.threads) {
-            received[k] = dot(real(0), links + k, size, dv, 1, count);
-        }
-    } else {
-        #pragma unroll 1
-        for (int k = s.thread; k < size; k += s.threads) received[k] = real(0);
-    }
-    __syncthreads();
+    const int a = s.direction(mixer, !s.reverse, 0)[plan::ALL], numbers = links_of(s, m);
+    const int all = mixer[plan::RIGHT + plan::ALL] + mixer[plan::LEFT + plan::ALL];
+    const auto received = s.array(s[plan::RECEIVED]), entering = s.array(s[plan::ENTERING]);
+    const auto far = received + 2 * all;
     // what earlier mixers that are followed send into the segments
-    const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
+    const bool passed = !followed(c) || m > 1;
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
+    const Outside o = outside(s, c);
     #pragma unroll 1
-    for (int side = 0; side < 2; ++side) {
-        const auto ports = s.side(mixer, sides[side]);
-        const int start = followed(c) ? s.side(s.mixer(1), sides[side])[plan::COLUMNS] : 0;
-        const int end = ports[plan::COLUMNS];
+    for (int e = 0; passed && e < (s.ring ? 4 : 2); ++e) {
+        const int side = e % 2, end = e / 2, way = side == end ? 0 : 1;
+        const auto ports = s.side(mixer, o.sides[side]);
+        const int start = followed(c) ? s.side(s.mixer(1), o.sides[side])[plan::COLUMNS] : 0;
+        const int columns = ports[plan::COLUMNS], rows = way ? all - a : a;
         const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
+        const auto matrix =
+            s.segment(o.segments[side]) + (ports[end ? plan::FAR_OUT : plan::OUT] + start);
+        const auto out = received + (end * all + (way ? a : 0));
         #pragma unroll 1
-        for (int far = 0; far < (s.ring ? 2 : 1) && start < end; ++far) {
-            const int way = side == far ? 0 : 1, rows = way ? against[plan::ALL] : a;
-            const auto matrix = s.segment(segments[side]) + ports[far ? plan::FAR_OUT : plan::OUT];
-            const auto out = received + ((far ? entering : 0) + (way ? a : 0));
-            #pragma unroll 1
-            for (int r = warp; r < rows; r += warps) {
-                const double sum = warp_dot(matrix + ((long long)r * end + start), 1, x,
-                                            end - start, lane);
-                if (lane == 0) out[r] = out[r] + real(sum);
-            }
+        for (int r = warp; r < rows; r += warps) {
+            const double own = lane_dot(matrix + r * columns, 1, x, columns - start, lane);
+            const double sum = warp_sum(own);
+            if (lane == 0) out[r] = real(sum);
         }
     }
-    __syncthreads();
-    if (s.ring) {
-        const auto into = s.array(s[plan::ENTERING]);
-        #pragma unroll 1
-        for (int k = s.thread; k < entering; k += s.threads) {
-            const int way = k < a ? 0 : 1, state = way ? k - a : k;
-            const auto d = way ? against : along;
-            const int p = d[plan::P], block = state / p * p;
-            const auto closure = s.tables + (d[plan::CLOSURE] + block * p + state % p);
-            const auto carried = s.array(mixer[plan::CARRIED + way]) + (block * p + state % p);
-            const auto near = received + (way * a + block);
-            const auto far = received + (entering + way * a + block);
-            into[k] = dot(dot(real(0), closure, p, near, 1, p), carried, p, far, 1, p);
+    if (passed) __syncthreads();
+    int from = 0, to = 0;
+    if (followed(c)) active(s, c, first, from, to);
+    const int width = first[plan::WIDTH], across = (numbers + 3) / 4;
+    const int links = (mixer[plan::LINKS] + from * width * across * 4) / (int)(8 / sizeof(real));
+    const auto rows = view<const Four>(s.numbers, links, (to - from) * width * across);
+    const auto dv = s.array(first[plan::CHANGE_V]) + from * width;
+    #pragma unroll 1
+    for (int k = s.thread; k < across; k += s.threads) {
+        const Four sum = gather(rows + k, across, dv, (to - from) * width);
+        #pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const int at = 4 * k + e;
+            if (at < all)
+                entering[at] = sum.part[e];
+            else if (at < numbers)
+                far[at - all] = sum.part[e];
         }
-        __syncthreads();
+    }
+    #pragma unroll 1
+    for (int k = 4 * s.thread; passed && k < numbers; k += k % 4 < 3 ? 1 : 4 * s.threads - 3) {
+        if (k >= all) {
+            far[k - all] = far[k - all] + received[k];
+        } else if (s.ring) {
+            const int way = k < a ? 0 : 1, state = way ? k - a : k;
+            const auto d = s.direction(mixer, !s.reverse, way);
+            const int p = d[plan::P], block = state / p * p, at = block * p + state % p;
+            const auto near = received + (way * a + block);
+            const real sum = dot(entering[k], s.tables + (d[plan::CLOSURE] + at), p, near, 1, p);
+            entering[k] = dot(sum, s.array(mixer[plan::CARRIED + way]) + at, p, near + all, 1, p);
+        } else {
+            entering[k] = entering[k] + received[k];
+        }
     }
 }
 
 // What Dv_m and the states that enter do to Dy_m; states that leave the slice, into
-// both segments.
+// both segments, unless nothing but features reads them.
 __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto mixer = s.mixer(m);
     const bool right = !s.reverse, states = m >= followed(c);
@@ -251,7 +179,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto dv = s.array(mixer[plan::CHANGE_V]), dy = s.array(mixer[plan::CHANGE_Y]);
     const Numbers ways[2] = {s.direction(mixer, right, 0), s.direction(mixer, right, 1)};
     const int a = ways[0][plan::ALL];
-    const auto entering = s.array(s[s.ring ? plan::ENTERING : plan::RECEIVED]);
+    const auto entering = s.array(s[plan::ENTERING]);
     const auto kernel = s.tables + (mixer[plan::LANES] + reach * 2 * padded);
     const int turn = right ? 2 * padded : -2 * padded;
     int first, last;
@@ -275,7 +203,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
         }
         dy[k] = sum;
     }
-    if (!states) {
+    if (!states || m + 1 == s[plan::MIXERS]) {
         __syncthreads();
         return;
     }
@@ -307,7 +235,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     }
     __syncthreads();
     if (s.ring) {
-        const auto far = s.array(s[plan::RECEIVED]) + all;
+        const auto far = s.array(s[plan::RECEIVED]) + 2 * all;
         #pragma unroll 1
         for (int k = s.thread; k < all; k += s.threads) {
             const int way = k < a ? 0 : 1, state = way ? k - a : k;
@@ -324,48 +252,64 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     }
 }
 
-// The change of the features, in `CHANGE`: of the slice and of both segments.
-__device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
+// The change of the features, in `CHANGE`: of the slice and of both segments. A warp
+// takes a feature.
+__device__ __noinline__ void pool(const Sweep& s, const Slice& c) {
     const int mixers = s[plan::MIXERS], h = s[plan::FEATURES];
-    #pragma unroll 1
-    for (int m = 0; m < mixers; ++m) {
-        change(s, c, m);
-        if (m >= followed(c)) come_back(s, c, m);
-        mix(s, c, m);
-    }
-    change(s, c, mixers);
     const auto pooled = s.array(s[plan::POOLED_CHANGE]);
-    const auto source = s.mixer(0);
+    const auto source = s.mixer(0), last = s.mixer(mixers - 1);
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
-    const int width = source[plan::WIDTH];
-    const int sides[2] = {s.behind(), s.ahead()}, segments[2] = {c.behind, c.ahead};
-    int first, last;
-    active(s, c, source, first, last);
+    const int width = source[plan::WIDTH], wide = last[plan::WIDTH];
+    const int states = last[plan::RIGHT + plan::ALL] + last[plan::LEFT + plan::ALL];
+    const Outside o = outside(s, c);
     #pragma unroll 1
     for (int r = warp; r < h; r += warps) {
         double sum = 0;
         #pragma unroll 1
-        for (int j = lane; j < c.n; j += 32) sum += double(pooled[j * h + r]);
-        sum = warp_sum(sum);
-        if (followed(c))
-            sum += warp_dot(s.array(s[plan::LINKED]) + (first * width * h + r), h,
-                            s.array(source[plan::CHANGE_V]) + first * width,
-                            (last - first) * width, lane);
-        #pragma unroll 1
-        for (int side = 0; side < 2; ++side) {
-            const int all = s[plan::ALL_COLUMNS + sides[side]];
-            int start = 0;
-            if (followed(c) && mixers == 1) start = all;
-            if (followed(c) && mixers > 1) start = s.side(s.mixer(1), sides[side])[plan::COLUMNS];
-            // constants are kept in the segments' totals
-            const int from = s[plan::OF_FEATURES + sides[side]] + r * all + start;
-            const auto row = s.segment(segments[side]) + from;
-            const auto x = s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start;
-            sum += warp_dot(row, 1, x, all - start, lane);
+        for (int j = lane; j < c.n; j += 32) {
+            const real own = change_of(s, c, mixers, j, r);
+            pooled[j * h + r] = own;
+            sum += double(own);
         }
+        int from, to;
+        active(s, c, last, from, to);
+        sum += double(lane_dot(s.array(s[plan::READ_INPUTS]) + (r * c.n + from) * wide, 1,
+                               s.array(last[plan::CHANGE_V]) + from * wide, (to - from) * wide,
+                               lane));
+        if (mixers > followed(c))
+            sum += double(lane_dot(s.array(s[plan::READ_ENTERING]) + r * states, 1,
+                                   s.array(s[plan::ENTERING]), states, lane));
+        if (followed(c) && mixers > 1) {
+            active(s, c, source, from, to);
+            sum += double(lane_dot(s.array(s[plan::LINKED]) + (from * width * h + r), h,
+                                   s.array(source[plan::CHANGE_V]) + from * width,
+                                   (to - from) * width, lane));
+        }
+        #pragma unroll 1
+        for (int side = 0; side < 2 && mixers > followed(c); ++side) {
+            const int columns = s.side(last, o.sides[side])[plan::COLUMNS];
+            // constants are kept in the segments' totals
+            const int start = followed(c) ? s.side(s.mixer(1), o.sides[side])[plan::COLUMNS] : 0;
+            sum += double(lane_dot(
+                s.array(s[plan::READ_SIDES + o.sides[side]]) + (r * columns + start), 1,
+                s.array(s[side ? plan::INTO_AHEAD : plan::INTO_BEHIND]) + start, columns - start,
+                lane));
+        }
+        sum = warp_sum(sum);
         if (lane == 0) s.numbers[s[plan::CHANGE] + r] = sum;
     }
     __syncthreads();
+}
+
+// A proposal, or the whole slice: the change of everything in it.
+__device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
+    #pragma unroll 1
+    for (int m = 0; m < s[plan::MIXERS]; ++m) {
+        if (m >= followed(c)) come_back(s, c, m);
+        change(s, c, m);
+        mix(s, c, m);
+    }
+    pool(s, c);
 }
 
 __device__ inline void add_to(const Sweep& s, Global<real> x, Global<const real> dx, int from,
@@ -391,12 +335,8 @@ __device__ __noinline__ void accept(const Sweep& s, const Slice& c) {
     __syncthreads();
 }
 
-// Links, and all signals of the current configuration; Omega without its constant.
-__device__ __noinline__ void settle(const Sweep& s, Slice& c) {
-    c.token = -1;
-    c.first = 0;
-    c.last = c.n;
-    link(s, c);
+// A slice of nothing.
+__device__ __noinline__ void clear_slice(const Sweep& s, const Slice& c) {
     #pragma unroll 1
     for (int m = 0; m < s[plan::MIXERS]; ++m) {
         const auto mixer = s.mixer(m);
@@ -407,9 +347,23 @@ __device__ __noinline__ void settle(const Sweep& s, Slice& c) {
     const auto pooled = s.array(s[plan::POOLED]);
     #pragma unroll 1
     for (int k = s.thread; k < c.n * s[plan::FEATURES]; k += s.threads) pooled[k] = real(0);
-    const auto behind = s.array(s[plan::INTO_BEHIND]), ahead = s.array(s[plan::INTO_AHEAD]);
-    if (s.thread == 0) behind[0] = ahead[0] = real(1);
+}
+
+// What enters the segments in the column of constants.
+__device__ __noinline__ void set_constant(const Sweep& s, real x) {
+    if (s.thread == 0)
+        s.array(s[plan::INTO_BEHIND])[0] = s.array(s[plan::INTO_AHEAD])[0] = x;
     __syncthreads();
+}
+
+// Links, and all signals of the current configuration; Omega without its constant.
+__device__ __noinline__ void settle(const Sweep& s, Slice& c) {
+    c.token = -1;
+    c.first = 0;
+    c.last = c.n;
+    link(s, c);
+    clear_slice(s, c);
+    set_constant(s, real(1));
     solve(s, c);
     accept(s, c);
     #pragma unroll 1
@@ -417,7 +371,6 @@ __device__ __noinline__ void settle(const Sweep& s, Slice& c) {
         const int at = s[plan::CHANGE] + r;
         s.numbers[at] = s.numbers[at] + s.total(c.behind)[r] + s.total(c.ahead)[r];
     }
-    if (s.thread == 0) behind[0] = ahead[0] = real(0);
-    __syncthreads();
+    set_constant(s, real(0));
 }
 

@@ -36,62 +36,44 @@ struct Walk {
     bool whole;             // the slice is the whole ring
     int blocks, block;      // of proposals
     int first, last;        // those whose segments are kept together
-    int slot, reached, at;  // segment that grows, and bonds it came to
+    int spacing;
     int behind, ahead;      // segments of a block of proposals
-    int start, token, part; // of the slice, of the proposal
+    int start, until;       // of the slice; of its proposals
+    int token, part;        // of the proposal
     bool known;             // whether log psi is
     double log_psi;
 };
 
 // Bonds where the segment behind ends and the one ahead starts, for a block of
 // proposals.
-__device__ __noinline__ int start_of(const Sweep& s, const Walk& w, int block) {
+__device__ inline int start_of(const Sweep& s, const Walk& w, int block) {
     return w.whole ? 0 : larger(0, w.from + block * s[plan::STEP] - s.seen_back());
 }
-__device__ __noinline__ int end_of(const Sweep& s, const Walk& w, int block) {
+__device__ inline int end_of(const Sweep& s, const Walk& w, int block) {
     if (w.whole) return s[plan::TOKENS];
     return smaller(smaller(w.from + (block + 1) * s[plan::STEP], w.to) + s.seen_ahead(),
                    s[plan::TOKENS]);
 }
 
-// A segment that is to reach a bond, along the way (1) or against it (-1), with spare
-// slots `spare` and the next; the last step goes to slot `to` unless that is below zero.
-struct Growing {
-    int way, from, until, slot, spare, to, n, next;
-};
-
-// Grows it; the slot it ends in.
+// Grows a segment until it reaches a bond; the slot it ends in.
 template <class Program>
-__device__ __noinline__ int grow(const Sweep& s, const Program& p, Growing& g) {
+__device__ __noinline__ int grow(const Sweep& s, const Program& p, Growth& g) {
+    g.side = g.way > 0 ? s.behind() : s.ahead();
     #pragma unroll 1
-    while (g.from != g.until) {
-        g.n = smaller(g.way * (g.until - g.from), s[plan::STEP]);
-        fetch(s, p, g.way > 0 ? g.from : g.from - 1, g.n, g.way, s.array(s[plan::GROWN]));
-        g.from += g.way * g.n;
-        g.next = g.slot == g.spare ? g.spare + 1 : g.spare;
-        if (g.from == g.until && g.to >= 0) g.next = g.to;
-        extend(s, g.way > 0 ? s.behind() : s.ahead(), g.n, g.slot, g.next);
-        g.slot = g.next;
+    while (g.at != g.until) {
+        g.n = smaller(g.way * (g.until - g.at), s[plan::STEP]);
+        fetch(s, p, g.way > 0 ? g.at : g.at - 1, g.n, g.way, s.array(s[plan::GROWN]));
+        g.at += g.way * g.n;
+        g.to = g.from == g.spare ? g.spare + 1 : g.spare;
+        if (g.at == g.until && g.last >= 0) g.to = g.last;
+        extend(s, g);
+        g.from = g.to;
     }
-    if (g.to >= 0 && g.slot != g.to) {
-        copy_segment(s, g.slot, g.to);
-        g.slot = g.to;
+    if (g.last >= 0 && g.from != g.last) {
+        copy_segment(s, g.from, g.last);
+        g.from = g.last;
     }
-    return g.slot;
-}
-
-template <class Program>
-__device__ __noinline__ int grow_ahead(const Sweep& s, const Program& p, int from, int until,
-                                       int slot, int to) {
-    Growing g = {-1, from, until, slot, 2, to};
-    return grow(s, p, g);
-}
-
-template <class Program>
-__device__ __noinline__ int grow_behind(const Sweep& s, const Program& p, int from, int until,
-                                        int slot) {
-    Growing g = {1, from, until, slot, 0, -1};
-    return grow(s, p, g);
+    return g.from;
 }
 
 // Re log psi of features current + change.
@@ -178,9 +160,9 @@ __device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain
     settle(s, c);
     if (!w.known) begin_walk(s, p, w);
     w.token = w.from + w.block * s[plan::STEP];
-    const int last = smaller(w.token + s[plan::STEP], w.to);
+    w.until = smaller(w.token + s[plan::STEP], w.to);
     #pragma unroll 1
-    for (; w.token < last; ++w.token) {
+    for (; w.token < w.until; ++w.token) {
         c.token = w.token - w.start;
         c.first = w.whole ? 0 : larger(0, c.token - s.seen_back());
         c.last = w.whole ? c.n : smaller(c.n, c.token + s.seen_ahead() + 1);
@@ -203,64 +185,69 @@ constexpr int STORED = 4;
 
 template <class Program>
 __device__ __noinline__ void sweep_stretch(const Sweep& s, const Program& p, Chain& chain, Walk& w) {
-    const int spacing = s[plan::SPACING], group = s[plan::GROUP];
+    w.spacing = s[plan::SPACING];
     w.blocks = (w.to - w.from + s[plan::STEP] - 1) / s[plan::STEP];
     clear_segment(s, 0, s.behind());
     clear_segment(s, 2, s.ahead());
-    w.at = s[plan::TOKENS];
-    w.slot = 2;
+    Growth g = {};
+    g.way = -1;
+    g.spare = g.from = 2;
+    g.at = s[plan::TOKENS];
     #pragma unroll 1
     for (w.block = w.blocks - 1; w.block >= 0; --w.block) {
-        const bool keep = w.block % spacing == spacing - 1 || w.block == w.blocks - 1;
-        const int end = end_of(s, w, w.block), to = keep ? STORED + w.block / spacing : -1;
-        w.slot = grow_ahead(s, p, w.at, end, w.slot, to);
-        w.at = end;
+        const bool keep = w.block % w.spacing == w.spacing - 1 || w.block == w.blocks - 1;
+        g.until = end_of(s, w, w.block);
+        g.last = keep ? STORED + w.block / w.spacing : -1;
+        grow(s, p, g);
     }
-    w.behind = w.reached = 0;
+    Growth behind = {};
+    behind.way = 1;
+    behind.last = -1;
     #pragma unroll 1
-    for (w.first = 0; w.first < w.blocks; w.first += spacing) {
-        w.last = smaller(w.first + spacing, w.blocks) - 1;
-        w.slot = STORED + w.first / spacing;
-        w.at = end_of(s, w, w.last);
+    for (w.first = 0; w.first < w.blocks; w.first += w.spacing) {
+        w.last = smaller(w.first + w.spacing, w.blocks) - 1;
+        g.from = STORED + w.first / w.spacing;
+        g.at = end_of(s, w, w.last);
         #pragma unroll 1
         for (w.block = w.last - 1; w.block >= w.first; --w.block) {
-            const int end = end_of(s, w, w.block);
-            w.slot = grow_ahead(s, p, w.at, end, w.slot, group + w.block - w.first);
-            w.at = end;
+            g.until = end_of(s, w, w.block);
+            g.last = s[plan::GROUP] + w.block - w.first;
+            grow(s, p, g);
         }
         #pragma unroll 1
         for (w.block = w.first; w.block <= w.last; ++w.block) {
-            const int start = start_of(s, w, w.block);
-            if (start > w.reached) {
-                w.behind = grow_behind(s, p, w.reached, start, w.behind);
-                w.reached = start;
-            }
-            w.ahead = w.block == w.last ? STORED + w.first / spacing : group + w.block - w.first;
+            behind.until = larger(start_of(s, w, w.block), behind.at);
+            w.behind = grow(s, p, behind);
+            w.ahead = w.block == w.last ? STORED + w.first / w.spacing
+                                        : s[plan::GROUP] + w.block - w.first;
             sweep_block(s, p, chain, w);
         }
     }
 }
 
-// Proposals of tokens from.. to by evaluating them in full.
+// Proposals of tokens from.. to by evaluating them in full, what is there first. The
+// program is called in one place, so that it is compiled once.
 template <class Program>
 __device__ __noinline__ void sweep_in_full(const Sweep& s, const Program& p, Chain& chain, Walk& w,
                                            int sample) {
-    p.compute_full(sample);
-    w.log_psi = p.log_psi(sample);
+    const int spins = s[plan::TOKEN];
     #pragma unroll 1
-    for (w.token = w.from; w.token < w.to; ++w.token)
-        #pragma unroll 1
-        for (w.part = 0; w.part < s[plan::TOKEN]; ++w.part) {
-            flip_next(s, chain, w);
-            p.compute_full(sample);
+    for (int k = -1; k < (w.to - w.from) * spins; ++k) {
+        w.token = w.from + k / spins;
+        w.part = k % spins;
+        if (k >= 0) flip_next(s, chain, w);
+        p.compute_full(sample);
+        if (k >= 0)
             settle_proposal(s, chain, w, p.log_psi(sample));
-        }
+        else
+            w.log_psi = p.log_psi(sample);
+    }
 }
 
 // One sweep. On a ring the cut lies where no slice crosses it; those of the last few
-// tokens do, and are evaluated in full.
+// tokens do, and are left to `cross_cut`.
 template <class Program>
-__device__ __noinline__ void sweep_once(Sweep& s, const Program& p, Chain& chain, int sample) {
+__device__ inline void sweep_once(Sweep& s, const Program& p, Chain& chain) {
     const int tokens = s[plan::TOKENS], back = s.seen_back(), seen = back + s.seen_ahead();
     Walk w = {};
     w.whole = s.ring && tokens < larger(2 * seen, 2);
@@ -272,10 +259,21 @@ __device__ __noinline__ void sweep_once(Sweep& s, const Program& p, Chain& chain
         w.to = tokens - s.seen_ahead();
     }
     sweep_stretch(s, p, chain, w);
-    if (!s.ring || w.whole || seen == 0) return;
+}
+
+// The last tokens of a sweep of a ring, whose slices cross the cut, after the random
+// numbers of all others.
+template <class Program>
+__device__ inline void cross_cut(Sweep& s, const Program& p, Chain& chain, int sample) {
+    const int tokens = s[plan::TOKENS], back = s.seen_back(), seen = back + s.seen_ahead();
+    Walk w = {};
     s.origin = (2 * tokens - s.seen_ahead() - 2 * back) % tokens;
     w.from = back;
     w.to = back + seen;
+    // two of four words for each
+    const int before = (tokens - seen) * s[plan::TOKEN];
+    chain.random.counter[0] = (unsigned int)before / 2;
+    if (before % 2 == 1) random_uniform(chain.random);
     sweep_in_full(s, p, chain, w, sample);
 }
 
@@ -302,10 +300,10 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
     return s;
 }
 
-// The sweeps of one chain.
+// The sweeps of one chain, or what is left of one where they cross a cut.
 template <class Program>
-__device__ __noinline__ void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
-                                         int sites) {
+__device__ inline void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
+                                   int sites) {
     Chain chain = begin_chain(a, sample, s.threads, sites, 0);
     s.spins = chain.spins;
     s.ratios = a.outputs + (COUNTS + (long long)sample * sites);
@@ -313,7 +311,10 @@ __device__ __noinline__ void sweep_chain(const Launch& a, Sweep& s, const Progra
     for (; chain.step < chain.end; chain.step += 1) {
         draw_for(chain, stream::SWEEP);
         s.reverse = chain.step % 2 == 1;
-        sweep_once(s, p, chain, sample);
+        if constexpr (Program::AT_CUT)
+            cross_cut(s, p, chain, sample);
+        else
+            sweep_once(s, p, chain);
     }
     finish_chain(a, chain);
 }

@@ -5,8 +5,9 @@ use crate::back::cuda::cache::Key;
 use crate::back::cuda::driver::Gpu;
 use crate::back::cuda::emit::Options;
 use crate::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
-use crate::back::cuda::units::{UNITS, units};
+use crate::back::cuda::units::{SWEEP, UNITS, sweep, units};
 use crate::back::cuda::{cache, driver, nvrtc};
+use crate::params::initialise;
 use crate::pipeline;
 use crate::run::clock::processor_time;
 use crate::run::network::Precision;
@@ -97,10 +98,12 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
             )
         })?;
         check_lattice(&program, &info, lattice)?;
-        let graph = pipeline::amplitude(&pipeline::graph(&info));
-        Ok::<_, CliError>((info.name, lattice, graph))
+        let lowered = pipeline::graph(&info);
+        let graph = pipeline::amplitude(&lowered);
+        let theta = initialise(&info, &lowered, lattice, 1).map_err(|e| plain(&e))?;
+        Ok::<_, CliError>((info.name, lattice, graph, theta.flat()))
     });
-    let (name, lattice, graph) = read?;
+    let (name, lattice, graph, theta) = read?;
     let options = Options::new(args.precision);
     let (gpu, found) = (Gpu::first().ok(), driver::found().ok());
     // of the GPU that is used, if there is one
@@ -126,11 +129,16 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
     ))?;
     let line = |what: &str, cost: Cost| print(&format!("{what:<40}{cost}\n"));
     line("the file, to its graph", front)?;
-    for (unit_name, _) in UNITS {
-        let (made, emitting) = Cost::of(|| units(&graph, lattice, &options, Some(unit_name)));
-        let (made, _) = made.map_err(|e| plain(&e))?;
-        // a network without flip program has no such kernels
-        let Some(unit) = made.first() else { continue };
+    for &(unit_name, _) in UNITS.iter().chain(&SWEEP) {
+        // a network without flip program, or without environments, has no such kernels
+        let (made, emitting) = Cost::of(|| match SWEEP.iter().any(|u| u.0 == unit_name) {
+            true => Ok(sweep(&graph, lattice, &theta, &options).unwrap_or_default()),
+            false => units(&graph, lattice, &options, Some(unit_name)).map(|made| made.0),
+        });
+        let made = made.map_err(|e| plain(&e))?;
+        let Some(unit) = made.iter().find(|u| u.name == unit_name) else {
+            continue;
+        };
         let unit_text = unit.translation_unit();
         let (binary, compiling) = Cost::of(|| library.compile(&unit_text, arch, form));
         let code = binary.map_err(|e| plain(&e))?.code;

@@ -176,7 +176,8 @@ fn cuda(
         Some(name) => Some(units::unit_of(name).ok_or_else(|| {
             let known = units::UNITS
                 .iter()
-                .chain([&units::SWEEP, &units::LINEAR])
+                .chain(&units::SWEEP)
+                .chain([&units::LINEAR])
                 .map(|u| u.0);
             CliError::new(
                 format!("no kernel `{name}`"),
@@ -196,9 +197,17 @@ fn cuda(
             "no flip program, and so no kernels of it: {reason}"
         ));
     }
-    if only.is_none_or(|only| only == units::SWEEP.0) {
+    let sweeps = |only| units::SWEEP.iter().any(|u| u.0 == only);
+    if only.is_none_or(sweeps) {
         match units::sweep(graph, lattice, theta, &options) {
-            Ok(unit) => all.push(unit),
+            Ok(units) => {
+                let wanted = |u: &Unit| only.is_none_or(|only| only == u.name);
+                all.extend(units.into_iter().filter(wanted));
+                if let (Some(name), true) = (only, all.is_empty()) {
+                    let why = "sweeps of this lattice have no cut";
+                    return Err(CliError::plain(format!("there is no `{name}`: {why}")));
+                }
+            }
             Err(reason) if only.is_some() => {
                 return Err(CliError::plain(format!("there is no `sweep`: {reason}")));
             }

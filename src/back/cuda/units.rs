@@ -65,9 +65,15 @@ pub const UNITS: [(&str, &str); 9] = [
 /// The unit of stochastic reconfiguration, which every network shares.
 pub const LINEAR: (&str, &str) = ("linear", "stochastic reconfiguration, in f64");
 
-/// The unit of the exact sweep, which depends on parameters in force: not every network
-/// has one.
-pub const SWEEP: (&str, &str) = ("sweep", "the exact sweep, by environments");
+/// The units of the exact sweep, which depend on parameters in force: not every network
+/// has them.
+pub const SWEEP: [(&str, &str); 2] = [
+    ("sweep", "the exact sweep, by environments"),
+    (
+        "sweep_at_cut",
+        "its last proposals on a ring, by full evaluations",
+    ),
+];
 
 /// Which unit a name means: its own, or that of one of its kernels.
 pub fn unit_of(name: &str) -> Option<&'static str> {
@@ -76,7 +82,7 @@ pub fn unit_of(name: &str) -> Option<&'static str> {
         (sums::NAMES.as_slice(), "sums"),
         (linear::NAMES.as_slice(), LINEAR.0),
     ];
-    let own = UNITS.iter().chain([&SWEEP, &LINEAR]).map(|u| u.0);
+    let own = UNITS.iter().chain(&SWEEP).chain([&LINEAR]).map(|u| u.0);
     own.into_iter().find(|&u| u == name).or_else(|| {
         let of = shared.iter().find(|(kernels, _)| kernels.contains(&name));
         of.map(|&(_, unit)| unit)
@@ -148,7 +154,8 @@ pub fn units(
     Ok((all, missing))
 }
 
-/// The unit of the exact sweep of a network with parameters on a lattice.
+/// The units of the exact sweep of a network with parameters on a lattice; the second one
+/// is missing where no proposal needs it.
 ///
 /// # Errors
 /// See [`NoSweep`].
@@ -157,17 +164,20 @@ pub fn sweep(
     lattice: Lattice,
     theta: &[f64],
     options: &Options,
-) -> Result<Unit, NoSweep> {
+) -> Result<Vec<Unit>, NoSweep> {
     let full = Source::new("log_psi", graph.clone(), lattice, &[], &[], options)?;
-    let kernel = SweepSource::new(&full, theta, options)?.kernel;
-    Ok(Unit {
-        name: SWEEP.0,
-        what: SWEEP.1,
+    let source = SweepSource::new(&full, theta, options)?;
+    let unit = |((name, what), kernel): (&(&'static str, &'static str), Kernel)| Unit {
+        name,
+        what,
         precision: options.precision,
         libraries: environment::LIBRARIES.to_vec(),
         text: kernel.text.clone(),
         kernels: vec![kernel],
-    })
+    };
+    let kernels = [Some(source.kernel), source.at_cut];
+    let known = SWEEP.iter().zip(kernels);
+    Ok(known.filter_map(|(u, k)| Some(unit((u, k?)))).collect())
 }
 
 /// The text of units one after the other: the device library once, libraries that

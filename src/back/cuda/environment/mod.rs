@@ -13,7 +13,8 @@
 //! * *Text*: the hand-written library [`LIBRARY`], the same for every network, and three
 //!   emitted programs: the coefficients of a stretch of the chain (only where they are
 //!   not looked up), log psi from the features in f64, and log psi of a configuration
-//!   for the few proposals of a ring whose slices cross the cut.
+//!   for the few proposals of a ring whose slices cross the cut: a kernel of its own that
+//!   follows every sweep, compiled beside the other one.
 //! * *Memory* is that of the blocks in flight, whatever the number of chains. What a
 //!   proposal reads and writes lies in shared memory as far as it goes; segments ahead
 //!   are kept behind every c-th block of proposals, c as small as the device's memory
@@ -31,18 +32,23 @@ use crate::ir::{Boundary, Lattice};
 use crate::run::network::Precision;
 use crate::run::walk::{Proposals, Tally, Walk};
 use plan::{HEAD, Plan, RECORD, Room};
+use std::iter;
 use std::sync::Arc;
 
 /// What the kernel is made of, to follow the device library and that of chains.
 pub const LIBRARY: &str = concat!(
     include_str!("../../../../kernels/environment/plan.cuh"),
     include_str!("../../../../kernels/environment/segments.cuh"),
+    include_str!("../../../../kernels/environment/links.cuh"),
     include_str!("../../../../kernels/environment/slice.cuh"),
     include_str!("../../../../kernels/environment/walk.cuh"),
 );
 
 /// What the kernel's text follows, after the device library.
 pub const LIBRARIES: [&str; 2] = [chains::LIBRARY, LIBRARY];
+
+/// Guards the libraries where both kernels are one translation unit.
+const GUARD: &str = "DNET_SWEEP_LIBRARIES";
 
 /// Threads of a block.
 const THREADS: usize = 128;
@@ -97,9 +103,10 @@ impl From<DeviceError> for NoSweep {
 pub struct SweepSource {
     /// The kernel.
     pub kernel: Kernel,
+    /// On a ring the kernel of those few proposals of a sweep whose slices cross the cut.
+    pub at_cut: Option<Kernel>,
     coefficients: Option<Source>,
     readout: Source,
-    full: Kernel,
     environments: Box<dyn Described>,
     precision: Precision,
     /// Shared memory a block may use, and what the programs use of it, in bytes.
@@ -165,38 +172,44 @@ impl SweepSource {
             }
             calls.push((short, body));
         }
-        // only on a ring does a slice cross the cut
-        let mut all = Kernel::by_hand("none");
-        let mut body = String::new();
-        if lattice.boundary == Boundary::Periodic {
+        let width = full.kernel.outputs;
+        texts.push(kernel_text("sweep", lattice, width, &calls));
+        let by_hand = |name: &'static str, texts: &[String]| Kernel {
+            text: texts.join("\n"),
+            threads: THREADS,
+            shared: options.shared,
+            ..Kernel::by_hand(name)
+        };
+        // does a slice cross the cut? as `sweep_once` decides
+        let seen: usize = description.reach.iter().sum();
+        let crossed = description.ring && seen > 0 && description.tokens >= 2 * seen;
+        let mut at_cut = None;
+        if crossed {
             let below = Options {
                 shared: limit - needed,
                 ..options.clone()
             };
-            all = part(full, "sweep_log_psi", &below)?;
-            body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
-            texts.push(all.text.clone());
+            let all = part(full, "sweep_log_psi", &below)?;
+            let body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
+            let text = kernel_text("sweep_at_cut", lattice, width, &[("full", body)]);
+            at_cut = Some(Kernel {
+                workspace: all.workspace,
+                ..by_hand("sweep_at_cut", &[all.text, text])
+            });
         }
-        calls.push(("full", body));
-        texts.push(kernel_text(lattice, full.kernel.outputs, &calls));
         // a spin is flipped, perhaps back again, and its coefficients are found; mixers are
-        // solved, the later ones with what comes back; features are added up and read
+        // solved, with states that come back from those between the first and the last;
+        // features are added up and read
         let mixers = description.mixers.len() as f64;
-        let back = if description.ring { 4.0 } else { 2.0 };
-        let own = 5.0 + 2.0 * mixers + back * (mixers - 1.0) + 3.0;
+        let back = if description.ring { 2.0 } else { 1.0 };
+        let own = 5.0 + 2.0 * mixers + back * (mixers - 2.0).max(0.0) + 2.0;
         let own = own + barriers(&readout.kernel.text);
         let in_full = 4.0 + barriers(&full.kernel.text);
-        let kernel = Kernel {
-            text: texts.join("\n"),
-            threads: THREADS,
-            shared: options.shared,
-            ..Kernel::by_hand("sweep")
-        };
         Ok(SweepSource {
-            kernel,
+            kernel: by_hand("sweep", &texts),
+            at_cut,
             coefficients,
             readout,
-            full: all,
             environments,
             precision: options.precision,
             limit: options.shared,
@@ -206,9 +219,13 @@ impl SweepSource {
         })
     }
 
-    /// The text, to follow the device library.
-    pub fn text(&self) -> String {
-        [&LIBRARIES[..], &[&self.kernel.text]].concat().join("\n")
+    /// The texts of the kernels, each to follow the device library.
+    pub fn texts(&self) -> Vec<String> {
+        let libraries = LIBRARIES.join("\n");
+        let libraries = format!("#ifndef {GUARD}\n#define {GUARD}\n\n{libraries}\n#endif\n");
+        (iter::once(&self.kernel).chain(&self.at_cut))
+            .map(|kernel| format!("{libraries}\n{}", kernel.text))
+            .collect()
     }
 
     /// The plan of the parameters in force for blocks with so many bytes of workspace.
@@ -252,9 +269,11 @@ impl SweepSource {
 }
 
 /// The emitted programs as the library calls them, and the kernel.
-fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> String {
+fn kernel_text(name: &str, lattice: Lattice, width: usize, calls: &[(&str, String)]) -> String {
     let sites = lattice.sites();
     let boundary = lattice.boundary;
+    let at_cut = name != "sweep";
+    let program = if at_cut { "CutProgram" } else { "SweepProgram" };
     let calls: String = (calls.iter())
         .map(|(name, body)| {
             format!("    __device__ void compute_{name}(int sample) const {{{body}}}\n")
@@ -266,12 +285,13 @@ fn kernel_text(lattice: Lattice, width: usize, calls: &[(&str, String)]) -> Stri
 static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN == {PLAN}); // as the host has it
 
 // a chain of {sites} spins, {boundary:?}
-struct SweepProgram : Programs {{
-    __device__ explicit SweepProgram(const Programs& all) : Programs(all) {{}}
+struct {program} : Programs {{
+    static constexpr bool AT_CUT = {at_cut};
+    __device__ explicit {program}(const Programs& all) : Programs(all) {{}}
 {calls}}};
 
-extern \"C\" __global__ void __launch_bounds__({THREADS}) sweep(const __grid_constant__ Launch a) {{
-    const SweepProgram program(programs_of(a, {width}));
+extern \"C\" __global__ void __launch_bounds__({THREADS}) {name}(const __grid_constant__ Launch a) {{
+    const {program} program(programs_of(a, {width}));
     Sweep s = begin_sweep(a, {THREADS});
     for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
         sweep_chain(a, s, program, sample, {sites});
@@ -306,8 +326,9 @@ impl Sweeper {
         source: SweepSource,
         theta: &[f64],
     ) -> Result<Sweeper, NoSweep> {
-        let text = source.text();
-        let module: Arc<dyn Module> = Arc::from(device.load_kernels(source.precision, &[&text])?);
+        let texts = source.texts();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let module: Arc<dyn Module> = Arc::from(device.load_kernels(source.precision, &texts)?);
         let (plan, parts, tables) = prepare(device, &*module, &source, theta)?;
         Ok(Sweeper {
             source,
@@ -416,7 +437,7 @@ impl Sweeper {
             let [c, r, f] = [
                 patch.workspace,
                 source.readout.kernel.workspace,
-                source.full.workspace,
+                source.at_cut.as_ref().map_or(0, |k| k.workspace),
             ];
             let work = [
                 doubles(c * blocks)?,
@@ -452,28 +473,44 @@ impl Sweeper {
                     ..full.constants()
                 },
             ];
-            let walk = Walk { first, ..*walk };
             let wanted = ratios.is_some();
-            let orders = self.orders(&walk, sites, &launches, wanted);
-            let orders = Buffer::holding(device, &orders)?;
             let results = chains::COUNTS + if wanted { spins.len() } else { 0 };
             let counts = Buffer::holding(device, &vec![0; 8 * results])?;
             let own = doubles(self.plan.workspace * blocks)?;
             let launch = Launch {
                 samples: chains,
                 site_outputs: memory.span(),
-                inputs: orders.span(),
                 outputs: counts.span(),
                 constants: self.tables[0].span(),
                 constants64: self.tables[1].span(),
                 workspace: own.span(),
                 ..Launch::default()
             };
-            let kernel = Kernel {
-                text: String::new(),
-                ..source.kernel.clone()
-            };
-            self.module.launch(&kernel, blocks, &launch)?;
+            // all sweeps at once, or each of them before what crosses its cut
+            let kernels: Vec<Kernel> = (iter::once(&source.kernel).chain(&source.at_cut))
+                .map(|kernel| Kernel {
+                    text: String::new(),
+                    ..kernel.clone()
+                })
+                .collect();
+            let at_once = if kernels.len() > 1 { 1 } else { walk.sweeps };
+            for k in (0..walk.sweeps).step_by(at_once.max(1)) {
+                let own = Walk {
+                    first,
+                    step: walk.step + k as u64,
+                    sweeps: at_once,
+                    ..*walk
+                };
+                let orders = self.orders(&own, sites, &launches, wanted);
+                let orders = Buffer::holding(device, &orders)?;
+                let launch = Launch {
+                    inputs: orders.span(),
+                    ..launch
+                };
+                for kernel in &kernels {
+                    self.module.launch(kernel, blocks, &launch)?;
+                }
+            }
             all.merge(&chains::tally(device, counts.span(), 0)?);
             if let Some(ratios) = &mut ratios {
                 ratios.extend(&counts.numbers(results)?[chains::COUNTS..]);

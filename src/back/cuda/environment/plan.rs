@@ -5,7 +5,7 @@
 use crate::back::cpu::environment::description::{Description, Mixer, Way};
 
 /// Numbers of the first part of the plan.
-pub(super) const HEAD: usize = 54;
+pub(super) const HEAD: usize = 60;
 /// Numbers per mixer: its own, then directions, then sides of segments.
 pub(super) const RECORD: usize = SIDES + 2 * SIDE;
 const DIRECTIONS: usize = 25;
@@ -59,9 +59,9 @@ struct Memory {
 }
 
 impl Memory {
-    /// An array of the workspace.
+    /// An array of the workspace: its rows may be read four numbers at once.
     fn cold(&mut self, numbers: usize) -> i32 {
-        self.own += numbers;
+        self.own = self.own.next_multiple_of(4) + numbers;
         (self.own - numbers) as i32
     }
     /// An array that had better be in shared memory.
@@ -177,7 +177,7 @@ impl Plan {
     pub fn new(d: &Description, room: Room) -> Plan {
         let (h, mixers, pieces) = (d.features.len(), d.mixers.len(), d.pieces.len());
         let segments = [true, false].map(|right| Segment::new(d, right));
-        let size = segments[0].size.max(segments[1].size);
+        let size = segments[0].size.max(segments[1].size).next_multiple_of(4);
         let (first_piece, first_vertex, length) = places(d);
         let place = room.shared - bytes(d);
         let free = place.saturating_sub(room.taken);
@@ -201,13 +201,17 @@ impl Plan {
         let first = &d.mixers[0];
         // what every proposal reads and writes comes first
         let into = [memory.hot(wide), memory.hot(wide)];
-        let received = memory.hot(4 * widest);
+        let received = memory.hot(6 * widest);
         let entering = memory.hot(2 * widest);
         let leaving = memory.hot(2 * widest);
         let signals: Vec<[i32; 4]> = (d.mixers.iter())
             .map(|m| [(); 4].map(|()| memory.hot(d.most * m.width)))
             .collect();
         let pooled = [memory.hot(d.most * h), memory.hot(d.most * h)];
+        let last = &d.mixers[mixers - 1];
+        let leaving_last: usize = last.directions.iter().map(|w| w.states).sum();
+        let read_entering = memory.hot(h * leaving_last);
+        let read_inputs = memory.hot(h * d.most * last.width);
         let states_of_features = memory.hot(widest * h);
         let inputs = memory.hot(d.step * most(&|m| m.width) * h);
         let slice = memory.cold(d.most * d.block);
@@ -219,11 +223,15 @@ impl Plan {
         });
         let rows = d.most * first.width;
         let linked = memory.cold(rows * h);
-        let (mut sent, mut moved) = (0, 0);
+        let before_last = segments.each_ref().map(|s| s.sides[mixers - 1][2]);
+        let read_sides = before_last.map(|columns| memory.cold(h * columns));
+        let read_leaving = memory.cold(h * leaving_last);
+        let (mut sent, mut moved, mut unclosed) = (0, 0, 0);
         if d.ring {
             let both: usize = first.directions.iter().map(|w| w.states).sum();
             sent = memory.cold(both * first.parts * d.most);
             moved = memory.cold(most(&states) * most(&|m| m.parts) * d.step);
+            unclosed = memory.cold(first.parts * d.most * 2 * widest);
         }
         let mut vertex = first_vertex;
         for (k, m) in d.mixers.iter().enumerate() {
@@ -231,7 +239,9 @@ impl Plan {
             let columns = segments[0].sides[k][2].max(segments[1].sides[k][2]);
             let [back, ahead] = m.window.map_or([-1, 0], |w| [w[1], -w[0]]);
             let both: usize = m.directions.iter().map(|w| w.states).sum();
-            let size_of_links = if d.ring { 2 * both } else { both };
+            // the far ends of the last mixer matter to features only
+            let far = d.ring && k + 1 < mixers;
+            let size_of_links = (if far { 2 * both } else { both }).next_multiple_of(4);
             let links = if k == 0 { 0 } else { rows * size_of_links };
             let carried = if d.ring {
                 m.channels * m.directions.iter().map(|w| w.p * w.p).max().unwrap_or(0)
@@ -303,6 +313,7 @@ impl Plan {
                 },
             ]);
         }
+        memory.own = memory.own.next_multiple_of(4);
         // doubles, whole numbers, and as many segments as the room allows
         let blocks = d.tokens.div_ceil(d.step);
         let places = (d.most * pieces).div_ceil(2);
@@ -371,7 +382,16 @@ impl Plan {
         ] {
             put(at);
         }
-        for at in [received, entering, leaving, sent, linked] {
+        for at in [received, entering, leaving, sent, unclosed, linked] {
+            put(at);
+        }
+        for at in [
+            read_sides[0],
+            read_sides[1],
+            read_leaving,
+            read_entering,
+            read_inputs,
+        ] {
             put(at);
         }
         for at in [states_of_features, inputs, moved] {
