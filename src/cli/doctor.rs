@@ -6,7 +6,7 @@ use crate::back::cuda::driver::Gpu;
 use crate::back::cuda::emit::Options;
 use crate::back::cuda::nvrtc::{Architecture, Form, Nvrtc};
 use crate::back::cuda::units::{SWEEP, UNITS, sweep, units};
-use crate::back::cuda::{cache, driver, nvrtc};
+use crate::back::cuda::{cache, found, nvrtc};
 use crate::params::initialise;
 use crate::pipeline;
 use crate::run::clock::processor_time;
@@ -105,12 +105,12 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
     });
     let (name, lattice, graph, theta) = read?;
     let options = Options::new(args.precision);
-    let (gpu, found) = (Gpu::first().ok(), driver::found().ok());
+    let (gpu, known) = (Gpu::first().ok(), found::found().ok());
     // of the GPU that is used, if there is one
-    let own = found.and_then(|all| Some(all.first()?.architecture));
+    let own = known.and_then(|all| Some(all.first()?.architecture));
     let (library, arch, form) = match gpu.is_some().then_some(own).flatten() {
         Some(arch) => {
-            let library = Nvrtc::find_for(arch, driver::version().unwrap_or_default());
+            let library = Nvrtc::find_for(arch, found::version().unwrap_or_default());
             let library = library.map_err(|e| plain(&e))?;
             let (arch, form) = library.target(arch).map_err(|e| plain(&e))?;
             (library, arch, form)
@@ -174,7 +174,7 @@ fn report() -> String {
         format!("dnetc {}", env!("CARGO_PKG_VERSION")),
         format!("CPU: {} threads, ready", rayon::current_num_threads()),
     ];
-    match (driver::version(), driver::found()) {
+    match (found::version(), found::found()) {
         (Ok((major, minor)), Ok(gpus)) => {
             lines.push(format!("NVIDIA driver: CUDA {major}.{minor}"));
             if gpus.is_empty() {

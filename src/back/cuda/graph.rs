@@ -1,7 +1,8 @@
 //! Launches of a GPU put together: CUDA graphs.
 
 use super::device::{DeviceError, OneByOne, Recording, Step, Stream};
-use super::driver::{Streams, check};
+use super::driver::Streams;
+use super::found::check;
 use cudarc::driver::sys;
 use std::ptr;
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,7 @@
 //! compiled at run time by NVRTC, or, for tests without a GPU, by a C++ compiler
 //! behind a header that runs every CUDA thread as a fiber.
 //!
-//! The host's side ([`driver`], graphs, memory, [`nvrtc`], [`cache`]) is tested without a
+//! The host's side ([`driver`], [`found`], graphs, memory, [`nvrtc`], [`cache`]) is tested without a
 //! GPU as well: `tests/cuda_driver` has stand-ins for NVIDIA's driver and compiler, for
 //! the whole of `dnetc`. A failure that leaves NaN in place of numbers is kept by the
 //! [`device::Device`]; who finds the NaN asks it why.
@@ -23,6 +23,7 @@ pub mod driver;
 pub mod emit;
 pub mod environment;
 pub mod flips;
+pub mod found;
 mod graph;
 pub mod index;
 pub mod linear;
