@@ -122,19 +122,19 @@ __device__ __noinline__ Chain begin_chain(const Launch& a, int sample, int threa
 }
 
 // Begins the random numbers for one purpose.
-__device__ __noinline__ void draw_for(Chain& c, unsigned int purpose) {
+__device__ inline void draw_for(Chain& c, unsigned int purpose) {
     const unsigned int number = c.orders[order::FIRST] + (unsigned int)c.sample;
     c.random = random_stream(wide(c.orders, order::SEED), number, c.step, purpose);
 }
 
 // The smallest Re log psi(s')/psi(s) at which a move is made.
-__device__ __noinline__ void draw_threshold(Chain& c) {
+__device__ inline void draw_threshold(Chain& c) {
     const double u = random_uniform(c.random);
     c.threshold = 0.5 * (c.orders[order::HEAT_BATH] ? log(u) - log1p(-u) : log(u));
 }
 
 // Makes the change of a proposal, or takes it back.
-__device__ __noinline__ void make_change(Chain& c) {
+__device__ inline void make_change(Chain& c) {
     // all threads have seen the configuration, and log psi, as they are
     __syncthreads();
     if (c.change == SITES) {

@@ -400,7 +400,7 @@ impl<'p> Emitter<'p> {
                 } => {
                     barriers = true;
                     accesses.push(Access::scratch());
-                    self.correlate(*correlation, channels, out)
+                    self.correlate(*correlation, channels, out)?
                 }
                 Step::Reference {
                     node,
