@@ -10,10 +10,17 @@ use super::super::ast::{Constant, Expr, Operator, Phase, Stmt, Type, View};
 use super::super::names::{Comment, Name};
 use super::outline::{Part, Piece};
 use super::rewrite::{self, Rewrite};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Arguments a function takes at most: as many as are passed in registers.
 const MOST: usize = 12;
+
+/// Functions of several pieces at most, except in kernels of many pieces. With more, the
+/// assembler gives every function all registers that the kernel's bounds allow: worth the
+/// compiler's time only where there is much of it.
+const FUNCTIONS: usize = 16;
+const MANY: usize = 300;
 
 /// What is known of a kernel's names.
 pub(super) struct Names<'a> {
@@ -337,7 +344,17 @@ impl Sharing<'_> {
             }
             groups[group].push(k);
         }
-        for group in groups.into_iter().filter(|g| g.len() > 1) {
+        groups.retain(|g| g.len() > 1);
+        // the most alike first
+        groups.sort_by_key(|g| Reverse(g.len()));
+        let most = match self.pieces.len() {
+            ..MANY => FUNCTIONS,
+            _ => usize::MAX,
+        };
+        for group in groups {
+            if self.shared.len() >= most {
+                break;
+            }
             let members: Vec<&Form> = group.iter().map(|&k| &forms[k]).collect();
             let arguments = &self.pieces[free[group[0]]].arguments;
             let Some(shared) = function(arguments, &members) else {
