@@ -27,10 +27,9 @@ constexpr int NO_CHANGE = -1;
 // Bound before anything was observed.
 constexpr double FIRST_BOUND = 0.2;
 
-// Re log psi of the background with a change, in every thread. Called from several
-// places, as `build` is: functions of their own, for the compiler's sake.
+// Re log psi of the background with a change, in every thread.
 template <class Program>
-__device__ __noinline__ double read(const Program& p, const Chain& c, int first) {
+__device__ inline double read(const Program& p, const Chain& c, int first) {
     const int features = (int)c.orders[order::FEATURES];
     const long long tokens = c.orders[order::TOKENS], own = (long long)c.sample * features;
     const long long rows = (long long)c.sample * c.orders[order::ROWS];
@@ -46,7 +45,7 @@ __device__ __noinline__ double read(const Program& p, const Chain& c, int first)
 }
 
 // Builds the background of the configuration as it is; Re log psi of it.
-template <class Program> __device__ __noinline__ double build(const Program& p, const Chain& c) {
+template <class Program> __device__ inline double build(const Program& p, const Chain& c) {
     p.compute_changes(c.sample);
     return read(p, c, NO_CHANGE);
 }
