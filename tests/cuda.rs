@@ -147,47 +147,69 @@ fn gradient(case: &Case, output: usize, spins: &[i8]) -> Vec<f64> {
     each.collect()
 }
 
+/// log psi and its gradients in f64 against the interpreter.
+fn compare_in_f64(case: &Case, order: Order) {
+    let network = case.network(Precision::F64, order);
+    let what = format!("{} on {:?}", case.name, case.lattice);
+    let mut got = vec![Complex64::ZERO; 3];
+    network
+        .try_log_psi(&case.spins, &mut got)
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
+    for (g, w) in got.iter().zip(&case.log_psi) {
+        assert!(
+            error(*g, *w) <= 1e-11 * w.norm().max(1.0),
+            "{what}: {g} instead of {w}"
+        );
+    }
+    let n = case.lattice.sites();
+    let seen = Mutex::new(0);
+    let compare = |sample: usize, got: [&[f64]; 2]| {
+        *seen.lock().unwrap() += 1;
+        let spins = &case.spins[sample * n..(sample + 1) * n];
+        for (output, got) in got.iter().enumerate().take(case.graph.outputs.len()) {
+            let want = gradient(case, output, spins);
+            assert_eq!(got.len(), want.len(), "{what}");
+            let scale = want.iter().fold(1.0, |m: f64, w| m.max(w.abs()));
+            for (k, (g, w)) in got.iter().zip(&want).enumerate() {
+                let off = (g - w).abs();
+                assert!(
+                    off <= 1e-10 * scale,
+                    "{what}, parameter {k}: {g} instead of {w}"
+                );
+            }
+        }
+    };
+    let two = &case.spins[..2 * n];
+    network
+        .try_gradients(two, &|sample, re, im| compare(sample, [re, im]))
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(*seen.lock().unwrap(), 2);
+}
+
 #[test]
 fn log_psi_and_gradients_of_every_example_in_f64() {
     let cases = cases(0, 3);
     assert!(cases.len() >= 21, "only {} cases", cases.len());
     cases.par_iter().enumerate().for_each(|(k, case)| {
         let order = [Order::Forward, Order::Backward, Order::Random(k as i32)][k % 3];
-        let network = case.network(Precision::F64, order);
-        let what = format!("{} on {:?}", case.name, case.lattice);
-        let mut got = vec![Complex64::ZERO; 3];
-        network
-            .try_log_psi(&case.spins, &mut got)
-            .unwrap_or_else(|e| panic!("{what}: {e}"));
-        for (g, w) in got.iter().zip(&case.log_psi) {
-            assert!(
-                error(*g, *w) <= 1e-11 * w.norm().max(1.0),
-                "{what}: {g} instead of {w}"
-            );
-        }
-        let n = case.lattice.sites();
-        let seen = Mutex::new(0);
-        let compare = |sample: usize, got: [&[f64]; 2]| {
-            *seen.lock().unwrap() += 1;
-            let spins = &case.spins[sample * n..(sample + 1) * n];
-            for (output, got) in got.iter().enumerate().take(case.graph.outputs.len()) {
-                let want = gradient(case, output, spins);
-                assert_eq!(got.len(), want.len(), "{what}");
-                let scale = want.iter().fold(1.0, |m: f64, w| m.max(w.abs()));
-                for (k, (g, w)) in got.iter().zip(&want).enumerate() {
-                    let off = (g - w).abs();
-                    assert!(
-                        off <= 1e-10 * scale,
-                        "{what}, parameter {k}: {g} instead of {w}"
-                    );
-                }
-            }
-        };
-        let two = &case.spins[..2 * n];
-        network
-            .try_gradients(two, &|sample, re, im| compare(sample, [re, im]))
-            .unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert_eq!(*seen.lock().unwrap(), 2);
+        compare_in_f64(case, order);
+    });
+}
+
+#[test]
+fn log_psi_and_gradients_on_the_smallest_lattices() {
+    let fewest = [
+        ("jastrow", 2, Boundary::Periodic),
+        ("rbm_complex", 1, Boundary::Open),
+        ("vit", 2, Boundary::Periodic),
+    ];
+    let examples = examples();
+    fewest.par_iter().for_each(|&(name, sites, boundary)| {
+        let example = examples.iter().find(|e| e.0 == name);
+        let (_, graph) = example.unwrap_or_else(|| panic!("no example {name}"));
+        let case = Case::new(name, graph, Lattice::chain(sites, boundary), 3);
+        let case = case.unwrap_or_else(|| panic!("{name} does not exist on {sites} sites"));
+        compare_in_f64(&case, Order::Backward);
     });
 }
 

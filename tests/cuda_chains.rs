@@ -308,6 +308,8 @@ fn typewriters_on_the_device_make_the_decisions_of_the_cpu() {
         let moved = device.typewriter(&mut spins, &walk, &mut errors);
         let (tally, _) = moved.expect("the device has a typewriter");
         assert!(tally.proposed > 0);
+        let none = device.typewriter(&mut [], &walk, &mut []);
+        assert_eq!(none.expect("no chains").0, Default::default());
         total
     });
     let mut total = Report::default();

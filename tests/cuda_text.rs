@@ -180,6 +180,27 @@ fn units_are_found_by_the_names_of_their_kernels() {
 }
 
 #[test]
+fn equal_steps_are_one_function() {
+    // what a kernel costs to compile is how long its functions are
+    let lattice = Lattice::chain(100, Boundary::Periodic);
+    let options = Options::new(Precision::F32);
+    for (name, most) in [("flip_changes", 80), ("typewriter", 85)] {
+        let made = units(&example("dysonnet"), lattice, &options, Some(name));
+        let (made, _) = made.expect("a kernel");
+        let text = &made[0].text;
+        let functions = text.matches("__noinline__ void phase_").count();
+        let calls = text
+            .lines()
+            .filter(|l| l.trim_start().starts_with("phase_"));
+        assert!(
+            calls.count() > 5 * functions,
+            "{name}: {functions} functions"
+        );
+        assert!(functions <= most, "{name}: {functions} functions");
+    }
+}
+
+#[test]
 fn text_of_the_typewriter() {
     let lattice = Lattice::chain(26, Boundary::Periodic);
     let options = Options::new(Precision::F32);

@@ -133,14 +133,19 @@ pub struct Phase {
     pub blocks: Vec<(View, Name)>,
 }
 
-/// A table of integers in device memory.
+/// A table of integers in device memory: a part of the array [`TABLES`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// Its name.
+    /// The name of where it begins.
     pub name: Name,
+    /// Where it begins.
+    pub start: usize,
     /// Its entries.
     pub values: Vec<i64>,
 }
+
+/// All tables of a module, one after the other.
+pub const TABLES: &str = "tables";
 
 /// A named integer with a remark.
 #[derive(Clone, Debug, PartialEq)]

@@ -236,14 +236,7 @@ impl Code {
     /// As [`Code::at_once`] for so many bytes.
     pub fn within(&self, budget: usize, samples: usize) -> usize {
         let fit = fitting(budget, samples, self.memory(samples));
-        let k = &self.source.kernel;
-        let longest = k
-            .spins
-            .max(k.inputs)
-            .max(k.outputs)
-            .max(k.site_outputs)
-            .max(1);
-        fit.min(i32::MAX as usize / longest)
+        fit.min(indexable(&self.source.kernel))
             .clamp(1, samples.max(1))
     }
 
@@ -336,6 +329,12 @@ impl Code {
     }
 }
 
+/// Samples of a kernel whose operands and results 32-bit indices reach.
+fn indexable(k: &Kernel) -> usize {
+    let each = [k.spins, k.inputs, k.outputs, k.site_outputs];
+    i32::MAX as usize / each.into_iter().max().unwrap_or(0).max(1)
+}
+
 /// Bytes of a number in working precision.
 pub(super) fn bytes(precision: Precision) -> usize {
     match precision {
@@ -389,5 +388,60 @@ pub(super) fn fitting(budget: usize, wanted: usize, (each, fixed): (usize, usize
     match fit(1) {
         all if all >= wanted => all,
         _ => fit(Stream::COUNT),
+    }
+}
+
+/// Configurations whose derivatives are taken at once: as many as fit the memory, and
+/// no more than both kernels index, the second of which has so many parts of each.
+pub(super) fn gradients_at_once(fit: usize, [above, below]: [usize; 2], parts: usize) -> usize {
+    fit.clamp(1, above.min(below / parts).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_of_all_samples_fit_32_bits() {
+        let kernel = || Kernel::by_hand("kernel");
+        assert_eq!(indexable(&kernel()), i32::MAX as usize);
+        for each in [1, 2, 1000, 46_341, 2_000_003, i32::MAX as usize] {
+            let of = |spins, inputs, outputs, site_outputs| Kernel {
+                spins,
+                inputs,
+                outputs,
+                site_outputs,
+                ..kernel()
+            };
+            let kernels = [of(each, 1, 0, 1), of(0, each, 1, 0), of(1, 0, each, 1)];
+            for k in kernels.iter().chain([&of(1, 1, 1, each)]) {
+                let samples = indexable(k);
+                assert!(samples * each <= i32::MAX as usize, "{each} numbers each");
+                assert!(
+                    (samples + 1) * each > i32::MAX as usize,
+                    "as many as possible"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn indices_of_all_derivatives_fit_32_bits() {
+        for parameters in [1, 4000, 1_000_000, 1 << 29] {
+            let kernel = Kernel {
+                outputs: parameters,
+                ..Kernel::by_hand("kernel")
+            };
+            for parts in [1, 2] {
+                let below = indexable(&kernel);
+                let at_once = gradients_at_once(usize::MAX, [usize::MAX, below], parts);
+                let reached = at_once * parts * parameters;
+                assert!(reached <= i32::MAX as usize, "{parameters} parameters");
+                assert!(2 * reached > i32::MAX as usize / 2, "not fewer than needed");
+            }
+        }
+        assert_eq!(gradients_at_once(7, [100, 100], 2), 7);
+        assert_eq!(gradients_at_once(7, [3, 100], 2), 3);
+        assert_eq!(gradients_at_once(0, [0, 0], 2), 1);
     }
 }

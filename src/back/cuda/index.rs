@@ -4,7 +4,7 @@
 //! other, the same fourteen for every window offset. Such a list becomes an
 //! expression in the counter; only what follows no rule becomes a table.
 
-use super::ast::{Expr, Table, Type};
+use super::ast::{Expr, TABLES, Table, Type};
 use super::names::Name;
 
 /// Counters a formula may be made of.
@@ -111,13 +111,16 @@ impl Positions {
     fn table(&mut self, values: &[i64], index: Expr) -> Expr {
         let known = self.tables.iter().position(|t| t.values == values);
         let k = known.unwrap_or_else(|| {
+            let start = self.tables.last().map_or(0, |t| t.start + t.values.len());
             self.tables.push(Table {
                 name: Name::numbered("table_", self.tables.len()),
+                start,
                 values: values.to_vec(),
             });
             self.tables.len() - 1
         });
-        Expr::load(self.tables[k].name.clone(), index, Type::Int)
+        let start = Expr::var(self.tables[k].name.clone());
+        Expr::load(TABLES, start + index, Type::Int)
     }
 }
 
@@ -137,14 +140,13 @@ mod tests {
     fn value(e: &Expr, at: &dyn Fn(&str) -> i64, tables: &[Table]) -> i64 {
         match e {
             Expr::Int(k) => *k,
-            Expr::Var(name, _) => at(&name.to_string()),
-            Expr::Load(name, index, _) => {
-                let k = value(index, at, tables) as usize;
-                tables
-                    .iter()
-                    .find(|t| t.name == *name)
-                    .expect("a table")
-                    .values[k]
+            Expr::Var(name, _) => match tables.iter().find(|t| t.name == *name) {
+                Some(table) => table.start as i64,
+                None => at(&name.to_string()),
+            },
+            Expr::Load(_, index, _) => {
+                let all: Vec<i64> = tables.iter().flat_map(|t| t.values.clone()).collect();
+                all[value(index, at, tables) as usize]
             }
             Expr::Binary(op, a, b) => {
                 let (a, b) = (value(a, at, tables), value(b, at, tables));

@@ -3,7 +3,7 @@
 use super::background::OnDevice;
 use super::chains::Chains;
 use super::clusters::{Clusters, Network};
-use super::code::{Code, CudaError, Operands, Source, fitting, spins};
+use super::code::{Code, CudaError, Operands, Source, fitting, gradients_at_once, spins};
 use super::device::{Buffer, Device, DeviceError, Module, in_turns};
 use super::emit::Options;
 use super::environment::{NoSweep, SweepSource, Sweeper};
@@ -387,11 +387,8 @@ impl CudaNetwork {
         let Gradient { above, below } = self.gradient()?;
         let ((one, a), (part, b)) = (above.memory(count), below.memory(count * parts));
         let fit = fitting(self.device.budget(), count, (one + parts * part, a + b));
-        // indices of either kernel are 32-bit numbers
-        let most = above
-            .at_once(count)
-            .min(below.at_once(count * parts) / parts);
-        let at_once = fit.clamp(1, most.max(1));
+        let each = [above.at_once(count), below.at_once(count * parts)];
+        let at_once = gradients_at_once(fit, each, parts);
         in_turns(
             &*self.device,
             batch.chunks(at_once * sites).enumerate(),
@@ -572,13 +569,20 @@ impl WaveFunction for CudaNetwork {
         walk: &Walk,
         errors: &mut [f64],
     ) -> Option<(Tally, Screened)> {
-        // without a flip program every ratio is two full evaluations
-        let flips = self.flips().ok()?;
         let make = || {
             let source = self.network(&self.theta).source(&[Family::single()]);
             let source = source.map_err(as_device)?;
             Typewriter::new(&self.device, &source, &self.options).map_err(as_device)
         };
+        if self.typewriter.get().is_none() {
+            // two long compilations at once
+            std::thread::scope(|threads| {
+                threads.spawn(|| self.typewriter.get_or_init(make));
+                self.flips().is_ok()
+            });
+        }
+        // without a flip program every ratio is two full evaluations
+        let flips = self.flips().ok()?;
         let done = match self.typewriter.get_or_init(make) {
             Ok(kernel) => kernel.walk(flips, chains, walk, errors),
             Err(e) => Err(e.clone()),

@@ -1,6 +1,8 @@
 //! From the tree to text.
 
-use super::ast::{Entry, Expr, Module, Operator, Phase, Place, Stmt, Type, View};
+use super::ast::{
+    Constant, Entry, Expr, Module, Operator, Phase, Place, Stmt, TABLES, Table, Type, View,
+};
 use super::names::Name;
 use std::fmt::Write;
 
@@ -123,7 +125,10 @@ impl Printer {
     fn inside(&self, e: &Expr, level: u8) -> String {
         let (text, own) = match e {
             Expr::Int(k) => (k.to_string(), if *k < 0 { 0 } else { 9 }),
-            Expr::Number(x, t) => (self.number(*x, *t), if *x < 0.0 { 0 } else { 9 }),
+            Expr::Number(x, t) => (
+                self.number(*x, *t),
+                if x.is_sign_negative() { 0 } else { 9 },
+            ),
             Expr::Var(name, _) => (name.to_string(), 9),
             Expr::Call(name, arguments, _) => (format!("{name}({})", self.list(arguments)), 9),
             Expr::Load(pointer, index, _) => {
@@ -312,6 +317,41 @@ impl Printer {
         self.line("}");
     }
 
+    /// An enumeration: constants would become symbols of the machine code.
+    fn constants(&mut self, constants: &[Constant]) {
+        let names: Vec<String> = constants.iter().map(|c| c.name.to_string()).collect();
+        let Some(width) = names.iter().map(String::len).max() else {
+            return;
+        };
+        self.line("enum : int {");
+        self.indent += 1;
+        for (c, name) in constants.iter().zip(names) {
+            self.line(&format!("{name:<width$} = {}, // {}", c.value, c.comment));
+        }
+        self.indent -= 1;
+        self.line("};");
+    }
+
+    fn tables(&mut self, tables: &[Table]) {
+        let Some(last) = tables.last() else { return };
+        let length = last.start + last.values.len();
+        self.line("");
+        self.line(&format!("__device__ const int {TABLES}[{length}] = {{"));
+        self.indent += 1;
+        for t in tables {
+            self.line(&format!("// {}", t.name));
+            for chunk in t.values.chunks(PER_LINE) {
+                let mut text = String::new();
+                for v in chunk {
+                    let _ = write!(text, "{v}, ");
+                }
+                self.line(text.trim_end());
+            }
+        }
+        self.indent -= 1;
+        self.line("};");
+    }
+
     fn module(&mut self, m: &Module) {
         for c in &m.title {
             self.line(&format!("// {c}"));
@@ -323,32 +363,8 @@ impl Printer {
         if m.phases.iter().any(|p| p.uses(&"warps".into())) {
             self.line("constexpr int warps = threads / 32;");
         }
-        let width = m.constants.iter().map(|c| c.name.to_string().len()).max();
-        for c in &m.constants {
-            let name = format!("{:<1$}", c.name.to_string(), width.unwrap_or(0));
-            self.line(&format!(
-                "constexpr int {name} = {}; // {}",
-                c.value, c.comment
-            ));
-        }
-        for t in &m.tables {
-            self.line("");
-            self.line(&format!(
-                "__device__ const int {}[{}] = {{",
-                t.name,
-                t.values.len()
-            ));
-            self.indent += 1;
-            for chunk in t.values.chunks(PER_LINE) {
-                let mut text = String::new();
-                for v in chunk {
-                    let _ = write!(text, "{v}, ");
-                }
-                self.line(text.trim_end());
-            }
-            self.indent -= 1;
-            self.line("};");
-        }
+        self.constants(&m.constants);
+        self.tables(&m.tables);
         for f in &m.functions {
             self.line("");
             self.line(&format!("// {}", f.comment));
@@ -374,5 +390,26 @@ impl Printer {
         self.line("");
         self.line(&format!("}} // namespace {}_code", m.kernel));
         self.line("} // namespace dnet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_do_not_run_together() {
+        let p = Printer {
+            out: String::new(),
+            indent: 0,
+            single: true,
+        };
+        let number = |x| Expr::Number(x, Type::Real);
+        let negative = |e| Expr::Negative(Box::new(e));
+        assert_eq!(p.expr(&negative(number(-0.0))), "-(-0.0f)");
+        assert_eq!(p.expr(&(number(1.0) - number(-0.0))), "1.0f - (-0.0f)");
+        assert_eq!(p.expr(&negative(number(-2.5))), "-(-2.5f)");
+        assert_eq!(p.expr(&negative(negative(Expr::Int(-3)))), "-(-(-3))");
+        assert_eq!(p.expr(&number(0.0)), "0.0f");
     }
 }

@@ -122,6 +122,9 @@ impl Typewriter {
     ) -> Result<(Tally, Screened), DeviceError> {
         let sites = flips.parts()[0].source.program.lattice.sites();
         let chains = spins.len() / sites;
+        if chains == 0 {
+            return Ok(Default::default());
+        }
         let length = errors.len() / chains;
         let at_once = self.at_once(flips, chains, length);
         let (mut all, mut screened) = (Tally::default(), Screened::default());

@@ -17,8 +17,9 @@ mod places;
 mod pointwise;
 mod products;
 mod reference;
+mod rewrite;
 
-use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, Type, View};
+use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, TABLES, Table, Type, View};
 use super::constants::{Block, Data};
 use super::index::Positions;
 use super::names::{Comment, Name, counted};
@@ -476,13 +477,29 @@ impl<'p> Emitter<'p> {
             offset: b.offset,
             length: b.length,
         }));
-        let (phases, body) = outline::outline(std::mem::take(&mut self.body));
+        let (pieces, parts) = outline::outline(std::mem::take(&mut self.body));
         let first = memory.len() - self.blocks.len();
-        let places = alike::Places {
-            positions: self.used.iter().map(|&b| self.buffer_name(b)).collect(),
+        let tables = std::mem::take(&mut self.positions.tables);
+        let buffer = |&b: &u32| {
+            let space = self.program.buffers[b as usize].space;
+            let at = self.offsets[b as usize] as i64;
+            (self.buffer_name(b), (self.lanes(space).memory, at))
+        };
+        let table = |t: &Table| (t.name.clone(), (TABLES, t.start as i64));
+        let buffers = self.used.iter().map(buffer);
+        let names = alike::Names {
+            positions: buffers.chain(tables.iter().map(table)).collect(),
             blocks: &memory[first..],
         };
-        let (phases, body, offsets) = alike::share(phases, body, &places);
+        let functions = alike::share(pieces, parts, &names);
+        let beginning = |t: &Table| Constant {
+            name: t.name.clone(),
+            value: t.start as i64,
+            comment: Comment::new(format!(
+                "{} of the tables",
+                counted(t.values.len(), "number")
+            )),
+        };
         let named = |&b: &u32| {
             let buffer = &self.program.buffers[b as usize];
             let rows = buffer.rows;
@@ -502,11 +519,14 @@ impl<'p> Emitter<'p> {
             kernel: name.clone(),
             threads,
             memory,
-            constants: self.used.iter().map(named).chain(offsets).collect(),
-            tables: std::mem::take(&mut self.positions.tables),
+            constants: (self.used.iter().map(named))
+                .chain(tables.iter().map(beginning))
+                .chain(functions.offsets)
+                .collect(),
+            tables,
             functions: std::mem::take(&mut self.functions),
-            phases,
-            body,
+            phases: functions.phases,
+            body: functions.body,
             entry,
         };
         let site_space = self.program.site_outputs.first().map(|r| self.space(r));

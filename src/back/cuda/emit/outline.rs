@@ -1,70 +1,74 @@
-//! One function per phase: what the threads do between two barriers.
+//! Steps between the barriers of a kernel: what threads do one after the other.
 //!
-//! Inside one large kernel the compiler keeps addresses and indices of all phases
-//! in registers at once; as functions of their own they share none. Phases with the
-//! same code, as stages of equal transforms have, are one function.
+//! Inside one large kernel the compiler keeps addresses and indices of all steps
+//! in registers at once; as functions of their own they share none.
 
-use super::super::ast::{Expr, Phase, Stmt, Type};
+use super::super::ast::{Expr, Stmt};
 use super::super::names::Name;
 
-/// Splits a kernel's body at its barriers: phases, and the code that calls them.
-pub(super) fn outline(body: Vec<Stmt>) -> (Vec<Phase>, Vec<Stmt>) {
-    let mut phases = Vec::new();
-    let body = split(body, &[], &mut phases);
-    (phases, body)
+/// A loop dealt to threads or a call, with the remarks before it.
+pub(super) struct Piece {
+    /// Integers it takes besides the launch and the sample.
+    pub(super) arguments: Vec<Name>,
+    /// Its code, without barriers.
+    pub(super) body: Vec<Stmt>,
 }
 
-fn split(body: Vec<Stmt>, arguments: &[&'static str], phases: &mut Vec<Phase>) -> Vec<Stmt> {
-    let mut code = Vec::new();
-    let mut run = Vec::new();
+impl Piece {
+    /// What every call gives first.
+    pub(super) fn given(arguments: &[Name]) -> Vec<Expr> {
+        let first = ["a", "sample"].map(Name::from);
+        first
+            .iter()
+            .chain(arguments)
+            .cloned()
+            .map(Expr::var)
+            .collect()
+    }
+}
+
+/// A kernel's body without its pieces.
+pub(super) enum Part {
+    /// The piece of this number.
+    Piece(usize),
+    /// What is left in the kernel.
+    Stmt(Stmt),
+    /// [`Stmt::Chunks`] with its parts.
+    Chunks(Name, usize, usize, Vec<Part>),
+}
+
+/// Takes the pieces out of a kernel's body.
+pub(super) fn outline(body: Vec<Stmt>) -> (Vec<Piece>, Vec<Part>) {
+    let mut pieces = Vec::new();
+    let parts = split(body, &[], &mut pieces);
+    (pieces, parts)
+}
+
+fn split(body: Vec<Stmt>, arguments: &[&'static str], pieces: &mut Vec<Piece>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut remarks = Vec::new();
     for s in body {
         match s {
-            Stmt::Barrier => {
-                finish(&mut run, arguments, phases, &mut code);
-                code.push(Stmt::Barrier);
-            }
+            Stmt::Comment(_) => remarks.push(s),
+            Stmt::Barrier => parts.push(Part::Stmt(s)),
             Stmt::Chunks(first, count, step, mut inner) => {
-                finish(&mut run, arguments, phases, &mut code);
                 // the number of things in this chunk comes first
-                let head = inner.remove(0);
-                let mut all = vec![head];
-                all.extend(split(inner, &["first", "count"], phases));
-                code.push(Stmt::Chunks(first, count, step, all));
+                let mut all = vec![Part::Stmt(inner.remove(0))];
+                let mut body = std::mem::take(&mut remarks);
+                body.append(&mut inner);
+                all.extend(split(body, &["first", "count"], pieces));
+                parts.push(Part::Chunks(first, count, step, all));
             }
-            other => run.push(other),
+            other => {
+                let mut body = std::mem::take(&mut remarks);
+                body.push(other);
+                parts.push(Part::Piece(pieces.len()));
+                pieces.push(Piece {
+                    arguments: arguments.iter().map(|&n| n.into()).collect(),
+                    body,
+                });
+            }
         }
     }
-    finish(&mut run, arguments, phases, &mut code);
-    code
-}
-
-fn finish(
-    run: &mut Vec<Stmt>,
-    arguments: &[&'static str],
-    phases: &mut Vec<Phase>,
-    code: &mut Vec<Stmt>,
-) {
-    if run.is_empty() {
-        return;
-    }
-    let body = std::mem::take(run);
-    let takes: Vec<Name> = arguments.iter().map(|&n| n.into()).collect();
-    let known = phases
-        .iter()
-        .find(|p| p.arguments == takes && p.body == body);
-    let name = match known {
-        Some(p) => p.name.clone(),
-        None => Name::numbered("phase_", phases.len()),
-    };
-    let mut given = vec![Expr::var("a"), Expr::var("sample")];
-    given.extend(arguments.iter().map(|&n| Expr::var(n)));
-    code.push(Stmt::Do(Expr::call(name.clone(), given, Type::Int)));
-    if known.is_none() {
-        phases.push(Phase {
-            name,
-            arguments: takes,
-            body,
-            blocks: Vec::new(),
-        });
-    }
+    parts
 }
