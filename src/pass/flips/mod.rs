@@ -53,9 +53,9 @@ pub type Shape = Vec<[i64; 2]>;
 /// Largest number of frontier elements: each needs a reverse pass.
 const MAX_FRONTIER: usize = 32;
 
-/// Most numbers of all derived parameters: links of dense mixers grow with the square of
-/// the lattice.
-const MAX_DERIVED: usize = 1 << 25;
+/// Most numbers of derived parameters on pairs of tokens, which grow with the square of the
+/// lattice.
+const MAX_PAIRS: usize = 1 << 25;
 
 /// Why local changes of a network have no such program.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -191,18 +191,21 @@ impl FlipProgram {
         }
         let (readout, inputs) = frontier.readout(graph);
         let (mut extended, derived) = values.finish();
-        let numbers = |p: &GraphParam| {
-            let entries = tokens.entries(p.ty.place).unwrap_or(usize::MAX);
-            let dims = p.ty.shape.iter().map(|d| match d {
-                Dim::Static(n) => *n,
-                Dim::Sites { .. } => tokens.count(),
-            });
-            dims.fold(entries, usize::saturating_mul)
+        let numbers = |p: &GraphParam| match p.ty.place {
+            Place::Pair(_) => {
+                let entries = tokens.entries(p.ty.place).unwrap_or(usize::MAX);
+                let dims = p.ty.shape.iter().map(|d| match d {
+                    Dim::Static(n) => *n,
+                    Dim::Sites { .. } => tokens.count(),
+                });
+                dims.fold(entries, usize::saturating_mul)
+            }
+            _ => 0,
         };
-        let derived_numbers = (extended.params[graph.params.len()..].iter().map(numbers))
+        let of_pairs = (extended.params[graph.params.len()..].iter().map(numbers))
             .fold(0, usize::saturating_add);
-        if derived_numbers > MAX_DERIVED {
-            return Err(NoFlips::new(format!("links of {derived_numbers} numbers")));
+        if of_pairs > MAX_PAIRS {
+            return Err(NoFlips::new(format!("links of {of_pairs} numbers")));
         }
         extended.outputs = frontier.nodes.clone();
         Ok(FlipProgram {
