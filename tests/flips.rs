@@ -6,7 +6,8 @@ use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
-use dnet::pass::flips::{Family, NoFlips};
+use dnet::pass::flips::{Family, FlipProgram, NoFlips, common_token};
+use dnet::pass::normal_form::NormalForm;
 use dnet::run::WaveFunction;
 use num_complex::Complex64;
 use std::collections::BTreeSet;
@@ -445,6 +446,23 @@ fn rejected_parameters_leave_all_programs() {
     network.try_set_params(&moved).expect("a decay below 1");
     let after = ratios(&network);
     assert!(before.iter().zip(&after).all(|(a, b)| a != b));
+}
+
+/// Links of displacements grow with the lattice, those of pairs with its square.
+#[test]
+fn only_links_on_pairs_are_bounded_in_size() {
+    let program = |name: &str, sites: usize| {
+        let file = examples().into_iter().find(|f| f.ends_with(name));
+        let (_, graph) = graphs(&file.expect("the example")).remove(0);
+        let form = NormalForm::new(&graph).expect("a normal form");
+        let token = common_token(&graph, &form).expect("one token");
+        let lattice = Lattice::chain(sites, Boundary::Periodic);
+        FlipProgram::new(&graph, lattice, &Family::single().shapes(token)).map(|_| ())
+    };
+    assert_eq!(program("dysonnet.dnet", 1_000_000), Ok(()));
+    assert_eq!(program("positional.dnet", 1000), Ok(()));
+    let refused = program("positional.dnet", 20_000).expect_err("too large");
+    assert!(refused.to_string().contains("numbers"), "{refused}");
 }
 
 #[test]
