@@ -103,8 +103,6 @@ pub(in crate::back) trait Described: Send + Sync {
     /// # Errors
     /// See [`Refusal`].
     fn description(&self) -> Result<Description, Refusal>;
-    /// Multiply-adds per proposal.
-    fn products(&self) -> f64;
     /// Follows new parameters.
     ///
     /// # Errors
@@ -156,9 +154,6 @@ impl<T: Real> Described for Host<T> {
         let theta = self.network.params();
         let fixed = constants(&self.vertices, &place.fixed, theta, token)?;
         Ok(self.environments.description(place, &fixed))
-    }
-    fn products(&self) -> f64 {
-        self.environments.products().total()
     }
     fn set_params(&mut self, theta: &[f64]) -> Result<(), Refusal> {
         let prepared = self.network.prepare(theta)?;

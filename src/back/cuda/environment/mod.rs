@@ -20,6 +20,7 @@
 //!   are kept behind every c-th block of proposals, c as small as the device's memory
 //!   allows, and built again in between.
 
+mod count;
 mod plan;
 
 use super::chains;
@@ -31,6 +32,7 @@ use crate::back::cpu::work::work;
 use crate::ir::{Boundary, Lattice};
 use crate::run::network::Precision;
 use crate::run::walk::{Proposals, Tally, Walk};
+use count::Products;
 use plan::{HEAD, Plan, RECORD, Room};
 use std::iter;
 use std::sync::Arc;
@@ -114,6 +116,8 @@ pub struct SweepSource {
     taken: usize,
     /// Barriers of a proposal.
     barriers: f64,
+    /// Multiply-adds of a proposal where all segments ahead are kept.
+    products: f64,
     /// As [`SweepSource::work`], of evaluation in full.
     work_in_full: f64,
 }
@@ -215,6 +219,7 @@ impl SweepSource {
             limit: options.shared,
             taken: taken.next_multiple_of(8),
             barriers: own,
+            products: Products::new(&description, 1).total(),
             work_in_full: work(&full.program) + WAITING * in_full,
         })
     }
@@ -252,14 +257,10 @@ impl SweepSource {
         Ok(8 * self.plan(limit)?.workspace)
     }
 
-    /// Multiply-adds per proposal.
-    pub fn products(&self) -> f64 {
-        self.environments.products()
-    }
-
-    /// Multiply-adds per proposal, and those a block could do while it waits.
+    /// Multiply-adds per proposal where all segments ahead are kept, and those a block
+    /// could do while it waits.
     pub fn work(&self) -> f64 {
-        self.products() + WAITING * self.barriers
+        self.products + WAITING * self.barriers
     }
 
     /// The same of a proposal that is evaluated in full.
@@ -353,7 +354,7 @@ impl Sweeper {
 
     /// Multiply-adds per proposal.
     pub fn products(&self) -> f64 {
-        self.source.products()
+        self.plan.products
     }
 
     /// Bytes of device memory per chain in flight.

@@ -2,6 +2,7 @@
 //!
 //! Every index below has its name in `namespace plan` of kernels/environment/plan.cuh.
 
+use super::count::Products;
 use crate::back::cpu::environment::description::{Description, Mixer, Way};
 
 /// Numbers of the first part of the plan.
@@ -49,6 +50,8 @@ pub(super) struct Plan {
     pub tables64: Vec<f64>,
     /// Doubles of workspace of a block.
     pub workspace: usize,
+    /// Multiply-adds per proposal.
+    pub products: f64,
 }
 
 /// Memory of a block as it is dealt out.
@@ -413,6 +416,7 @@ impl Plan {
             tables,
             tables64,
             workspace: own,
+            products: Products::new(d, spacing).total(),
         }
     }
 }
