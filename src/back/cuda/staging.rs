@@ -133,7 +133,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use super::{COPIES, PIECE, RING, Ring};
+    use super::{COPIES, RING, Ring};
     use std::collections::HashMap;
 
     #[test]
@@ -147,11 +147,12 @@ mod tests {
                 .wrapping_mul(6364136223846793005)
                 .wrapping_add(1442695040888963407);
             // sizes of every order of magnitude
-            let bytes = 1 + (state >> 40) as usize % (1 << (state >> 33) % 22).min(PIECE);
+            let limit = 1usize << ((state >> 33) % 22);
+            let bytes = 1 + (state >> 40) as usize % limit;
             let (at, events) = ring.place(bytes);
             assert!(at + bytes <= RING, "{at} + {bytes}");
             waited += events.len();
-            events.iter().for_each(|e| drop(unread.remove(e)));
+            unread.retain(|e, _| !events.contains(e));
             let own = at..at + bytes;
             let free = unread
                 .values()
