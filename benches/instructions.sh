@@ -4,7 +4,8 @@
 # are not: a ratio above 1.05 is a regression, and fails. valgrind knows no AVX-512,
 # so the code for AVX2 is what is counted.
 # Usage: benches/instructions.sh [--record] [sites ...]
-# CARGO: what runs cargo; BENCH: a binary of benches/cpu.rs instead of building one.
+# BENCH: a binary of benches/cpu.rs instead of building one. It has to be built with the
+# release profile as it stands: with more codegen units the same source takes 15 % more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v valgrind >/dev/null; then
@@ -19,7 +20,7 @@ fi
 sites=("$@")
 [ ${#sites[@]} -gt 0 ] || sites=(100)
 baseline=benches/results/instructions.txt
-bench=${BENCH:-$("${CARGO:-cargo}" bench --bench cpu --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')}
+bench=${BENCH:-$(cargo bench --bench cpu --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')}
 if [ ! -x "$bench" ]; then
     echo "benches/cpu.rs could not be built: \`cargo bench --bench cpu --no-run\` says why" >&2
     exit 1

@@ -192,9 +192,11 @@ fn training_agrees_with_every_sampler_in_every_order() {
             gpu.counts("graph_launches") > 0,
             "equations are solved by a graph"
         );
-        for what in ["modules", "events", "graphs", "executables"] {
+        for what in ["modules", "graphs", "executables"] {
             assert_eq!(gpu.counts(what), 0, "{what} at the end");
         }
+        // of uploads, on three streams: they are used again and again
+        assert!(gpu.counts("events") <= 3 * 64, "events at the end");
         // streams, and threads of a block, in another order
         let most = gpu.counts("most_memory");
         gpu.set("DNET_STANDIN_ORDER", 1);

@@ -112,7 +112,6 @@ struct Work {
     Launch launch;
     Address device = 0;
     void* host = nullptr;
-    std::vector<char> bytes;
     size_t length = 0;
     std::shared_ptr<Marker> marker;
     std::vector<Address> uses; // allocations, by their first byte
@@ -267,7 +266,7 @@ struct Device {
         if (broken) return; // what was asked for before a failure is lost
         switch (work.type) {
         case Work::KERNEL: run(work.launch); break;
-        case Work::UPLOAD: memcpy((void*)work.device, work.bytes.data(), work.bytes.size()); break;
+        case Work::UPLOAD: memcpy((void*)work.device, work.host, work.length); break;
         case Work::DOWNLOAD: memcpy(work.host, (void*)work.device, work.length); break;
         case Work::RECORD:
         case Work::WAIT: break;

@@ -216,6 +216,15 @@ Status cuMemFree_v2(Address address) {
     return SUCCESS;
 }
 
+// Never freed: what goes to the GPU passes through it as long as the process lives.
+Status cuMemHostAlloc(void** address, size_t bytes, unsigned flags) {
+    ENTER();
+    if (flags & ~7u) refuse(__func__, "flags %u", flags);
+    *address = malloc(bytes);
+    return *address ? SUCCESS : OUT_OF_MEMORY;
+}
+
+// Reads the host's memory when the copy is made, not now.
 Status cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* handle) {
     ENTER();
     Stream* stream = plain_stream(__func__, handle);
@@ -223,7 +232,8 @@ Status cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* ha
     Work work{};
     work.type = Work::UPLOAD;
     work.device = to;
-    work.bytes.assign((const char*)from, (const char*)from + bytes);
+    work.host = (void*)from;
+    work.length = bytes;
     gpu().use(__func__, work, to, bytes);
     gpu().ask(stream, std::move(work));
     ++gpu().uploads;
@@ -299,6 +309,14 @@ Status cuEventRecord(void* event, void* handle) {
     Stream* stream = plain_stream(__func__, handle);
     gpu().known<Event>(__func__, EVENT, event)->last = mark(stream);
     return SUCCESS;
+}
+
+Status cuEventSynchronize(void* event) {
+    ENTER();
+    Event* e = gpu().known<Event>(__func__, EVENT, event);
+    if (!e->last) refuse(__func__, "the event was never recorded");
+    while (!e->last->passed) gpu().advance(e->last->stream);
+    return gpu().broken;
 }
 
 // What waits for it goes on to wait: the documentation allows it.

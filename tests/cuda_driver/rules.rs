@@ -96,8 +96,9 @@ impl Driver {
 }
 
 /// Rules, and what is said where they are broken.
-const RULES: [(&str, &str); 16] = [
+const RULES: [(&str, &str); 17] = [
     ("none", ""),
+    ("late", "not what it was when the copy was asked for"),
     ("thread", "no context is current in this thread"),
     ("handle", "is no stream"),
     ("kind", "a stream in place of a event"),
@@ -167,6 +168,16 @@ fn break_a_rule() {
             wait();
             assert_eq!(found, [12.0; 32], "three blocks, each twice");
             d.call("cuMemFree_v2", &[memory]);
+        }
+        "late" => {
+            let mut numbers = vec![1.5f64; 32];
+            let from = numbers.as_ptr() as usize;
+            d.call("cuMemcpyHtoDAsync_v2", &[memory, from, 256, stream]);
+            numbers.fill(0.0);
+            download();
+            wait();
+            let text = "not what it was when the copy was asked for";
+            assert_eq!(found, [1.5; 32], "{text}");
         }
         "thread" => std::thread::scope(|s| {
             s.spawn(wait);

@@ -2,7 +2,7 @@
 //! it and store the result.
 //!
 //! Functions that take many operations are called on arrays where this machine has
-//! vectors of 512 bits. The lanes of some rows, or part of the
+//! vectors wider than those of generated code. The lanes of some rows, or part of the
 //! lanes of one row, are then worked on together, stage by stage: a stage computes
 //! arguments into memory of [`STRIP`] bytes each and calls the functions; the next one
 //! begins with their values.

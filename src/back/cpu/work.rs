@@ -124,7 +124,8 @@ pub fn work(program: &Program) -> f64 {
 }
 
 /// Floating-point operations of one run for one configuration: a multiply-add
-/// counts two, a transform of n numbers `5 n log2 n`.
+/// counts two, a transform of n numbers `5 n log2 n`; mixers that have a matrix are
+/// products, all others two transforms each.
 pub fn flops(program: &Program) -> f64 {
     let sites = |space: Space| match space {
         Space::Batch => 1.0,
@@ -141,8 +142,11 @@ pub fn flops(program: &Program) -> f64 {
         }
         Step::Mix { mixer, channels } => {
             let n = sites(program.mixers[*mixer].space);
-            let parts = channels.iter().map(|c| c.x.len()).sum::<usize>() as f64 / 2.0;
-            parts * (10.0 * n * n.log2() + 6.0 * n)
+            let parts = channels.iter().map(|c| c.x.len() as f64);
+            match program.mixers[*mixer].op {
+                Op::Mix { .. } => 2.0 * n * n * parts.map(|p| p * p).sum::<f64>(),
+                _ => (5.0 * n * n.log2() + 3.0 * n) * parts.sum::<f64>(),
+            }
         }
         Step::Correlate {
             correlation,

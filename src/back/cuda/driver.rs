@@ -1,8 +1,8 @@
 //! A GPU as a [`Device`], by NVIDIA's driver.
 //!
 //! The order of things is that of [`super::device`]. The streams here are our own, not
-//! the default one, which waits for others. Host memory is pageable: the driver has
-//! read it when an asynchronous upload returns.
+//! the default one, which waits for others. What goes to the GPU passes through
+//! [`super::staging`]; what comes back is waited for.
 
 use super::cache::Key;
 use super::device::{Device, DeviceError, Launch, Module, Recording, Span, Step, Stream};
@@ -11,6 +11,7 @@ use super::found::{Found, check, found, version};
 use super::graph::Graph;
 use super::memory::{Memory, rounded};
 use super::nvrtc::{self, Form, Nvrtc};
+use super::staging::Staging;
 use super::translation_unit;
 use crate::run::network::Precision;
 use cudarc::driver::sys;
@@ -30,6 +31,8 @@ pub struct Gpu {
     found: Found,
     streams: Arc<Streams>,
     memory: Mutex<Memory>,
+    /// By stream.
+    uploads: [Mutex<Staging>; Stream::COUNT],
     /// The first failure nobody has asked for yet.
     failure: Mutex<Option<DeviceError>>,
 }
@@ -114,6 +117,7 @@ impl Gpu {
             found,
             streams: Arc::new(Streams::new(context as usize)?),
             memory: Mutex::default(),
+            uploads: Default::default(),
             failure: Mutex::default(),
         })
     }
@@ -396,12 +400,10 @@ impl Device for Gpu {
 
     fn upload_on(&self, stream: Stream, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
         self.enter()?;
-        let length = bytes.len().min(to.bytes);
-        let stream = self.streams.handle(stream);
-        // SAFETY: both have `length` bytes; pageable ones have been read on return.
-        let status =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(to.address, bytes.as_ptr().cast(), length, stream) };
-        check("copying to the GPU", status)
+        let bytes = &bytes[..bytes.len().min(to.bytes)];
+        let uploads = &self.uploads[stream.number()];
+        let mut uploads = uploads.lock().unwrap_or_else(|e| e.into_inner());
+        uploads.upload(self.streams.handle(stream), bytes, to.address)
     }
 
     fn download_on(&self, stream: Stream, from: Span, bytes: &mut [u8]) -> Result<(), DeviceError> {

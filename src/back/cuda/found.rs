@@ -8,8 +8,8 @@ use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 use std::sync::OnceLock;
 
-/// What is called here and in [`super::driver`]: `cudarc` panics where a driver lacks one of them.
-const FUNCTIONS: [&str; 31] = [
+/// What is called here and in [`super::driver`], [`super::graph`] and [`super::staging`]: `cudarc` panics where a driver lacks one of them.
+const FUNCTIONS: [&str; 33] = [
     "cuInit",
     "cuGetErrorString",
     "cuDriverGetVersion",
@@ -22,6 +22,7 @@ const FUNCTIONS: [&str; 31] = [
     "cuMemGetInfo_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
+    "cuMemHostAlloc",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuStreamCreate",
@@ -29,6 +30,7 @@ const FUNCTIONS: [&str; 31] = [
     "cuStreamWaitEvent",
     "cuEventCreate",
     "cuEventRecord",
+    "cuEventSynchronize",
     "cuEventDestroy_v2",
     "cuStreamBeginCapture_v2",
     "cuStreamEndCapture",

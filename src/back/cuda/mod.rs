@@ -6,8 +6,8 @@
 //! compiled at run time by NVRTC, or, for tests without a GPU, by a C++ compiler
 //! behind a header that runs every CUDA thread as a fiber.
 //!
-//! The host's side ([`driver`], [`found`], graphs, memory, [`nvrtc`], [`cache`]) is tested without a
-//! GPU as well: `tests/cuda_driver` has stand-ins for NVIDIA's driver and compiler, for
+//! The host's side ([`driver`], [`found`], graphs, memory, staging, [`nvrtc`], [`cache`]) is tested
+//! without a GPU as well: `tests/cuda_driver` has stand-ins for NVIDIA's driver and compiler, for
 //! the whole of `dnetc`. A failure that leaves NaN in place of numbers is kept by the
 //! [`device::Device`]; who finds the NaN asks it why.
 
@@ -34,6 +34,7 @@ pub mod nvrtc;
 pub mod peak;
 pub mod print;
 pub mod sizes;
+mod staging;
 pub mod sums;
 mod table;
 pub mod typewriter;

@@ -2,8 +2,8 @@
 //!
 //! [`Elementary`] has the algorithms. [`Lanes`] appends their straight-line Cranelift
 //! code for one 128-bit vector, of four `f32` or two `f64`, which is all that
-//! Cranelift knows; [`wide`] performs the same operations on 512-bit vectors where the
-//! machine has them, to the same bits. Arguments of sine and cosine beyond the range of
+//! Cranelift knows; [`wide`] performs the same operations on the widest vectors of
+//! this machine, to the same bits. Arguments of sine and cosine beyond the range of
 //! the three-part reduction, and the rare functions (`pow`, `atan2`), call the scalar
 //! routines of [`library`].
 

@@ -1,5 +1,4 @@
-//! The elementary functions on arrays, with 512-bit vectors: 256-bit ones save less than
-//! it takes to copy arguments to an array and back (by instruction counts).
+//! The elementary functions on arrays, with the widest vectors of this machine.
 //!
 //! Scalar operations without branches in loops of known length: the compiler makes
 //! vectors of them.
@@ -75,11 +74,14 @@ impl Wide {
         format!("dnet_{self:?}_{precision:?}").to_lowercase()
     }
 
-    /// The routine for this machine; `None` where it has no vectors of 512 bits.
+    /// The routine for this machine; `None` where it has no vectors wider than those
+    /// of generated code.
     pub fn routine(self, precision: Precision) -> Option<Routine> {
         match Isa::detect() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Some(avx512::routine(self, precision)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(avx2::routine(self, precision)),
             _ => None,
         }
     }
@@ -304,3 +306,4 @@ macro_rules! vectors {
 }
 
 vectors!(avx512, "avx512f,avx512vl,fma");
+vectors!(avx2, "avx2,fma");
