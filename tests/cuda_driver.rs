@@ -159,11 +159,15 @@ const UNMEASURED: [&str; 4] = ["--sampler", "metropolis", "--evaluation-samples"
 
 /// That two runs made the same decisions and found the same energies.
 fn same_run(gpu: &Gpu, output: &str, reference: &str) {
-    for (file, tolerance) in [("log.json", 1e-9), ("result.json", 1e-9)] {
-        let [got, want] = [output, reference].map(|o| gpu.json(&format!("{o}/{file}")));
-        agree(&got, &want, tolerance);
-    }
+    let [got, want] = [output, reference].map(|o| gpu.json(&format!("{o}/result.json")));
+    agree(&got, &want, 1e-9);
+    same_log(gpu, output, reference);
+}
+
+/// As [`same_run`] without a measurement at the end.
+fn same_log(gpu: &Gpu, output: &str, reference: &str) {
     let [got, want] = [output, reference].map(|o| gpu.json(&format!("{o}/log.json")));
+    agree(&got, &want, 1e-9);
     assert_eq!(got["Acceptance"], want["Acceptance"]);
 }
 
@@ -217,6 +221,110 @@ fn training_agrees_with_every_sampler_in_every_order() {
 }
 
 #[test]
+fn every_move_and_optimiser_agrees_and_goes_on_after_a_failure() {
+    let mut gpu = Gpu::new();
+    let spin = ["--operator", "heisenberg"];
+    let cases: [(&str, &[&str]); 7] = [
+        ("exchange", &["--magnetization", "0", "--optimiser", "sr"]),
+        ("exchange", &["--optimiser", "min-sr"]),
+        ("metropolis", &["--optimiser", "adam", "--rate", "0.01"]),
+        ("metropolis", &["--optimiser", "sr", "--sweeps", "2"]),
+        ("sweep", &["--optimiser", "sr"]),
+        ("typewriter", &["--optimiser", "sr"]),
+        ("typewriter", &["--bound", "rigorous"]),
+    ];
+    for (k, (sampler, more)) in cases.into_iter().enumerate() {
+        let operator = if sampler == "exchange" {
+            &spin[..]
+        } else {
+            &[]
+        };
+        let how = ["--sampler", sampler, "--iterations", "3"];
+        let often = ["--evaluation-samples", "0", "--checkpoint-every", "1"];
+        let more = joined(&[&how, &often, operator, more]);
+        let [cpu, whole, failed] = ["cpu", "whole", "failed"].map(|what| format!("{what}-{k}"));
+        gpu.succeeds(&train("cpu", &cpu, &more));
+        gpu.succeeds(&train("cuda", &whole, &more));
+        same_log(&gpu, &whole, &cpu);
+        let late = gpu.counts("launches") * 3 / 4;
+        gpu.set("DNET_STANDIN_FAULTS", format!("kernel:{late}:700"));
+        let text = gpu.fails(&train("cuda", &failed, &more));
+        contains_all(&text, &["CUDA error 700", "--resume"]);
+        gpu.set("DNET_STANDIN_FAULTS", "");
+        gpu.succeeds(&["train", "--resume", &failed, "--no-plots"]);
+        same_bits(&gpu, &failed, &whole);
+    }
+}
+
+#[test]
+fn squares_and_complex_networks_agree() {
+    let gpu = Gpu::new();
+    let square = ["dim=2", "depth=1", "terms=1", "kernel=2", "hidden=2"];
+    let complex = ["dim=2", "depth=1", "states=2", "kernel=2"];
+    let cases: [(&str, &[&str], &str, &str, &[&str]); 3] = [
+        (
+            "dysonnet2d",
+            &square,
+            "4,4",
+            "square_heisenberg",
+            &["--magnetization", "0"],
+        ),
+        (
+            "complex_readout",
+            &complex,
+            "8",
+            "tfim",
+            &["--sampler", "sweep"],
+        ),
+        (
+            "complex_readout",
+            &complex,
+            "8",
+            "j1j2",
+            &["--magnetization", "2", "--optimiser", "sr"],
+        ),
+    ];
+    for (k, (network, hyper, sites, operator, more)) in cases.into_iter().enumerate() {
+        let file = format!("{}/examples/{network}.dnet", env!("CARGO_MANIFEST_DIR"));
+        let hyper: Vec<&str> = hyper.iter().flat_map(|&h| ["-D", h]).collect();
+        let [cpu, cuda] = ["cpu", "cuda"].map(|backend| {
+            let output = format!("{backend}-{k}");
+            let how = [
+                "train",
+                &file,
+                "--operator",
+                operator,
+                "--sites",
+                sites,
+                "-o",
+                &output,
+            ];
+            let few = [
+                "--chains",
+                "4",
+                "--samples",
+                "8",
+                "--iterations",
+                "2",
+                "--no-plots",
+            ];
+            let on = [
+                "--precision",
+                "f64",
+                "--backend",
+                backend,
+                "--evaluation-samples",
+                "0",
+            ];
+            gpu.succeeds(&joined(&[&how, &few, &on, &hyper, more]));
+            output
+        });
+        same_log(&gpu, &cuda, &cpu);
+        assert!(gpu.counts("launches") > 0);
+    }
+}
+
+#[test]
 fn memory_does_not_grow_with_iterations() {
     let gpu = Gpu::new();
     let used = [2, 5].map(|n| {
@@ -233,27 +341,44 @@ fn observables_agree() {
     let gpu = Gpu::new();
     let init = ["init", DYSONNET, "-o", "p.safetensors"];
     gpu.succeeds(&joined(&[&init, &SMALL]));
-    let [got, want] = ["cuda", "cpu"].map(|backend| {
-        let how = [
-            "observe",
-            "p.safetensors",
-            "--hamiltonian",
-            "tfim",
-            "--json",
-        ];
-        let how = joined(&[
-            &how,
-            &["--chains", "8", "--samples", "32", "--burn-in", "2"],
-        ]);
-        let text = gpu.succeeds(&joined(&[
-            &how,
-            &["--precision", "f64", "--backend", backend],
-        ]));
-        serde_json::from_str::<Value>(&text).expect("JSON")
-    });
-    agree(&got, &want, 1e-9);
-    // that of the CPU leaves none
-    assert!(gpu.counts("launches") > 0);
+    let operators = [
+        "xxz",
+        "cluster",
+        "rydberg",
+        "magnetisation",
+        "transverse_magnetisation",
+    ];
+    let operators: Vec<&str> = operators.iter().flat_map(|&o| ["--operator", o]).collect();
+    let cases: [(&str, &[&str]); 4] = [
+        ("tfim", &["--chains", "8", "--samples", "32", "--inversion"]),
+        ("j1j2", &["--chains", "4", "--samples", "32", "--sz", "1"]),
+        // a diagonal only, a sample only
+        ("magnetisation", &["--chains", "2", "--samples", "8"]),
+        ("tfim", &["--chains", "1", "--samples", "1"]),
+    ];
+    for (hamiltonian, more) in cases {
+        let [got, want] = ["cuda", "cpu"].map(|backend| {
+            let how = [
+                "observe",
+                "p.safetensors",
+                "--hamiltonian",
+                hamiltonian,
+                "--json",
+            ];
+            let on = ["--burn-in", "2", "--precision", "f64", "--backend", backend];
+            let text = gpu.succeeds(&joined(&[&how, &on, more, &operators]));
+            serde_json::from_str::<Value>(&text).expect("JSON")
+        });
+        agree(&got, &want, 1e-9);
+        // that of the CPU leaves none
+        assert!(gpu.counts("launches") > 0);
+    }
+    let many = ["observe", "p.safetensors", "--chains", "4000000000"];
+    let text = gpu.fails(&joined(&[
+        &many,
+        &["--backend", "cuda", "--samples", "4000000000"],
+    ]));
+    contains_all(&text, &["do not fit in memory", "fewer"]);
 }
 
 #[test]
@@ -506,4 +631,13 @@ fn bench_measures_every_row() {
         assert!(time.as_f64().is_some_and(|t| t > 0.0), "{row}");
     }
     assert!(gpu.counts("launches") > 100);
+    let how = ["bench", RBM, "--sites", "6", "--backend", "cuda"];
+    let text = gpu.fails(&joined(&[&how, &["--only", "log_psi,nothing"]]));
+    contains_all(&text, &["nothing is called `nothing`", "log_psi, gradient"]);
+    let text = gpu.fails(&["bench", RBM, "--sites", "", "--backend", "cuda"]);
+    contains_all(&text, &["no number of sites"]);
+    let none = gpu.dnetc(&joined(&[&how, &["--together", "0"]]));
+    assert_eq!(none.status.code(), Some(2), "{}", stderr(&none));
+    let text = gpu.fails(&["bench", RBM, "--sites", "3000000", "--backend", "cuda"]);
+    contains_all(&text, &["more than 2^31 elements"]);
 }

@@ -15,9 +15,9 @@ use abacus_nets::{Mix, Net, Plan, Rng};
 use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::back::cpu::simd::Real;
 use dnet::back::cuda::code::Source;
-use dnet::back::cuda::device::Device;
+use dnet::back::cuda::device::{Device, DeviceError, Module, Span, Stream as Queue};
 use dnet::back::cuda::emit::{Kernel, Options};
-use dnet::back::cuda::environment::{NoSweep, SweepSource};
+use dnet::back::cuda::environment::{self, NoSweep, SweepSource};
 use dnet::back::cuda::network::CudaNetwork;
 use dnet::back::cuda::nvrtc::{Architecture, Form};
 use dnet::back::cuda::translation_unit;
@@ -33,6 +33,7 @@ use num_complex::Complex64;
 use rayon::prelude::*;
 use shim::{Order, ShimDevice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 const BOUNDARIES: [Boundary; 2] = [Boundary::Open, Boundary::Periodic];
 
@@ -347,6 +348,87 @@ fn segments_are_kept_as_far_as_memory_goes() {
     assert!(least < some && some <= (all + least) / 2);
     // environments are cheaper than 800 tokens
     assert!(source.work() < 1e6, "{}", source.work());
+}
+
+/// Multiply-adds of the library's products, counted by the kernels themselves.
+static COUNTED: AtomicI64 = AtomicI64::new(0);
+
+/// A device whose sweeps count their multiply-adds.
+struct Counting(ShimDevice);
+
+impl Device for Counting {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+    fn load(&self, unit: &str) -> Result<Box<dyn Module>, DeviceError> {
+        let count = format!("++*(long*){:#x}ull", COUNTED.as_ptr() as usize);
+        let mut library = environment::LIBRARY.to_owned();
+        // what a tile computes beyond the results is not wanted
+        let inside = "i + r < p.rows && j + c * across < p.columns";
+        for (sum, wanted) in [
+            ("sum[r][c] = fma(", format!("({inside} ? {count} : 0), ")),
+            (" sum = fma(", format!(" {count}, ")),
+            ("sum.part[e] = fma(", format!("{count}, ")),
+        ] {
+            assert!(library.contains(sum), "products are formed otherwise");
+            library = library.replace(sum, &format!("{wanted}{sum}"));
+        }
+        self.0.load(&unit.replace(environment::LIBRARY, &library))
+    }
+    fn allocate(&self, stream: Queue, bytes: usize) -> Result<u64, DeviceError> {
+        self.0.allocate(stream, bytes)
+    }
+    fn release(&self, address: u64) {
+        self.0.release(address);
+    }
+    fn upload_on(&self, stream: Queue, bytes: &[u8], to: Span) -> Result<(), DeviceError> {
+        self.0.upload_on(stream, bytes, to)
+    }
+    fn download_on(&self, stream: Queue, from: Span, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.0.download_on(stream, from, bytes)
+    }
+    fn order(&self, earlier: Queue, later: Queue) -> Result<(), DeviceError> {
+        self.0.order(earlier, later)
+    }
+    fn blocks(&self) -> usize {
+        self.0.blocks()
+    }
+    fn budget(&self) -> usize {
+        self.0.budget()
+    }
+}
+
+#[test]
+fn work_is_that_of_the_kernel() {
+    use Boundary::{Open, Periodic};
+    // segments that are all kept, and some; both ways in turns
+    for (name, sites, boundary, budget) in [
+        ("dysonnet", 600, Periodic, AMPLE),
+        ("dysonnet", 600, Periodic, 1 << 19),
+        ("recurrent_mixers", 300, Open, AMPLE),
+    ] {
+        let case = Case::example(name, sites, boundary, true);
+        let shim = ShimDevice::new(Order::Forward, 1, budget);
+        let device: Arc<dyn Device> = Arc::new(Counting(shim));
+        let options = Options::new(Precision::F32);
+        let psi = CudaNetwork::new(device, &case.graph, case.lattice, &case.theta, &options);
+        let mut psi = psi.unwrap_or_else(|e| panic!("{name}: {e}"));
+        psi.set_updates(Updates::Abacus);
+        let expected = psi.sweeper().expect("a sweep").products();
+        let mut spins = vec![1; case.lattice.sites()];
+        let walk = Walk {
+            sweeps: 2,
+            ..walk(3)
+        };
+        COUNTED.store(0, Ordering::Relaxed);
+        let tally = psi.try_walk(&mut spins, &walk).expect("chains");
+        let found = COUNTED.load(Ordering::Relaxed) as f64 / tally.proposed as f64;
+        // segments are shorter than the chain, and the last slices than the others
+        assert!(
+            (0.8..1.1).contains(&(found / expected)),
+            "{name}: {found} in place of {expected}"
+        );
+    }
 }
 
 fn snapshot(name: &str, text: &str) {

@@ -54,8 +54,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
     /// Also measure so many chains moved, and samples estimated, together
-    #[arg(long, value_name = "COUNT")]
-    together: Option<usize>,
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    together: Option<u32>,
     /// Measure only these, separated by commas: compile (from the file to code), log_psi, gradient, background,
     /// local_estimator, log_ratio, metropolis, sweep, typewriter, chains,
     /// local_energies, solve, set_params
@@ -71,6 +71,23 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["file", "only", "json"])]
     calibrate: bool,
 }
+
+/// What can be measured.
+const OPERATIONS: [&str; 13] = [
+    "compile",
+    "log_psi",
+    "gradient",
+    "background",
+    "local_estimator",
+    "log_ratio",
+    "metropolis",
+    "sweep",
+    "typewriter",
+    "chains",
+    "local_energies",
+    "solve",
+    "set_params",
+];
 
 /// A measured operation.
 struct Timing {
@@ -400,16 +417,18 @@ fn lattices(args: &Args) -> Result<Vec<LatticeArgs>, CliError> {
         &[',', ';', ' ']
     };
     let parts = args.sites.split(separators).filter(|s| !s.is_empty());
-    parts
-        .map(|s| {
-            Ok(LatticeArgs {
-                sites: Some(
-                    parse_sites(s).map_err(|e| CliError::new(e, "write `--sites 100,1000`"))?,
-                ),
-                boundary: args.boundary,
-            })
+    let help = "write `--sites 100,1000`";
+    let one = |s| {
+        Ok(LatticeArgs {
+            sites: Some(parse_sites(s).map_err(|e| CliError::new(e, help))?),
+            boundary: args.boundary,
         })
-        .collect()
+    };
+    let all: Vec<LatticeArgs> = parts.map(one).collect::<Result<_, CliError>>()?;
+    match all.is_empty() {
+        true => Err(CliError::new("no number of sites is given", help)),
+        false => Ok(all),
+    }
 }
 
 /// Times of a network's operations.
@@ -417,6 +436,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
     args.memory.apply();
     if args.calibrate {
         return super::calibrate::run();
+    }
+    let asked = args.only.iter().flat_map(|list| list.split(','));
+    if let Some(unknown) = asked.map(str::trim).find(|w| !OPERATIONS.contains(w)) {
+        return Err(CliError::new(
+            format!("`--only`: nothing is called `{unknown}`"),
+            format!("choose among {}", OPERATIONS.join(", ")),
+        ));
     }
     let Some(file) = args.file.clone() else {
         return Err(CliError::new(
@@ -455,7 +481,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<(), CliError> {
             None => peak.insert(psi.peak()),
             Some(peak) => peak,
         };
-        let mut timings = timings(&mut *psi, args.together, &wanted);
+        let together = args.together.map(|count| count as usize);
+        let mut timings = timings(&mut *psi, together, &wanted);
         if let Some(reason) = psi.failure() {
             let what = format!("nothing was measured: {reason}");
             return Err(CliError::new(

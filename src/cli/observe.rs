@@ -5,6 +5,7 @@ use super::common::{CliError, LatticeArgs, Ui, parse_override, print, without_nu
 use super::model::{CONVENTION, Model, OperatorSpec, deliver, lattice_text};
 use super::trained::{Trained, TrainedArgs};
 use crate::check::core::Static;
+use crate::train::MAX_SPINS;
 use crate::vmc::estimator::{estimates, summary};
 use crate::vmc::exact::Tfim;
 use crate::vmc::observe::{
@@ -133,6 +134,15 @@ enum Format {
 }
 
 fn draw(args: &Args, trained: &Trained) -> Result<(Samples, Report), CliError> {
+    let sites = trained.lattice.sites();
+    let per_chain = args.samples.div_ceil(args.chains) as usize;
+    let spins = (args.chains as usize * per_chain).saturating_mul(sites);
+    if !args.exact && spins > MAX_SPINS {
+        return Err(CliError::new(
+            format!("the samples of {sites} spins do not fit in memory"),
+            "draw fewer samples, or from fewer chains",
+        ));
+    }
     let magnetization = match args.sz {
         None => None,
         Some(m) if (2.0 * m).fract() == 0.0 && m.abs() < 1e9 => Some((2.0 * m) as i64),
@@ -168,10 +178,10 @@ fn draw(args: &Args, trained: &Trained) -> Result<(Samples, Report), CliError> {
             "see `dnetc observe --help` for how samples are drawn",
         )
     };
-    let mut sampler = Sampler::new(options, trained.lattice.sites()).map_err(refused)?;
+    let mut sampler = Sampler::new(options, sites).map_err(refused)?;
     let target = Target::new(&*trained.psi);
     sampler.advance(target, args.burn_in as usize);
-    let (samples, report) = sampler.sample(target, args.samples.div_ceil(args.chains) as usize);
+    let (samples, report) = sampler.sample(target, per_chain);
     let broken = report.not_a_number > 0 || samples.weights.iter().flatten().any(|w| w.is_nan());
     if broken {
         let wrong = CliError::new(

@@ -66,6 +66,12 @@ pub enum EvalError {
     /// 1 - A^T has no inverse, so the recurrence has no unique periodic solution.
     #[error("the recurrence has no unique periodic solution (an eigenvalue is a root of unity)")]
     SingularScan,
+    /// A parameter that fits no memory.
+    #[error("parameter `{path}` has more than 2^31 elements on this lattice")]
+    TooManyElements {
+        /// The parameter.
+        path: String,
+    },
     /// Wrong number of parameter tensors.
     #[error("{expected} parameter tensors expected, {found} given")]
     ParamCount {

@@ -24,14 +24,24 @@ impl Params {
     /// All zeros, in the shapes the graph declares on this lattice.
     ///
     /// # Errors
-    /// Tokens that do not tile the lattice, momenta on an open chain.
+    /// Tokens that do not tile the lattice, momenta on an open chain, tensors of more
+    /// than 2^31 elements.
     pub fn zeros(graph: &Graph, lattice: Lattice) -> Result<Params, EvalError> {
         let spins = vec![1; lattice.sites()];
         let context = Context::new(lattice, &[], &spins)?;
         let tensors = graph
             .params
             .iter()
-            .map(|p| Ok(Tensor::zeros(&context.shape(&p.ty)?)))
+            .map(|p| {
+                let shape = context.shape(&p.ty)?;
+                let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+                match elements.filter(|&n| n <= 1 << 31) {
+                    Some(_) => Ok(Tensor::zeros(&shape)),
+                    None => Err(EvalError::TooManyElements {
+                        path: p.path.clone(),
+                    }),
+                }
+            })
             .collect::<Result<_, EvalError>>()?;
         Ok(Params {
             paths: graph.params.iter().map(|p| p.path.clone()).collect(),

@@ -38,7 +38,7 @@ pub use run_file::{
     OptimiserTable, OutputTable, RunFile, SamplerMethod, SamplerTable, Sites,
 };
 pub use schedule::ScheduleSpec;
-pub use setup::Setup;
+pub use setup::{MAX_SPINS, Setup};
 
 use crate::check::CheckError;
 use std::path::Path;

@@ -20,8 +20,8 @@ use crate::vmc::optim::{
 use crate::vmc::sampler::{Acceptance, MAX_FULL_SUM_SITES, Method, Move, Rigorous, SamplerOptions};
 use std::path::Path;
 
-/// Most spins in all samples of an iteration, one byte each.
-const MAX_SPINS: usize = 1 << 34;
+/// Most spins in samples drawn at once, one byte each.
+pub const MAX_SPINS: usize = 1 << 34;
 
 /// Largest basis that is summed in the final measurement without being asked.
 const MAX_EXACT: u64 = 1 << 18;
@@ -78,7 +78,11 @@ impl Setup {
         let operator_info = operator(&run, &program)?;
         let operator = compile(&operator_info, lattice).map_err(|e| {
             TrainError::new(
-                format!("operator `{}`: {e}", operator_info.name),
+                match e.to_string() {
+                    // lattices and couplings name it already
+                    text if text.starts_with("operator `") => text,
+                    text => format!("operator `{}`: {text}", operator_info.name),
+                },
                 "choose other couplings, another number of sites or another boundary",
             )
         })?;

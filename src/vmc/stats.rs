@@ -26,7 +26,8 @@ pub struct Summary {
     pub error: f64,
     /// Variance of the quantity, `<|x - <x>|^2>`.
     pub variance: f64,
-    /// Split potential scale reduction (R-hat); NaN for chains shorter than 4.
+    /// Split potential scale reduction (R-hat); NaN for chains shorter than 4, and
+    /// where nothing but rounding varies.
     pub r_hat: f64,
     /// Integrated autocorrelation time `sum_{t>0} rho(t)` in samples: 0 for
     /// independent ones; `error^2 = variance (1 + 2 tau) / n`.
@@ -121,9 +122,18 @@ pub fn summarize(values: &dyn Values, per_chain: usize) -> Summary {
         mean: m,
         error,
         variance,
-        r_hat: split_r_hat(values, per_chain),
+        r_hat: match varies(m, variance) {
+            true => split_r_hat(values, per_chain),
+            false => nan,
+        },
         tau,
     }
+}
+
+/// Whether values of this mean and variance differ by more than rounding does, which
+/// carries no information.
+fn varies(m: Complex64, variance: f64) -> bool {
+    variance > 1e-28 * (1.0 + m.norm_sqr())
 }
 
 /// The summary of an exactly weighted sum (weights adding up to one): no
@@ -178,8 +188,7 @@ pub fn autocorrelation_time(values: &dyn Values, per_chain: usize) -> f64 {
 }
 
 fn time_of(values: &dyn Values, per_chain: usize, m: Complex64, variance: f64) -> f64 {
-    // Differences at the level of rounding carry no information.
-    if variance <= 1e-28 * (1.0 + m.norm_sqr()) {
+    if !(variance.is_nan() || varies(m, variance)) {
         return 0.0;
     }
     if per_chain < MIN_FFT_LENGTH {
@@ -365,6 +374,18 @@ mod tests {
             .collect();
         assert!(split_r_hat(&drift, 200) > 1.2);
         assert!(split_r_hat(&values, 2).is_nan());
+    }
+
+    #[test]
+    fn r_hat_of_a_conserved_number_is_undefined() {
+        // what is left of 1/6 after sums in another order
+        let values: Vec<_> = (0..32)
+            .map(|k| Complex64::new(1.0 / 6.0 + 3e-17 * f64::from(k % 3), 0.0))
+            .collect();
+        let s = summarize(&values, 8);
+        assert!(split_r_hat(&values, 8).is_finite(), "rounding has one");
+        assert!(s.r_hat.is_nan() && s.tau == 0.0 && s.variance < 1e-30);
+        assert!(!s.text().contains('R'), "{}", s.text());
     }
 
     #[test]

@@ -254,6 +254,14 @@ struct Arguments {
     pointers: [u64; 7],
 }
 
+/// Pieces of work as a kernel counts them.
+fn counted(kernel: &str, pieces: usize) -> Result<c_int, DeviceError> {
+    c_int::try_from(pieces).map_err(|_| {
+        let text = format!("{kernel}: {pieces} pieces of work at once");
+        DeviceError::new(format!("{text} are more than a kernel can count"))
+    })
+}
+
 impl Loaded {
     fn launch_in(
         &self,
@@ -265,12 +273,8 @@ impl Loaded {
         self.streams.enter()?;
         let function = self.function(&kernel.name)?;
         let spans = a.arrays();
-        let too_many = |_| {
-            let text = format!("{}: {} pieces of work at once", kernel.name, a.samples);
-            DeviceError::new(format!("{text} are more than a kernel can count"))
-        };
         let mut arguments = Arguments {
-            samples: c_int::try_from(a.samples).map_err(too_many)?,
+            samples: counted(&kernel.name, a.samples)?,
             sizes: a.sizes,
             pointers: spans.map(|s| s.address),
         };
@@ -469,5 +473,26 @@ impl Device for Gpu {
     fn failure(&self) -> Option<DeviceError> {
         let mut first = self.failure.lock().unwrap_or_else(|e| e.into_inner());
         first.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn more_pieces_than_a_kernel_counts_are_refused() {
+        assert_eq!(counted("log_psi", 0), Ok(0));
+        assert_eq!(counted("log_psi", i32::MAX as usize), Ok(i32::MAX));
+        // in 32 bits these are -2^31, 0 and 5
+        for pieces in [1 << 31, 1 << 32, (1 << 32) + 5] {
+            let text = counted("log_psi", pieces)
+                .expect_err("too many")
+                .to_string();
+            assert!(
+                text.starts_with(&format!("log_psi: {pieces} pieces")),
+                "{text}"
+            );
+        }
     }
 }
