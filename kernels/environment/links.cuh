@@ -202,16 +202,6 @@ __device__ __noinline__ void close_links(const Sweep& s, int m, int k) {
     __syncthreads();
 }
 
-// Links of mixer m, a channel of the sources at a time: what comes out of both segments
-// is soon read again.
-__device__ __noinline__ void link_mixer(const Sweep& s, int m) {
-    #pragma unroll 1
-    for (int k = 0; k < 2 * s.mixer(0)[plan::CHANNELS]; ++k) {
-        open_links(s, m, k);
-        if (s.ring) close_links(s, m, k);
-    }
-}
-
 // Features of what sources do far away.
 __device__ __noinline__ void link_features(const Sweep& s) {
     #pragma unroll 1
@@ -264,8 +254,14 @@ __device__ __noinline__ void read_slice(const Sweep& s) {
 __device__ inline void link(const Sweep& s) {
     if (s.ring) carry(s);
     read_outside(s);
+    // a channel of the sources at a time: what comes out of both segments is soon read again
     #pragma unroll 1
-    for (int m = 1; m < s[plan::MIXERS]; ++m) link_mixer(s, m);
+    for (int m = 1; m < s[plan::MIXERS]; ++m)
+        #pragma unroll 1
+        for (int k = 0; k < 2 * s.mixer(0)[plan::CHANNELS]; ++k) {
+            open_links(s, m, k);
+            if (s.ring) close_links(s, m, k);
+        }
     if (s[plan::MIXERS] > 1) link_features(s);
     read_slice(s);
 }

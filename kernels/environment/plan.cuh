@@ -291,11 +291,12 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
             x[r] = batch * p.left_batch + group * p.left_group + row * p.left_row;
             y[r] = batch * p.right_batch + group * p.right_group + column * p.right_column;
         }
+        const int start = batch * p.out_batch + group * p.out_group + i * p.out_row;
         real sum[4][4] = {};
         #pragma unroll 1
         for (int part = 0; part < p.parts; ++part) {
             int from = part * p.left_part, to = part * p.right_part;
-            #pragma unroll 2
+            #pragma unroll 1
             for (int n = 0; n < p.inner; ++n, from += p.left_inner, to += p.right_inner) {
                 real a[4], b[4];
                 #pragma unroll
@@ -309,15 +310,14 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
                     for (int c = 0; c < 4; ++c) sum[r][c] = fma(a[r], b[c], sum[r][c]);
             }
         }
-        const auto out = p.out + (batch * p.out_batch + group * p.out_group);
         #pragma unroll
         for (int r = 0; r < 4; ++r)
             #pragma unroll
             for (int c = 0; c < 4; ++c) {
                 const int row = i + r, column = j + c * across;
                 if (row < p.rows && column < p.columns) {
-                    const int at = row * p.out_row + column * p.out_column;
-                    out[at] = (p.more ? out[at] : real(0)) + sum[r][c];
+                    const int at = start + r * p.out_row + column * p.out_column;
+                    p.out[at] = (p.more ? p.out[at] : real(0)) + sum[r][c];
                 }
             }
     }

@@ -12,9 +12,8 @@ struct Programs {
     __device__ double log_psi(int sample) const { return all[(long long)sample * width]; }
 };
 
-__device__ __noinline__ Programs programs_of(const Launch& a, int width) {
+__device__ __noinline__ void find_programs(const Launch& a, int width, Programs& p) {
     const auto orders = orders_of(a);
-    Programs p = {};
     p.of_coefficients = launch_of(a, order::PROGRAMS, 0);
     p.of_readout = launch_of(a, order::PROGRAMS, 1);
     p.of_log_psi = launch_of(a, order::PROGRAMS, 2);
@@ -24,7 +23,6 @@ __device__ __noinline__ Programs programs_of(const Launch& a, int width) {
     p.results = array_of<const double>(orders, order::PROGRAMS, 1, 5);
     p.all = array_of<const double>(orders, order::PROGRAMS, 2, 5);
     p.width = width;
-    return p;
 }
 
 // ---- walking along the chain
@@ -39,18 +37,21 @@ struct Walk {
     int ahead;              // segment ahead of a block of proposals
     int start, until;       // of the slice; of its proposals
     int token, part;        // of the proposal
+    bool under_way;
     bool known;             // whether log psi is
     double log_psi;
 };
 
-// All that steers, also told as one address.
+// All that steers, also told as one address. Its functions are many and short, and none
+// keeps a number while it calls another one: the deepest calls need all the registers.
 template <class Program> struct Mover {
     Sweep sweep;
     Program program;
     Chain chain;
     Walk walk;
     Growth behind, ahead;
-    int sample;
+    const Launch* launch;
+    int sample, sites;
 };
 
 // Bonds where the segment behind ends and the one ahead starts, for a block of
@@ -181,7 +182,6 @@ template <class Program> __device__ __noinline__ void sweep_block(Mover<Program>
     Sweep& s = t.sweep;
     Slice& c = s.slice;
     Walk& w = t.walk;
-    begin_block(t);
     if (!w.known) begin_proposals(t);
     #pragma unroll 1
     for (; w.token < w.until; ++w.token) {
@@ -206,43 +206,30 @@ template <class Program> __device__ __noinline__ void sweep_block(Mover<Program>
 // for every group of blocks, those of one group.
 constexpr int STORED = 4;
 
-// The segments ahead that are kept for every group.
-template <class Program> __device__ __noinline__ void grow_ahead(Mover<Program>& t) {
-    const Sweep& s = t.sweep;
-    Walk& w = t.walk;
-    Growth& g = t.ahead;
-    #pragma unroll 1
-    for (w.block = w.blocks - 1; w.block >= 0; --w.block) {
-        const bool keep = w.block % w.spacing == w.spacing - 1 || w.block == w.blocks - 1;
-        g.until = end_of(s, w, w.block);
-        g.last = keep ? STORED + w.block / w.spacing : -1;
-        grow(t, -1);
-    }
+// How far the segment ahead is to grow for a block: one of those kept for every group of
+// blocks, or of one group.
+template <class Program> __device__ __noinline__ void aim_ahead(Mover<Program>& t, bool group) {
+    const Walk& w = t.walk;
+    const bool keep = w.block % w.spacing == w.spacing - 1 || w.block == w.blocks - 1;
+    t.ahead.until = end_of(t.sweep, w, w.block);
+    t.ahead.last = keep ? STORED + w.block / w.spacing : -1;
+    if (group) t.ahead.last = t.sweep[plan::GROUP] + w.block - w.first;
 }
 
-// Those of one group.
-template <class Program> __device__ __noinline__ void grow_group(Mover<Program>& t) {
-    const Sweep& s = t.sweep;
+// The segment ahead of a group's last block, which is kept.
+template <class Program> __device__ __noinline__ void begin_group(Mover<Program>& t) {
     Walk& w = t.walk;
-    Growth& g = t.ahead;
-    g.from = STORED + w.first / w.spacing;
-    g.at = end_of(s, w, w.last);
-    #pragma unroll 1
-    for (w.block = w.last - 1; w.block >= w.first; --w.block) {
-        g.until = end_of(s, w, w.block);
-        g.last = s[plan::GROUP] + w.block - w.first;
-        grow(t, -1);
-    }
+    w.last = smaller(w.first + w.spacing, w.blocks) - 1;
+    t.ahead.from = STORED + w.first / w.spacing;
+    t.ahead.at = end_of(t.sweep, w, w.last);
 }
 
-// The segment behind a block of proposals; that ahead of it is there.
-template <class Program> __device__ __noinline__ void grow_behind(Mover<Program>& t) {
-    const Sweep& s = t.sweep;
+// How far the segment behind is to grow for a block, and that ahead of it.
+template <class Program> __device__ __noinline__ void aim_behind(Mover<Program>& t) {
     Walk& w = t.walk;
-    t.behind.until = larger(start_of(s, w, w.block), t.behind.at);
-    grow(t, 1);
+    t.behind.until = larger(start_of(t.sweep, w, w.block), t.behind.at);
     w.ahead = w.block == w.last ? STORED + w.first / w.spacing
-                                : s[plan::GROUP] + w.block - w.first;
+                                : t.sweep[plan::GROUP] + w.block - w.first;
 }
 
 // Before anything grows.
@@ -264,14 +251,24 @@ template <class Program> __device__ __noinline__ void begin_stretch(Mover<Progra
 template <class Program> __device__ __noinline__ void sweep_stretch(Mover<Program>& t) {
     Walk& w = t.walk;
     begin_stretch(t);
-    grow_ahead(t);
+    #pragma unroll 1
+    for (w.block = w.blocks - 1; w.block >= 0; --w.block) {
+        aim_ahead(t, false);
+        grow(t, -1);
+    }
     #pragma unroll 1
     for (w.first = 0; w.first < w.blocks; w.first += w.spacing) {
-        w.last = smaller(w.first + w.spacing, w.blocks) - 1;
-        grow_group(t);
+        begin_group(t);
+        #pragma unroll 1
+        for (w.block = w.last - 1; w.block >= w.first; --w.block) {
+            aim_ahead(t, true);
+            grow(t, -1);
+        }
         #pragma unroll 1
         for (w.block = w.first; w.block <= w.last; ++w.block) {
-            grow_behind(t);
+            aim_behind(t);
+            grow(t, 1);
+            begin_block(t);
             sweep_block(t);
         }
     }
@@ -328,28 +325,15 @@ template <class Program> __device__ inline void begin_at_cut(Mover<Program>& t) 
     if (before % 2 == 1) random_uniform(random);
 }
 
-// Before a sweep of the chain under way.
-template <class Program> __device__ __noinline__ void begin_walk(Mover<Program>& t) {
-    draw_for(t.chain, stream::SWEEP);
-    t.sweep.reverse = t.chain.step % 2 == 1;
-    t.walk = {};
-    if constexpr (Program::AT_CUT)
-        begin_at_cut(t);
-    else
-        begin_whole(t);
-}
-
 // What all threads know, with the plan in shared memory.
-__device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
-    Sweep s = {};
+__device__ __noinline__ void begin_sweep(const Launch& a, Sweep& s) {
     s.orders = orders_of(a);
     s.thread = threadIdx.x;
-    s.threads = threads;
     const auto told = s.orders + order::PLAN;
     const int length = (int)told[plan::LENGTH], own = (int)told[plan::OWN];
     const auto known = view<int>(shared_memory(), (int)told[plan::PLACE], length);
     #pragma unroll 1
-    for (int k = s.thread; k < length; k += threads) known[k] = (int)told[k];
+    for (int k = s.thread; k < length; k += s.threads) known[k] = (int)told[k];
     __syncthreads();
     s.plan = known;
     s.ring = s[plan::RING];
@@ -359,30 +343,59 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
     s.own = view<real>(s.numbers, 0, own * (int)(sizeof(double) / sizeof(real)));
     s.places = view<int>(s.numbers, s[plan::PLACES], 2 * (own - s[plan::PLACES]));
     s.shared = view<real>(shared_memory(), s[plan::WIDE], s[plan::SHARED]);
-    return s;
 }
 
-// Before the first sweep of a chain.
+// Before the block's first chain.
 template <class Program>
-__device__ __noinline__ void begin_moving(const Launch& a, Mover<Program>& t, int sites) {
-    t.chain = begin_chain(a, t.sample, t.sweep.threads, sites, 0);
+__device__ inline void begin_moving(const Launch& a, Mover<Program>& t, int threads, int sites,
+                                    int width) {
+    t.launch = &a;
+    t.sample = -1;
+    t.sites = sites;
+    t.sweep.threads = threads;
+    begin_sweep(a, t.sweep);
+    find_programs(a, width, t.program);
+}
+
+// Turns from one of the block's chains, if there was one, to the next; false after the last.
+template <class Program> __device__ __noinline__ bool next_chain(Mover<Program>& t) {
+    const Launch& a = *t.launch;
+    if (t.sample >= 0) finish_chain(a, t.chain);
+    t.sample = t.sample < 0 ? blockIdx.x : t.sample + gridDim.x;
+    if (t.sample >= a.samples) return false;
+    t.chain = begin_chain(a, t.sample, t.sweep.threads, t.sites, 0);
     t.sweep.spins = t.chain.spins;
-    t.sweep.ratios = a.outputs + (COUNTS + (long long)t.sample * sites);
+    t.sweep.ratios = a.outputs + (COUNTS + (long long)t.sample * t.sites);
+    t.walk.under_way = false;
+    return true;
 }
 
-// The sweeps of one chain, or what is left of one where they cross a cut.
-template <class Program>
-__device__ inline void sweep_chain(const Launch& a, Mover<Program>& t, int sites) {
-    begin_moving(a, t, sites);
+// Turns to the next sweep of a chain; false after the last.
+template <class Program> __device__ __noinline__ bool next_sweep(Mover<Program>& t) {
+    Chain& chain = t.chain;
+    if (t.walk.under_way) chain.step += 1;
+    if (chain.step >= chain.end) return false;
+    draw_for(chain, stream::SWEEP);
+    t.sweep.reverse = chain.step % 2 == 1;
+    t.walk = {};
+    t.walk.under_way = true;
+    if constexpr (Program::AT_CUT)
+        begin_at_cut(t);
+    else
+        begin_whole(t);
+    return true;
+}
+
+// The sweeps of all chains of the block, or what is left of these where they cross a cut.
+template <class Program> __device__ inline void move_chains(Mover<Program>& t) {
     #pragma unroll 1
-    for (; t.chain.step < t.chain.end; t.chain.step += 1) {
-        begin_walk(t);
-        if constexpr (Program::AT_CUT)
-            sweep_in_full(t);
-        else
-            sweep_stretch(t);
-    }
-    finish_chain(a, t.chain);
+    while (next_chain(t))
+        #pragma unroll 1
+        while (next_sweep(t))
+            if constexpr (Program::AT_CUT)
+                sweep_in_full(t);
+            else
+                sweep_stretch(t);
 }
 
 } // namespace dnet

@@ -183,7 +183,13 @@ impl SweepSource {
         }
         let width = full.kernel.outputs;
         let kernel_text = |name: &str, calls: &[(&str, String)]| {
-            kernel_text(name, lattice, width, resident_blocks(options.precision), calls)
+            kernel_text(
+                name,
+                lattice,
+                width,
+                resident_blocks(options.precision),
+                calls,
+            )
         };
         texts.push(kernel_text("sweep", &calls));
         let by_hand = |name: &'static str, texts: &[String]| Kernel {
@@ -305,13 +311,12 @@ static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN ==
 // a chain of {sites} spins, {boundary:?}
 struct {program} : Programs {{
     static constexpr bool AT_CUT = {at_cut};
-    __device__ explicit {program}(const Programs& all) : Programs(all) {{}}
 {calls}}};
 
 extern \"C\" __global__ void __launch_bounds__({THREADS}, {resident}) {name}(const __grid_constant__ Launch a) {{
-    Mover<{program}> mover = {{begin_sweep(a, {THREADS}), {program}(programs_of(a, {width}))}};
-    for (mover.sample = blockIdx.x; mover.sample < a.samples; mover.sample += gridDim.x)
-        sweep_chain(a, mover, {sites});
+    Mover<{program}> mover;
+    begin_moving(a, mover, {THREADS}, {sites}, {width});
+    move_chains(mover);
 }}
 
 }} // namespace dnet
