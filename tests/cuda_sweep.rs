@@ -21,6 +21,8 @@ use dnet::back::cuda::environment::{self, NoSweep, SweepSource};
 use dnet::back::cuda::network::CudaNetwork;
 use dnet::back::cuda::nvrtc::{Architecture, Form};
 use dnet::back::cuda::translation_unit;
+use dnet::check::Program;
+use dnet::check::core::NetworkInfo;
 use dnet::ir::{Boundary, Graph, Lattice};
 use dnet::params::Params;
 use dnet::pipeline;
@@ -75,7 +77,21 @@ impl Case {
         let found = all.iter().flat_map(|(_, program)| some(program));
         let info = found.into_iter().find(|info| info.name == name);
         let info = info.unwrap_or_else(|| panic!("no network {name}"));
-        let graph = pipeline::amplitude(&pipeline::graph(&info));
+        Case::checked(&info, spins, boundary)
+    }
+
+    /// The published network with channels of so many complex states.
+    fn with_states(states: i64, spins: usize, boundary: Boundary) -> Case {
+        let program = Program::load(&networks::path("dysonnet.dnet"));
+        let request = program.network("dysonnet");
+        let request = request.with("dim", 4).with("states", states);
+        let info = request.check().unwrap_or_else(|e| panic!("{e}"));
+        Case::checked(&info, spins, boundary)
+    }
+
+    fn checked(info: &NetworkInfo, spins: usize, boundary: Boundary) -> Case {
+        let name = &info.name;
+        let graph = pipeline::amplitude(&pipeline::graph(info));
         let lattice = Lattice::chain(spins, boundary);
         let count = Params::zeros(&graph, lattice).expect("exists here").count();
         let mut rng = ChainRng::new(7, 0, 0, Stream::Parameters);
@@ -97,11 +113,13 @@ impl Case {
 
     /// On two blocks.
     fn on_device(&self, precision: Precision, order: Order, budget: usize) -> CudaNetwork {
+        self.on_device_with(&Options::new(precision), order, budget)
+    }
+
+    fn on_device_with(&self, options: &Options, order: Order, budget: usize) -> CudaNetwork {
         let device: Arc<dyn Device> = Arc::new(ShimDevice::new(order, 2, budget));
-        let options = Options::new(precision);
-        let mut network =
-            CudaNetwork::new(device, &self.graph, self.lattice, &self.theta, &options)
-                .unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let mut network = CudaNetwork::new(device, &self.graph, self.lattice, &self.theta, options)
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name));
         network.set_updates(Updates::Abacus);
         if let Err(e) = network.sweeper() {
             panic!("{}: {e}", self.name);
@@ -252,6 +270,28 @@ fn sweeps_of_examples_follow_parameters_and_make_global_moves() {
             device.try_set_params(&other).expect("a network");
             let after = case.compare(&cpu, &device, &options);
             [before[0] + after[0], before[1] + after[1]]
+        })
+        .collect();
+    decides(&totals);
+}
+
+#[test]
+fn segments_grow_by_blocks_of_any_width() {
+    // shared memory for: a part of a channel of 12 states, one channel, no block at all
+    let cases = [
+        (37 << 9, Boundary::Periodic),
+        (48 << 9, Boundary::Periodic),
+        (16 << 9, Boundary::Open),
+    ];
+    let totals: Vec<[u64; 2]> = (cases.par_iter().enumerate())
+        .map(|(k, &(shared, boundary))| {
+            let case = Case::with_states(6, 46, boundary);
+            let options_here = Options {
+                shared,
+                ..Options::new(Precision::F64)
+            };
+            let device = case.on_device_with(&options_here, order(k), AMPLE);
+            case.compare(&case.compiled::<f64>(), &device, &options(k as u64))
         })
         .collect();
     decides(&totals);
@@ -451,31 +491,25 @@ fn text_of_the_sweep_kernel() {
     snapshot("sweep", &texts.join("\n"));
 }
 
-/// What steers, called once for a slice, a sweep or a chain, as the assembler has its
-/// names: there the registers of a caller may be kept in memory. What every proposal calls,
-/// and what does the products of segments and links, keeps none there.
-const STEERING: [&str; 9] = [
-    "11begin_chain",
-    "11programs_of",
-    "13sweep_stretch",
-    "4grow",
-    "11sweep_block",
-    "6settle",
-    "11clear_slice",
-    "10link_mixer",
-    "13link_features",
-];
-
 #[test]
 fn nvrtc_compiles_the_sweep() {
     let Some(library) = compiler::nvrtc() else {
         return;
     };
     let jobs = [
+        (Boundary::Periodic, Precision::F32, 70),
+        (Boundary::Periodic, Precision::F32, 80),
         (Boundary::Periodic, Precision::F32, 90),
+        (Boundary::Periodic, Precision::F32, 100),
         (Boundary::Open, Precision::F32, 80),
+        (Boundary::Open, Precision::F32, 100),
         (Boundary::Periodic, Precision::F64, 90),
     ];
+    // those of CUDA 13 begin with sm_75
+    let known = library.architectures();
+    let jobs: Vec<_> = (jobs.into_iter())
+        .filter(|job| known.contains(&Architecture(job.2)))
+        .collect();
     let lines = |&(boundary, precision, architecture): &(Boundary, Precision, u32)| {
         let source = published(boundary, precision);
         let kernels = [Some(&source.kernel), source.at_cut.as_ref()];
@@ -488,12 +522,14 @@ fn nvrtc_compiles_the_sweep() {
             assert_eq!((&*r.kernel, binary.resources.len()), (&*kernel.name, 1));
             assert_eq!(r.shared, 0, "all shared memory is asked for at launch");
             assert!(kernel.shared <= 48 << 10, "granted without being asked");
-            let known = library.version() == (12, 9);
-            for (name, spilled) in &r.functions {
-                let steers = STEERING.iter().any(|own| name.contains(own));
-                let most = if steers { 128 } else { 0 };
-                assert!(*spilled <= most || !known, "{name}: {spilled} bytes");
-            }
+            // other compilers than the one that is fetched may save a few registers of
+            // what steers around calls, once per slice
+            let most = if library.version() == (12, 9) { 0 } else { 128 };
+            let (name, spills, of) = (&kernel.name, r.spills, &r.functions);
+            assert!(
+                spills <= most,
+                "{name} {architecture}: {spills} bytes: {of:?}"
+            );
             format!(
                 "dysonnet {precision:?} {boundary:?} {architecture}, {}: {} threads, {} registers, {} bytes spilled, {} bytes of shared memory\n",
                 kernel.name, kernel.threads, r.registers, r.spills, kernel.shared

@@ -1,11 +1,5 @@
 // ---- the sites between two segments
 
-// A slice of n sites, and a proposal: sites first.. last see the flipped token; -1 in
-// place of the token for the settling of the whole slice.
-struct Slice {
-    int n, first, last, token, behind, ahead;
-};
-
 // ---- what all sites outside do to the slice, for all its proposals
 //
 // The states of later mixers that come back (E L^j B), and the features far away. On a
@@ -24,7 +18,8 @@ struct Outside {
     int segments[2], sides[2];
 };
 
-__device__ inline Outside outside(const Sweep& s, const Slice& c) {
+__device__ inline Outside outside(const Sweep& s) {
+    const Slice& c = s.slice;
     Outside o = {{c.behind, c.ahead}, {s.behind(), s.ahead()}};
     return o;
 }
@@ -35,9 +30,10 @@ __device__ inline int segment_of(int way, int far) { return way == far ? 0 : 1; 
 
 // Ring: K L^b of every mixer, and what the first one's sources send to the far end of the
 // segment they move into.
-__device__ __noinline__ void carry(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void carry(const Sweep& s) {
+    const Slice& c = s.slice;
     const bool right = !s.reverse;
-    const Outside o = outside(s, c);
+    const Outside o = outside(s);
     const auto first = s.mixer(0);
     const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * c.n;
     const int stretch = first[plan::PARTS] * (first[plan::REACH] + 1);
@@ -66,9 +62,9 @@ __device__ __noinline__ void carry(const Sweep& s, const Slice& c) {
 
 // How features read the last mixer's states that leave the slice, what enters the
 // segments before that mixer, and its states that enter the slice: far ends closed.
-__device__ __noinline__ void read_outside(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void read_outside(const Sweep& s) {
     const bool right = !s.reverse;
-    const Outside o = outside(s, c);
+    const Outside o = outside(s);
     const int h = s[plan::FEATURES];
     const auto last = s.mixer(s[plan::MIXERS] - 1);
     const int channels = last[plan::CHANNELS], along = s.direction(last, right, 0)[plan::ALL];
@@ -114,8 +110,9 @@ __device__ __noinline__ void read_outside(const Sweep& s, const Slice& c) {
 }
 // What leaves the slice on account of channel k of the first mixer's sources, and enters
 // a segment at an end of it: the left factor of their links.
-__device__ inline void set_sent(const Sweep& s, const Slice& c, Product& a, int into, int end,
+__device__ inline void set_sent(const Sweep& s, Product& a, int into, int end,
                                 int k) {
+    const Slice& c = s.slice;
     const auto first = s.mixer(0), d = s.direction(first, !s.reverse, into);
     const int p = d[plan::P], columns = first[plan::PARTS] * c.n;
     if (end) {
@@ -138,71 +135,87 @@ __device__ inline int links_of(const Sweep& s, int m) {
     return s.ring && m + 1 < s[plan::MIXERS] ? 2 * all : all;
 }
 
-// Links of mixer m, a channel of the sources at a time: what comes out of both segments
-// is soon read again.
-__device__ __noinline__ void link_mixer(const Sweep& s, const Slice& c, int m) {
-    const auto first = s.mixer(0), mixer = s.mixer(m);
-    const Outside o = outside(s, c);
-    const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * c.n;
-    const int numbers = links_of(s, m), size = (numbers + 3) / 4 * 4, ends = s.ring ? 2 : 1;
-    const int along = s.direction(mixer, !s.reverse, 0)[plan::ALL];
-    const int all = along + s.direction(mixer, !s.reverse, 1)[plan::ALL];
-    const auto links = s.array(mixer[plan::LINKS]), unclosed = s.array(s[plan::UNCLOSED]);
+// Where the links of mixer m begin that channel k of the sources makes along the way, or
+// channel k - channels against it, and the numbers of all links of a source.
+__device__ inline Global<real> links_at(const Sweep& s, int m, int k, int& row) {
+    const auto mixer = s.mixer(m);
+    const int channels = s.mixer(0)[plan::CHANNELS], size = (links_of(s, m) + 3) / 4 * 4;
+    const int start = k < channels ? 0 : s.direction(mixer, !s.reverse, 0)[plan::ALL];
+    row = channels * size;
+    return s.array(mixer[plan::LINKS]) + (k % channels * size + start);
+}
+
+// What comes back before a ring is closed, at the near and far ends.
+__device__ __noinline__ void open_links(const Sweep& s, int m, int k) {
+    const int ends = s.ring ? 2 : 1;
     #pragma unroll 1
-    for (int k = 0; k < 2 * channels; ++k) {
+    for (int e = 0; e < ends * ends; ++e) {
+        const auto first = s.mixer(0), mixer = s.mixer(m);
+        const Outside o = outside(s);
+        const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * s.slice.n;
         const int way = k / channels, channel = k % channels;
-        const auto d = s.direction(mixer, !s.reverse, way);
-        const int p = d[plan::P], q = d[plan::ALL];
-        const auto out = links + (channel * size + (way ? along : 0));
-        #pragma unroll 1
-        for (int e = 0; e < ends * ends; ++e) {
-            const int far = e / ends, end = e % ends, side = segment_of(way, far);
-            const auto ports = s.side(first, o.sides[side]), rows = s.side(mixer, o.sides[side]);
-            const int wide = rows[plan::COLUMNS], into = side == end ? 1 : 0;
-            const int port = ports[end ? plan::FAR : plan::NEAR];
-            const int from = rows[far ? plan::FAR_OUT : plan::OUT];
-            Product a = product(1, 1, columns, q, 0, 1);
-            set_sent(s, c, a, into, end, channel);
-            set_right(a, s.segment(o.segments[side]) + (from + port + channel * a.inner), 0, 0,
-                      wide, 1, 0);
-            if (s.ring)
-                set_out(a, unclosed + far * q, 0, 0, 2 * q, 1);
-            else
-                set_out(a, out, 0, 0, channels * size, 1);
-            a.more = end;
-            multiply_turned(s, a);
-        }
-        __syncthreads();
-        if (!s.ring) continue;
-        Product a = product(1, mixer[plan::CHANNELS], columns, p, p, 1);
-        set_left(a, unclosed, 0, p, 2 * q, 1, 0);
-        set_right(a, s.tables + d[plan::CLOSURE], 0, p * p, 1, p, 0);
-        assign(s, a, out, 0, p, channels * size, 1);
-        set_left(a, unclosed + q, 0, p, 2 * q, 1, 0);
-        set_right(a, s.array(mixer[plan::CARRIED + way]), 0, p * p, 1, p, 0);
-        add(s, a, out, 0, p, channels * size, 1);
-        #pragma unroll 1
-        for (int n = s.thread; numbers > all && n < columns * q; n += s.threads)
-            out[n / q * channels * size + all + n % q] = unclosed[n / q * 2 * q + q + n % q];
-        __syncthreads();
+        const int q = s.direction(mixer, !s.reverse, way)[plan::ALL];
+        const int far = e / (s.ring ? 2 : 1), end = e % (s.ring ? 2 : 1);
+        const int side = segment_of(way, far), into = side == end ? 1 : 0;
+        const auto ports = s.side(first, o.sides[side]), rows = s.side(mixer, o.sides[side]);
+        const int port = ports[end ? plan::FAR : plan::NEAR];
+        const int from = rows[far ? plan::FAR_OUT : plan::OUT];
+        Product a = product(1, 1, columns, q, 0, 1);
+        set_sent(s, a, into, end, channel);
+        set_right(a, s.segment(o.segments[side]) + (from + port + channel * a.inner), 0, 0,
+                  rows[plan::COLUMNS], 1, 0);
+        int row = 2 * q;
+        if (s.ring)
+            a.out = s.array(s[plan::UNCLOSED]) + far * q;
+        else
+            a.out = links_at(s, m, k, row);
+        set_out(a, a.out, 0, 0, row, 1);
+        a.more = end;
+        multiply_turned(s, a);
     }
+    __syncthreads();
+}
+
+// Closes them, and keeps what reaches far ends unless the mixer is the last one.
+__device__ __noinline__ void close_links(const Sweep& s, int m, int k) {
+    const auto mixer = s.mixer(m), first = s.mixer(0);
+    const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * s.slice.n;
+    const int way = k / channels;
+    const auto d = s.direction(mixer, !s.reverse, way);
+    const int p = d[plan::P], q = d[plan::ALL];
+    const auto unclosed = s.array(s[plan::UNCLOSED]);
+    int row;
+    const auto out = links_at(s, m, k, row);
+    Product a = product(1, mixer[plan::CHANNELS], columns, p, p, 1);
+    set_left(a, unclosed, 0, p, 2 * q, 1, 0);
+    set_right(a, s.tables + d[plan::CLOSURE], 0, p * p, 1, p, 0);
+    assign(s, a, out, 0, p, row, 1);
+    set_left(a, unclosed + q, 0, p, 2 * q, 1, 0);
+    set_right(a, s.array(mixer[plan::CARRIED + way]), 0, p * p, 1, p, 0);
+    add(s, a, out, 0, p, row, 1);
+    if (m + 1 < s[plan::MIXERS]) {
+        const int all = mixer[plan::RIGHT + plan::ALL] + mixer[plan::LEFT + plan::ALL];
+        #pragma unroll 1
+        for (int n = s.thread; n < columns * q; n += s.threads)
+            out[n / q * row + all + n % q] = unclosed[n / q * 2 * q + q + n % q];
+    }
+    __syncthreads();
 }
 
 // Features of what sources do far away.
-__device__ __noinline__ void link_features(const Sweep& s, const Slice& c) {
-    const auto first = s.mixer(0), last = s.mixer(s[plan::MIXERS] - 1);
-    const Outside o = outside(s, c);
-    const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * c.n;
-    const int h = s[plan::FEATURES], ends = s.ring ? 2 : 1;
+__device__ __noinline__ void link_features(const Sweep& s) {
     #pragma unroll 1
-    for (int e = 0; e < 2 * ends; ++e) {
-        const int side = e / ends, end = e % ends;
-        const auto ports = s.side(first, o.sides[side]);
+    for (int e = 0; e < (s.ring ? 4 : 2); ++e) {
+        const auto first = s.mixer(0), last = s.mixer(s[plan::MIXERS] - 1);
+        const Outside o = outside(s);
+        const int channels = first[plan::CHANNELS], columns = first[plan::PARTS] * s.slice.n;
+        const int h = s[plan::FEATURES];
+        const int side = s.ring ? e / 2 : e, end = s.ring ? e % 2 : 0;
+        const int port = s.side(first, o.sides[side])[end ? plan::FAR : plan::NEAR];
         const int wide = s.side(last, o.sides[side])[plan::COLUMNS];
-        const auto matrix = s.array(s[plan::READ_SIDES + o.sides[side]]);
         Product a = product(1, channels, columns, h, 0, 1);
-        set_sent(s, c, a, side == end ? 1 : 0, end, 0);
-        set_right(a, matrix + ports[end ? plan::FAR : plan::NEAR], 0, a.inner, wide, 1, 0);
+        set_sent(s, a, side == end ? 1 : 0, end, 0);
+        set_right(a, s.array(s[plan::READ_SIDES + o.sides[side]]) + port, 0, a.inner, wide, 1, 0);
         set_out(a, s.array(s[plan::LINKED]), 0, h, channels * h, 1);
         a.more = e > 0;
         multiply_turned(s, a);
@@ -212,7 +225,8 @@ __device__ __noinline__ void link_features(const Sweep& s, const Slice& c) {
 
 // How features read the last mixer's states that enter the slice, and its inputs: by
 // what leaves.
-__device__ __noinline__ void read_slice(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void read_slice(const Sweep& s) {
+    const Slice& c = s.slice;
     const auto last = s.mixer(s[plan::MIXERS] - 1);
     const int h = s[plan::FEATURES], n = c.n, width = last[plan::WIDTH];
     const int channels = last[plan::CHANNELS], parts = last[plan::PARTS];
@@ -237,12 +251,18 @@ __device__ __noinline__ void read_slice(const Sweep& s, const Slice& c) {
     __syncthreads();
 }
 
-__device__ inline void link(const Sweep& s, const Slice& c) {
-    if (s.ring) carry(s, c);
-    read_outside(s, c);
+__device__ inline void link(const Sweep& s) {
+    if (s.ring) carry(s);
+    read_outside(s);
+    // a channel of the sources at a time: what comes out of both segments is soon read again
     #pragma unroll 1
-    for (int m = 1; m < s[plan::MIXERS]; ++m) link_mixer(s, c, m);
-    if (s[plan::MIXERS] > 1) link_features(s, c);
-    read_slice(s, c);
+    for (int m = 1; m < s[plan::MIXERS]; ++m)
+        #pragma unroll 1
+        for (int k = 0; k < 2 * s.mixer(0)[plan::CHANNELS]; ++k) {
+            open_links(s, m, k);
+            if (s.ring) close_links(s, m, k);
+        }
+    if (s[plan::MIXERS] > 1) link_features(s);
+    read_slice(s);
 }
 

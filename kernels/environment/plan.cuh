@@ -74,9 +74,11 @@ enum Head {
     READ_LEAVING,  // and the last mixer's states that leave the slice, that enter it,
     READ_ENTERING, // along and against
     READ_INPUTS,   // and its inputs
-    STATES,        // features pulled back onto states, and onto inputs
-    INPUTS,
-    MOVED,
+    V,             // growth, a block of columns: inputs of the new sites, states of the old
+    SEEN,          // ones before these, what features gain
+    GAINED,
+    NUMBERS_OF_V,
+    WIDEST,        // columns of a block at most
     SEGMENTS,
     // in doubles of the workspace
     TOTALS,
@@ -119,11 +121,12 @@ enum Mixer {
     READOUT,       // piece, or below zero
     SEEN_BACK,     // tokens whose source sees a flipped one, to the right
     SEEN_AHEAD,
-    V,             // growth
-    Y,
-    SEEN,
+    Y,             // growth, a block of columns
     EMITTED,
-    READ,
+    READ,          // growth, all columns: see pass_through
+    MOVED,
+    INPUTS,        // features pulled back onto inputs, and onto states
+    STATES,
     SLICE_V,
     SLICE_Y,
     CHANGE_V,
@@ -146,7 +149,37 @@ enum Piece { START, LENGTH_OF, SPIN, BITS, ROWS, PIECE };
 
 typedef Global<const int> Numbers;
 
-// What all threads of a block know.
+// ---- what is under way
+
+// A segment, in slot `from`, that grows until it reaches a bond, along the way (1) or
+// against it (-1), with slots `spare` and the next to spare; the last step goes to slot
+// `last` unless that is below zero. The step: n sites, numbered away from the segment,
+// into slot `to`.
+//
+// Columns do not mix, but for what enters at the growing end: they are taken by blocks, so
+// that what the new sites receive from one block stays in shared memory until all mixers
+// have used it. A block is `wide` columns from `first` on, the constants (port -1) or those
+// of a mixer's port: near or far, some channels from `channel` on, of each of them `each`
+// states from `state` on.
+struct Growth {
+    int way, at, until, from, spare, last;
+    int side, n, to, m;
+    int port, far, channel, state, channels, each, wide, first;
+    Global<const real> blocks, old;
+    Global<real> grown;
+
+    // between rows of a block: odd, so that rows lie in different banks
+    __device__ int apart() const { return wide | 1; }
+};
+
+// A slice of n sites, and a proposal: sites first.. last see the flipped token; -1 in
+// place of the token for the settling of the whole slice.
+struct Slice {
+    int n, first, last, token, behind, ahead;
+};
+
+// What all threads of a block know. It is kept in memory, with the step of growth and the
+// slice under way, and told as one address: registers are for what is called.
 struct Sweep {
     Numbers plan;
     Global<const real> tables;
@@ -159,6 +192,8 @@ struct Sweep {
     Global<double> ratios;
     int thread, threads, origin;
     bool ring, reverse;
+    Growth growth;
+    Slice slice;
 
     __device__ int operator[](int k) const { return plan[k]; }
     __device__ Global<real> array(int at) const { return at < 0 ? shared + ~at : own + at; }
@@ -256,11 +291,12 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
             x[r] = batch * p.left_batch + group * p.left_group + row * p.left_row;
             y[r] = batch * p.right_batch + group * p.right_group + column * p.right_column;
         }
+        const int start = batch * p.out_batch + group * p.out_group + i * p.out_row;
         real sum[4][4] = {};
         #pragma unroll 1
         for (int part = 0; part < p.parts; ++part) {
             int from = part * p.left_part, to = part * p.right_part;
-            #pragma unroll 2
+            #pragma unroll 1
             for (int n = 0; n < p.inner; ++n, from += p.left_inner, to += p.right_inner) {
                 real a[4], b[4];
                 #pragma unroll
@@ -274,15 +310,14 @@ __device__ __noinline__ void multiply(const Sweep& s, const Product& p) {
                     for (int c = 0; c < 4; ++c) sum[r][c] = fma(a[r], b[c], sum[r][c]);
             }
         }
-        const auto out = p.out + (batch * p.out_batch + group * p.out_group);
         #pragma unroll
         for (int r = 0; r < 4; ++r)
             #pragma unroll
             for (int c = 0; c < 4; ++c) {
                 const int row = i + r, column = j + c * across;
                 if (row < p.rows && column < p.columns) {
-                    const int at = row * p.out_row + column * p.out_column;
-                    out[at] = (p.more ? out[at] : real(0)) + sum[r][c];
+                    const int at = start + r * p.out_row + column * p.out_column;
+                    p.out[at] = (p.more ? p.out[at] : real(0)) + sum[r][c];
                 }
             }
     }

@@ -4,8 +4,9 @@
 __device__ inline int followed(const Slice& c) { return c.token < 0 ? 0 : 1; }
 
 // Sites where v_m changes.
-__device__ inline void active(const Sweep& s, const Slice& c, Numbers mixer, int& first,
+__device__ inline void active(const Sweep& s, Numbers mixer, int& first,
                               int& last) {
+    const Slice& c = s.slice;
     first = 0;
     last = c.n;
     if (mixer[plan::VERTICES]) return;
@@ -20,7 +21,8 @@ __device__ inline void active(const Sweep& s, const Slice& c, Numbers mixer, int
 }
 
 // A piece of the coefficients of a site of the slice, as proposed.
-__device__ inline Global<const real> coefficient(const Sweep& s, const Slice& c, int j, int piece) {
+__device__ inline Global<const real> coefficient(const Sweep& s, int j, int piece) {
+    const Slice& c = s.slice;
     if (c.token < 0 || j < c.first || j >= c.last)
         return s.array(s[plan::SLICE]) + (j * s[plan::BLOCK] + s.start(piece));
     const int place = s.places[(j - c.first) * s[plan::PIECES] + piece];
@@ -39,21 +41,22 @@ __device__ __noinline__ real dot(real sum, Global<const real> a, int step, Globa
 
 // Dv_m of site j: where coefficients change, S' + sum_k A'_mk ( y_k + Dy_k ) - v, else
 // sum_k A_mk Dy_k. Or the same of the features of the site, whose mixer would be the next.
-__device__ __noinline__ real change_of(const Sweep& s, const Slice& c, int m, int j, int row) {
+__device__ __noinline__ real change_of(const Sweep& s, int m, int j, int row) {
+    const Slice& c = s.slice;
     const bool pooled = m == s[plan::MIXERS], inside = c.first <= j && j < c.last;
     const auto mixer = s.mixer(pooled ? 0 : m);
     const int step = pooled ? s[plan::COLUMN] : mixer[plan::PADDED];
     const int count = pooled ? m : mixer[plan::VERTICES];
     real sum = real(0);
     if (inside)
-        sum = coefficient(s, c, j, pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE])[row];
+        sum = coefficient(s, j, pooled ? s[plan::CONSTANT] : mixer[plan::SOURCE])[row];
     #pragma unroll 1
     for (int e = 0; e < count; ++e) {
         const auto vertex = s.plan + (mixer[plan::FIRST_VERTEX] + 2 * e);
         const auto from = s.mixer(pooled ? e : vertex[0]);
         const int piece = pooled ? from[plan::READOUT] : vertex[1], inner = from[plan::WIDTH];
         if (piece < 0) continue;
-        const auto a = coefficient(s, c, j, piece) + row;
+        const auto a = coefficient(s, j, piece) + row;
         sum = dot(sum, a, step, s.array(from[plan::CHANGE_Y]) + j * inner, 1, inner);
         if (inside) sum = dot(sum, a, step, s.array(from[plan::SLICE_Y]) + j * inner, 1, inner);
     }
@@ -63,15 +66,15 @@ __device__ __noinline__ real change_of(const Sweep& s, const Slice& c, int m, in
 }
 
 // Dv_m.
-__device__ __noinline__ void change(const Sweep& s, const Slice& c, int m) {
+__device__ __noinline__ void change(const Sweep& s, int m) {
     const auto mixer = s.mixer(m);
     const int width = mixer[plan::WIDTH];
     const auto dv = s.array(mixer[plan::CHANGE_V]);
     int first, last;
-    active(s, c, mixer, first, last);
+    active(s, mixer, first, last);
     #pragma unroll 1
     for (int k = first * width + s.thread; k < last * width; k += s.threads)
-        dv[k] = change_of(s, c, m, k / width, k % width);
+        dv[k] = change_of(s, m, k / width, k % width);
     __syncthreads();
 }
 
@@ -105,7 +108,8 @@ __device__ __noinline__ Four gather(Global<const Four> rows, int across, Global<
 
 // States of mixer m that the segments send into the slice, and, on a ring, to each
 // other's far ends unless it is the last one. Nobody reads them before the next barrier.
-__device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
+__device__ __noinline__ void come_back(const Sweep& s, int m) {
+    const Slice& c = s.slice;
     const auto mixer = s.mixer(m), first = s.mixer(0);
     const int a = s.direction(mixer, !s.reverse, 0)[plan::ALL], numbers = links_of(s, m);
     const int all = mixer[plan::RIGHT + plan::ALL] + mixer[plan::LEFT + plan::ALL];
@@ -114,7 +118,7 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     // what earlier mixers that are followed send into the segments
     const bool passed = !followed(c) || m > 1;
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
-    const Outside o = outside(s, c);
+    const Outside o = outside(s);
     #pragma unroll 1
     for (int e = 0; passed && e < (s.ring ? 4 : 2); ++e) {
         const int side = e % 2, end = e / 2, way = side == end ? 0 : 1;
@@ -134,7 +138,7 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
     }
     if (passed) __syncthreads();
     int from = 0, to = 0;
-    if (followed(c)) active(s, c, first, from, to);
+    if (followed(c)) active(s, first, from, to);
     const int width = first[plan::WIDTH], across = (numbers + 3) / 4;
     const int links = (mixer[plan::LINKS] + from * width * across * 4) / (int)(8 / sizeof(real));
     const auto rows = view<const Four>(s.numbers, links, (to - from) * width * across);
@@ -170,7 +174,8 @@ __device__ __noinline__ void come_back(const Sweep& s, const Slice& c, int m) {
 
 // What Dv_m and the states that enter do to Dy_m; states that leave the slice, into
 // both segments, unless nothing but features reads them.
-__device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
+__device__ __noinline__ void mix(const Sweep& s, int m) {
+    const Slice& c = s.slice;
     const auto mixer = s.mixer(m);
     const bool right = !s.reverse, states = m >= followed(c);
     const int width = mixer[plan::WIDTH], channels = mixer[plan::CHANNELS];
@@ -183,7 +188,7 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
     const auto kernel = s.tables + (mixer[plan::LANES] + reach * 2 * padded);
     const int turn = right ? 2 * padded : -2 * padded;
     int first, last;
-    active(s, c, mixer, first, last);
+    active(s, mixer, first, last);
     #pragma unroll 1
     for (int k = s.thread; k < n * width; k += s.threads) {
         const int i = k / width, component = k % width;
@@ -254,25 +259,26 @@ __device__ __noinline__ void mix(const Sweep& s, const Slice& c, int m) {
 
 // The change of the features, in `CHANGE`: of the slice and of both segments. A warp
 // takes a feature.
-__device__ __noinline__ void pool(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void pool(const Sweep& s) {
+    const Slice& c = s.slice;
     const int mixers = s[plan::MIXERS], h = s[plan::FEATURES];
     const auto pooled = s.array(s[plan::POOLED_CHANGE]);
     const auto source = s.mixer(0), last = s.mixer(mixers - 1);
     const int warp = s.thread / 32, lane = s.thread % 32, warps = s.threads / 32;
     const int width = source[plan::WIDTH], wide = last[plan::WIDTH];
     const int states = last[plan::RIGHT + plan::ALL] + last[plan::LEFT + plan::ALL];
-    const Outside o = outside(s, c);
+    const Outside o = outside(s);
     #pragma unroll 1
     for (int r = warp; r < h; r += warps) {
         double sum = 0;
         #pragma unroll 1
         for (int j = lane; j < c.n; j += 32) {
-            const real own = change_of(s, c, mixers, j, r);
+            const real own = change_of(s, mixers, j, r);
             pooled[j * h + r] = own;
             sum += double(own);
         }
         int from, to;
-        active(s, c, last, from, to);
+        active(s, last, from, to);
         sum += double(lane_dot(s.array(s[plan::READ_INPUTS]) + (r * c.n + from) * wide, 1,
                                s.array(last[plan::CHANGE_V]) + from * wide, (to - from) * wide,
                                lane));
@@ -280,7 +286,7 @@ __device__ __noinline__ void pool(const Sweep& s, const Slice& c) {
             sum += double(lane_dot(s.array(s[plan::READ_ENTERING]) + r * states, 1,
                                    s.array(s[plan::ENTERING]), states, lane));
         if (followed(c) && mixers > 1) {
-            active(s, c, source, from, to);
+            active(s, source, from, to);
             sum += double(lane_dot(s.array(s[plan::LINKED]) + (from * width * h + r), h,
                                    s.array(source[plan::CHANGE_V]) + from * width,
                                    (to - from) * width, lane));
@@ -302,14 +308,15 @@ __device__ __noinline__ void pool(const Sweep& s, const Slice& c) {
 }
 
 // A proposal, or the whole slice: the change of everything in it.
-__device__ __noinline__ void solve(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void solve(const Sweep& s) {
+    const Slice& c = s.slice;
     #pragma unroll 1
     for (int m = 0; m < s[plan::MIXERS]; ++m) {
-        if (m >= followed(c)) come_back(s, c, m);
-        change(s, c, m);
-        mix(s, c, m);
+        if (m >= followed(c)) come_back(s, m);
+        change(s, m);
+        mix(s, m);
     }
-    pool(s, c);
+    pool(s);
 }
 
 __device__ inline void add_to(const Sweep& s, Global<real> x, Global<const real> dx, int from,
@@ -319,12 +326,13 @@ __device__ inline void add_to(const Sweep& s, Global<real> x, Global<const real>
 }
 
 // Makes the last proposal current, but for the coefficients.
-__device__ __noinline__ void accept(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void accept(const Sweep& s) {
+    const Slice& c = s.slice;
     #pragma unroll 1
     for (int m = 0; m < s[plan::MIXERS]; ++m) {
         const auto mixer = s.mixer(m);
         int first, last;
-        active(s, c, mixer, first, last);
+        active(s, mixer, first, last);
         const int width = mixer[plan::WIDTH];
         add_to(s, s.array(mixer[plan::SLICE_V]), s.array(mixer[plan::CHANGE_V]), first * width,
                last * width);
@@ -336,7 +344,8 @@ __device__ __noinline__ void accept(const Sweep& s, const Slice& c) {
 }
 
 // A slice of nothing.
-__device__ __noinline__ void clear_slice(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void clear_slice(const Sweep& s) {
+    const Slice& c = s.slice;
     #pragma unroll 1
     for (int m = 0; m < s[plan::MIXERS]; ++m) {
         const auto mixer = s.mixer(m);
@@ -357,15 +366,16 @@ __device__ __noinline__ void set_constant(const Sweep& s, real x) {
 }
 
 // Links, and all signals of the current configuration; Omega without its constant.
-__device__ __noinline__ void settle(const Sweep& s, Slice& c) {
+__device__ __noinline__ void settle(Sweep& s) {
+    Slice& c = s.slice;
     c.token = -1;
     c.first = 0;
     c.last = c.n;
-    link(s, c);
-    clear_slice(s, c);
+    link(s);
+    clear_slice(s);
     set_constant(s, real(1));
-    solve(s, c);
-    accept(s, c);
+    solve(s);
+    accept(s);
     #pragma unroll 1
     for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads) {
         const int at = s[plan::CHANGE] + r;

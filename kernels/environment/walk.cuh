@@ -12,9 +12,8 @@ struct Programs {
     __device__ double log_psi(int sample) const { return all[(long long)sample * width]; }
 };
 
-__device__ __noinline__ Programs programs_of(const Launch& a, int width) {
+__device__ __noinline__ void find_programs(const Launch& a, int width, Programs& p) {
     const auto orders = orders_of(a);
-    Programs p = {};
     p.of_coefficients = launch_of(a, order::PROGRAMS, 0);
     p.of_readout = launch_of(a, order::PROGRAMS, 1);
     p.of_log_psi = launch_of(a, order::PROGRAMS, 2);
@@ -24,24 +23,35 @@ __device__ __noinline__ Programs programs_of(const Launch& a, int width) {
     p.results = array_of<const double>(orders, order::PROGRAMS, 1, 5);
     p.all = array_of<const double>(orders, order::PROGRAMS, 2, 5);
     p.width = width;
-    return p;
 }
 
 // ---- walking along the chain
 
-// Where a sweep is, the same for all threads. What steers is kept in memory: registers
-// are for what it calls.
+// Where a sweep is, the same for all threads.
 struct Walk {
     int from, to;           // tokens proposed with one cut
     bool whole;             // the slice is the whole ring
     int blocks, block;      // of proposals
     int first, last;        // those whose segments are kept together
     int spacing;
-    int behind, ahead;      // segments of a block of proposals
+    int ahead;              // segment ahead of a block of proposals
     int start, until;       // of the slice; of its proposals
     int token, part;        // of the proposal
+    bool under_way;
     bool known;             // whether log psi is
     double log_psi;
+};
+
+// All that steers, also told as one address. Its functions are many and short, and none
+// keeps a number while it calls another one: the deepest calls need all the registers.
+template <class Program> struct Mover {
+    Sweep sweep;
+    Program program;
+    Chain chain;
+    Walk walk;
+    Growth behind, ahead;
+    const Launch* launch;
+    int sample, sites;
 };
 
 // Bonds where the segment behind ends and the one ahead starts, for a block of
@@ -55,30 +65,33 @@ __device__ inline int end_of(const Sweep& s, const Walk& w, int block) {
                    s[plan::TOKENS]);
 }
 
-// Grows a segment until it reaches a bond; the slot it ends in.
-template <class Program>
-__device__ __noinline__ int grow(const Sweep& s, const Program& p, Growth& g) {
+// Grows the segment behind (1) or that ahead (-1) until it reaches a bond.
+template <class Program> __device__ __noinline__ void grow(Mover<Program>& t, int way) {
+    Sweep& s = t.sweep;
+    Growth& g = s.growth;
+    g = way > 0 ? t.behind : t.ahead;
     g.side = g.way > 0 ? s.behind() : s.ahead();
     #pragma unroll 1
     while (g.at != g.until) {
         g.n = smaller(g.way * (g.until - g.at), s[plan::STEP]);
-        fetch(s, p, g.way > 0 ? g.at : g.at - 1, g.n, g.way, s.array(s[plan::GROWN]));
+        fetch(s, t.program, g.way > 0 ? g.at : g.at - 1, g.n, g.way, s.array(s[plan::GROWN]));
         g.at += g.way * g.n;
         g.to = g.from == g.spare ? g.spare + 1 : g.spare;
         if (g.at == g.until && g.last >= 0) g.to = g.last;
-        extend(s, g);
+        extend(s);
         g.from = g.to;
     }
     if (g.last >= 0 && g.from != g.last) {
         copy_segment(s, g.from, g.last);
         g.from = g.last;
     }
-    return g.from;
+    (g.way > 0 ? t.behind : t.ahead) = g;
 }
 
 // Re log psi of features current + change.
-template <class Program> __device__ __noinline__ double read_features(const Sweep& s,
-                                                                      const Program& p) {
+template <class Program> __device__ __noinline__ double read_features(Mover<Program>& t) {
+    const Sweep& s = t.sweep;
+    const Program& p = t.program;
     const int h = s[plan::FEATURES];
     const auto omega = s.numbers + s[plan::OMEGA], change = s.numbers + s[plan::CHANGE];
     #pragma unroll 1
@@ -121,7 +134,8 @@ __device__ __noinline__ bool settle_proposal(const Sweep& s, Chain& c, Walk& w, 
 }
 
 // Puts the coefficients of the last proposal in the place of the slice's.
-__device__ __noinline__ void replace(const Sweep& s, const Slice& c) {
+__device__ __noinline__ void replace(const Sweep& s) {
+    const Slice& c = s.slice;
     const auto blocks = s.array(s[plan::SLICE]);
     const int size = s[plan::BLOCK], pieces = s[plan::PIECES];
     #pragma unroll 1
@@ -131,36 +145,44 @@ __device__ __noinline__ void replace(const Sweep& s, const Slice& c) {
         #pragma unroll 1
         for (int k = s.thread; k < (c.last - c.first) * length; k += s.threads) {
             const int j = c.first + k / length, e = k % length;
-            blocks[j * size + piece[plan::START] + e] = coefficient(s, c, j, n)[e];
+            blocks[j * size + piece[plan::START] + e] = coefficient(s, j, n)[e];
         }
     }
 }
 
 // Re log psi before the first proposal.
-template <class Program>
-__device__ __noinline__ void begin_walk(const Sweep& s, const Program& p, Walk& w) {
+template <class Program> __device__ __noinline__ void begin_proposals(Mover<Program>& t) {
+    const Sweep& s = t.sweep;
     #pragma unroll 1
     for (int r = s.thread; r < s[plan::FEATURES]; r += s.threads)
         s.numbers[s[plan::OMEGA] + r] = s.tables64[r];
     __syncthreads();
-    w.log_psi = read_features(s, p);
-    w.known = true;
+    t.walk.log_psi = read_features(t);
+    t.walk.known = true;
     add_change(s);
 }
 
-// Proposes every spin of a block.
-template <class Program>
-__device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain& chain, Walk& w) {
-    Slice c = {};
+// The slice of a block of proposals.
+template <class Program> __device__ __noinline__ void begin_block(Mover<Program>& t) {
+    Sweep& s = t.sweep;
+    Slice& c = s.slice;
+    Walk& w = t.walk;
     w.start = start_of(s, w, w.block);
     c.n = end_of(s, w, w.block) - w.start;
-    c.behind = w.behind;
+    c.behind = t.behind.from;
     c.ahead = w.ahead;
-    fetch(s, p, w.start, c.n, 1, s.array(s[plan::SLICE]));
-    settle(s, c);
-    if (!w.known) begin_walk(s, p, w);
+    fetch(s, t.program, w.start, c.n, 1, s.array(s[plan::SLICE]));
+    settle(s);
     w.token = w.from + w.block * s[plan::STEP];
     w.until = smaller(w.token + s[plan::STEP], w.to);
+}
+
+// Proposes every spin of a block.
+template <class Program> __device__ __noinline__ void sweep_block(Mover<Program>& t) {
+    Sweep& s = t.sweep;
+    Slice& c = s.slice;
+    Walk& w = t.walk;
+    if (!w.known) begin_proposals(t);
     #pragma unroll 1
     for (; w.token < w.until; ++w.token) {
         c.token = w.token - w.start;
@@ -168,12 +190,13 @@ __device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain
         c.last = w.whole ? c.n : smaller(c.n, c.token + s.seen_ahead() + 1);
         #pragma unroll 1
         for (w.part = 0; w.part < s[plan::TOKEN]; ++w.part) {
-            flip_next(s, chain, w);
-            locate(s, p, w.start + c.first, c.last - c.first, 1, s.array(s[plan::PROPOSED]));
-            solve(s, c);
-            if (!settle_proposal(s, chain, w, read_features(s, p))) continue;
-            replace(s, c);
-            accept(s, c);
+            flip_next(s, t.chain, w);
+            locate(s, t.program, w.start + c.first, c.last - c.first, 1,
+                   s.array(s[plan::PROPOSED]));
+            solve(s);
+            if (!settle_proposal(s, t.chain, w, read_features(t))) continue;
+            replace(s);
+            accept(s);
             add_change(s);
         }
     }
@@ -183,73 +206,99 @@ __device__ __noinline__ void sweep_block(const Sweep& s, const Program& p, Chain
 // for every group of blocks, those of one group.
 constexpr int STORED = 4;
 
-template <class Program>
-__device__ __noinline__ void sweep_stretch(const Sweep& s, const Program& p, Chain& chain, Walk& w) {
+// How far the segment ahead is to grow for a block: one of those kept for every group of
+// blocks, or of one group.
+template <class Program> __device__ __noinline__ void aim_ahead(Mover<Program>& t, bool group) {
+    const Walk& w = t.walk;
+    const bool keep = w.block % w.spacing == w.spacing - 1 || w.block == w.blocks - 1;
+    t.ahead.until = end_of(t.sweep, w, w.block);
+    t.ahead.last = keep ? STORED + w.block / w.spacing : -1;
+    if (group) t.ahead.last = t.sweep[plan::GROUP] + w.block - w.first;
+}
+
+// The segment ahead of a group's last block, which is kept.
+template <class Program> __device__ __noinline__ void begin_group(Mover<Program>& t) {
+    Walk& w = t.walk;
+    w.last = smaller(w.first + w.spacing, w.blocks) - 1;
+    t.ahead.from = STORED + w.first / w.spacing;
+    t.ahead.at = end_of(t.sweep, w, w.last);
+}
+
+// How far the segment behind is to grow for a block, and that ahead of it.
+template <class Program> __device__ __noinline__ void aim_behind(Mover<Program>& t) {
+    Walk& w = t.walk;
+    t.behind.until = larger(start_of(t.sweep, w, w.block), t.behind.at);
+    w.ahead = w.block == w.last ? STORED + w.first / w.spacing
+                                : t.sweep[plan::GROUP] + w.block - w.first;
+}
+
+// Before anything grows.
+template <class Program> __device__ __noinline__ void begin_stretch(Mover<Program>& t) {
+    const Sweep& s = t.sweep;
+    Walk& w = t.walk;
     w.spacing = s[plan::SPACING];
     w.blocks = (w.to - w.from + s[plan::STEP] - 1) / s[plan::STEP];
     clear_segment(s, 0, s.behind());
     clear_segment(s, 2, s.ahead());
-    Growth g = {};
-    g.way = -1;
-    g.spare = g.from = 2;
-    g.at = s[plan::TOKENS];
+    t.behind = t.ahead = {};
+    t.behind.way = 1;
+    t.behind.last = -1;
+    t.ahead.way = -1;
+    t.ahead.spare = t.ahead.from = 2;
+    t.ahead.at = s[plan::TOKENS];
+}
+
+template <class Program> __device__ __noinline__ void sweep_stretch(Mover<Program>& t) {
+    Walk& w = t.walk;
+    begin_stretch(t);
     #pragma unroll 1
     for (w.block = w.blocks - 1; w.block >= 0; --w.block) {
-        const bool keep = w.block % w.spacing == w.spacing - 1 || w.block == w.blocks - 1;
-        g.until = end_of(s, w, w.block);
-        g.last = keep ? STORED + w.block / w.spacing : -1;
-        grow(s, p, g);
+        aim_ahead(t, false);
+        grow(t, -1);
     }
-    Growth behind = {};
-    behind.way = 1;
-    behind.last = -1;
     #pragma unroll 1
     for (w.first = 0; w.first < w.blocks; w.first += w.spacing) {
-        w.last = smaller(w.first + w.spacing, w.blocks) - 1;
-        g.from = STORED + w.first / w.spacing;
-        g.at = end_of(s, w, w.last);
+        begin_group(t);
         #pragma unroll 1
         for (w.block = w.last - 1; w.block >= w.first; --w.block) {
-            g.until = end_of(s, w, w.block);
-            g.last = s[plan::GROUP] + w.block - w.first;
-            grow(s, p, g);
+            aim_ahead(t, true);
+            grow(t, -1);
         }
         #pragma unroll 1
         for (w.block = w.first; w.block <= w.last; ++w.block) {
-            behind.until = larger(start_of(s, w, w.block), behind.at);
-            w.behind = grow(s, p, behind);
-            w.ahead = w.block == w.last ? STORED + w.first / w.spacing
-                                        : s[plan::GROUP] + w.block - w.first;
-            sweep_block(s, p, chain, w);
+            aim_behind(t);
+            grow(t, 1);
+            begin_block(t);
+            sweep_block(t);
         }
     }
 }
 
 // Proposals of tokens from.. to by evaluating them in full, what is there first. The
 // program is called in one place, so that it is compiled once.
-template <class Program>
-__device__ __noinline__ void sweep_in_full(const Sweep& s, const Program& p, Chain& chain, Walk& w,
-                                           int sample) {
+template <class Program> __device__ __noinline__ void sweep_in_full(Mover<Program>& t) {
+    const Sweep& s = t.sweep;
+    Walk& w = t.walk;
     const int spins = s[plan::TOKEN];
     #pragma unroll 1
     for (int k = -1; k < (w.to - w.from) * spins; ++k) {
         w.token = w.from + k / spins;
         w.part = k % spins;
-        if (k >= 0) flip_next(s, chain, w);
-        p.compute_full(sample);
+        if (k >= 0) flip_next(s, t.chain, w);
+        t.program.compute_full(t.sample);
         if (k >= 0)
-            settle_proposal(s, chain, w, p.log_psi(sample));
+            settle_proposal(s, t.chain, w, t.program.log_psi(t.sample));
         else
-            w.log_psi = p.log_psi(sample);
+            w.log_psi = t.program.log_psi(t.sample);
     }
 }
 
 // One sweep. On a ring the cut lies where no slice crosses it; those of the last few
-// tokens do, and are left to `cross_cut`.
-template <class Program>
-__device__ inline void sweep_once(Sweep& s, const Program& p, Chain& chain) {
+// tokens do, and are left to the other kernel.
+template <class Program> __device__ inline void begin_whole(Mover<Program>& t) {
+    Sweep& s = t.sweep;
+    Walk& w = t.walk;
     const int tokens = s[plan::TOKENS], back = s.seen_back(), seen = back + s.seen_ahead();
-    Walk w = {};
     w.whole = s.ring && tokens < larger(2 * seen, 2);
     w.to = tokens;
     s.origin = 0;
@@ -258,36 +307,33 @@ __device__ inline void sweep_once(Sweep& s, const Program& p, Chain& chain) {
         w.from = back;
         w.to = tokens - s.seen_ahead();
     }
-    sweep_stretch(s, p, chain, w);
 }
 
 // The last tokens of a sweep of a ring, whose slices cross the cut, after the random
 // numbers of all others.
-template <class Program>
-__device__ inline void cross_cut(Sweep& s, const Program& p, Chain& chain, int sample) {
+template <class Program> __device__ inline void begin_at_cut(Mover<Program>& t) {
+    Sweep& s = t.sweep;
+    Walk& w = t.walk;
+    Philox& random = t.chain.random;
     const int tokens = s[plan::TOKENS], back = s.seen_back(), seen = back + s.seen_ahead();
-    Walk w = {};
     s.origin = (2 * tokens - s.seen_ahead() - 2 * back) % tokens;
     w.from = back;
     w.to = back + seen;
     // two of four words for each
     const int before = (tokens - seen) * s[plan::TOKEN];
-    chain.random.counter[0] = (unsigned int)before / 2;
-    if (before % 2 == 1) random_uniform(chain.random);
-    sweep_in_full(s, p, chain, w, sample);
+    random.counter[0] = (unsigned int)before / 2;
+    if (before % 2 == 1) random_uniform(random);
 }
 
 // What all threads know, with the plan in shared memory.
-__device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
-    Sweep s = {};
+__device__ __noinline__ void begin_sweep(const Launch& a, Sweep& s) {
     s.orders = orders_of(a);
     s.thread = threadIdx.x;
-    s.threads = threads;
     const auto told = s.orders + order::PLAN;
     const int length = (int)told[plan::LENGTH], own = (int)told[plan::OWN];
     const auto known = view<int>(shared_memory(), (int)told[plan::PLACE], length);
     #pragma unroll 1
-    for (int k = s.thread; k < length; k += threads) known[k] = (int)told[k];
+    for (int k = s.thread; k < length; k += s.threads) known[k] = (int)told[k];
     __syncthreads();
     s.plan = known;
     s.ring = s[plan::RING];
@@ -297,26 +343,59 @@ __device__ __noinline__ Sweep begin_sweep(const Launch& a, int threads) {
     s.own = view<real>(s.numbers, 0, own * (int)(sizeof(double) / sizeof(real)));
     s.places = view<int>(s.numbers, s[plan::PLACES], 2 * (own - s[plan::PLACES]));
     s.shared = view<real>(shared_memory(), s[plan::WIDE], s[plan::SHARED]);
-    return s;
 }
 
-// The sweeps of one chain, or what is left of one where they cross a cut.
+// Before the block's first chain.
 template <class Program>
-__device__ inline void sweep_chain(const Launch& a, Sweep& s, const Program& p, int sample,
-                                   int sites) {
-    Chain chain = begin_chain(a, sample, s.threads, sites, 0);
-    s.spins = chain.spins;
-    s.ratios = a.outputs + (COUNTS + (long long)sample * sites);
+__device__ inline void begin_moving(const Launch& a, Mover<Program>& t, int threads, int sites,
+                                    int width) {
+    t.launch = &a;
+    t.sample = -1;
+    t.sites = sites;
+    t.sweep.threads = threads;
+    begin_sweep(a, t.sweep);
+    find_programs(a, width, t.program);
+}
+
+// Turns from one of the block's chains, if there was one, to the next; false after the last.
+template <class Program> __device__ __noinline__ bool next_chain(Mover<Program>& t) {
+    const Launch& a = *t.launch;
+    if (t.sample >= 0) finish_chain(a, t.chain);
+    t.sample = t.sample < 0 ? blockIdx.x : t.sample + gridDim.x;
+    if (t.sample >= a.samples) return false;
+    t.chain = begin_chain(a, t.sample, t.sweep.threads, t.sites, 0);
+    t.sweep.spins = t.chain.spins;
+    t.sweep.ratios = a.outputs + (COUNTS + (long long)t.sample * t.sites);
+    t.walk.under_way = false;
+    return true;
+}
+
+// Turns to the next sweep of a chain; false after the last.
+template <class Program> __device__ __noinline__ bool next_sweep(Mover<Program>& t) {
+    Chain& chain = t.chain;
+    if (t.walk.under_way) chain.step += 1;
+    if (chain.step >= chain.end) return false;
+    draw_for(chain, stream::SWEEP);
+    t.sweep.reverse = chain.step % 2 == 1;
+    t.walk = {};
+    t.walk.under_way = true;
+    if constexpr (Program::AT_CUT)
+        begin_at_cut(t);
+    else
+        begin_whole(t);
+    return true;
+}
+
+// The sweeps of all chains of the block, or what is left of these where they cross a cut.
+template <class Program> __device__ inline void move_chains(Mover<Program>& t) {
     #pragma unroll 1
-    for (; chain.step < chain.end; chain.step += 1) {
-        draw_for(chain, stream::SWEEP);
-        s.reverse = chain.step % 2 == 1;
-        if constexpr (Program::AT_CUT)
-            cross_cut(s, p, chain, sample);
-        else
-            sweep_once(s, p, chain);
-    }
-    finish_chain(a, chain);
+    while (next_chain(t))
+        #pragma unroll 1
+        while (next_sweep(t))
+            if constexpr (Program::AT_CUT)
+                sweep_in_full(t);
+            else
+                sweep_stretch(t);
 }
 
 } // namespace dnet

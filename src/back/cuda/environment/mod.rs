@@ -55,6 +55,15 @@ const GUARD: &str = "DNET_SWEEP_LIBRARIES";
 /// Threads of a block.
 const THREADS: usize = 128;
 
+/// Blocks that are to be resident on a multiprocessor: the compiler takes no more registers
+/// than leave room for them. Four are also what shared memory has room for.
+const fn resident_blocks(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::F64 => 3,
+    }
+}
+
 /// Shared memory that the emitted programs of coefficients and of the readout may use,
 /// in bytes.
 const SHARED: usize = 8 << 10;
@@ -177,7 +186,16 @@ impl SweepSource {
             calls.push((short, body));
         }
         let width = full.kernel.outputs;
-        texts.push(kernel_text("sweep", lattice, width, &calls));
+        let kernel_text = |name: &str, calls: &[(&str, String)]| {
+            kernel_text(
+                name,
+                lattice,
+                width,
+                resident_blocks(options.precision),
+                calls,
+            )
+        };
+        texts.push(kernel_text("sweep", &calls));
         let by_hand = |name: &'static str, texts: &[String]| Kernel {
             text: texts.join("\n"),
             threads: THREADS,
@@ -195,7 +213,7 @@ impl SweepSource {
             };
             let all = part(full, "sweep_log_psi", &below)?;
             let body = " sweep_log_psi_code::compute(of_log_psi, sample); ".to_owned();
-            let text = kernel_text("sweep_at_cut", lattice, width, &[("full", body)]);
+            let text = kernel_text("sweep_at_cut", &[("full", body)]);
             at_cut = Some(Kernel {
                 workspace: all.workspace,
                 ..by_hand("sweep_at_cut", &[all.text, text])
@@ -270,7 +288,13 @@ impl SweepSource {
 }
 
 /// The emitted programs as the library calls them, and the kernel.
-fn kernel_text(name: &str, lattice: Lattice, width: usize, calls: &[(&str, String)]) -> String {
+fn kernel_text(
+    name: &str,
+    lattice: Lattice,
+    width: usize,
+    resident: usize,
+    calls: &[(&str, String)],
+) -> String {
     let sites = lattice.sites();
     let boundary = lattice.boundary;
     let at_cut = name != "sweep";
@@ -288,14 +312,12 @@ static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN ==
 // a chain of {sites} spins, {boundary:?}
 struct {program} : Programs {{
     static constexpr bool AT_CUT = {at_cut};
-    __device__ explicit {program}(const Programs& all) : Programs(all) {{}}
 {calls}}};
 
-extern \"C\" __global__ void __launch_bounds__({THREADS}) {name}(const __grid_constant__ Launch a) {{
-    const {program} program(programs_of(a, {width}));
-    Sweep s = begin_sweep(a, {THREADS});
-    for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
-        sweep_chain(a, s, program, sample, {sites});
+extern \"C\" __global__ void __launch_bounds__({THREADS}, {resident}) {name}(const __grid_constant__ Launch a) {{
+    Mover<{program}> mover;
+    begin_moving(a, mover, {THREADS}, {sites}, {width});
+    move_chains(mover);
 }}
 
 }} // namespace dnet

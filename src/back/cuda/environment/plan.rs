@@ -6,10 +6,10 @@ use super::count::Products;
 use crate::back::cpu::environment::description::{Description, Mixer, Way};
 
 /// Numbers of the first part of the plan.
-pub(super) const HEAD: usize = 60;
+pub(super) const HEAD: usize = 62;
 /// Numbers per mixer: its own, then directions, then sides of segments.
 pub(super) const RECORD: usize = SIDES + 2 * SIDE;
-const DIRECTIONS: usize = 25;
+const DIRECTIONS: usize = 26;
 const SIDES: usize = DIRECTIONS + 2 * DIRECTION;
 /// Numbers per direction.
 const DIRECTION: usize = 12;
@@ -17,6 +17,8 @@ const DIRECTION: usize = 12;
 const SIDE: usize = 9;
 /// Numbers per piece.
 const PIECE: usize = 5;
+/// Columns that a segment grows by at once where shared memory holds none.
+const WIDE: usize = 32;
 /// Segments that come and go: two behind, two ahead.
 const SPARE: usize = 4;
 
@@ -74,6 +76,54 @@ impl Memory {
         }
         self.shared += numbers;
         !((self.shared - numbers) as i32)
+    }
+}
+
+/// The block of columns that a step of growth takes at once.
+struct Block {
+    /// Columns at most, and numbers between rows: odd, so that rows lie in different banks.
+    columns: usize,
+    apart: usize,
+    /// Numbers of what the new sites receive, and of states of the old ones before that.
+    inputs: usize,
+    states: usize,
+}
+
+impl Block {
+    /// As wide as fits `limit` numbers of shared memory, but not wider than a port.
+    fn new(d: &Description, limit: usize) -> Block {
+        let ways = || d.mixers.iter().flat_map(|m| &m.directions);
+        let width = d.mixers.iter().map(|m| m.width).max().unwrap_or(0);
+        let states = ways().map(|w| w.states).max().unwrap_or(0);
+        let p = ways().map(|w| w.p).max().unwrap_or(0);
+        let rows = d.step * width + states;
+        // whole channels, or tiles of four columns; less than two of these are not worth it
+        let fit = (limit / rows.max(1)).saturating_sub(1);
+        let columns = match fit {
+            ..8 => WIDE,
+            _ if p > 0 && fit >= p => fit / p * p,
+            _ => fit / 4 * 4,
+        };
+        let columns = columns.min(states).max(1);
+        let apart = columns | 1;
+        Block {
+            columns,
+            apart,
+            // rows of the segment are put there first, at least one at a time
+            inputs: (d.step * width * apart).max(columns.max(p) | 1),
+            states: states * apart,
+        }
+    }
+
+    /// Its arrays, with those of the terms that features gain. A proposal has no use for
+    /// them, nor they for what it keeps in shared memory, which is all used again.
+    fn place(&self, memory: &mut Memory, d: &Description) -> [i32; 3] {
+        let used = std::mem::take(&mut memory.shared);
+        let channels = d.mixers.iter().map(|m| m.channels).max().unwrap_or(0);
+        let terms = (d.step + channels) * d.features.len() * self.columns;
+        let arrays = [self.inputs, self.states, terms].map(|n| memory.hot(n));
+        memory.shared = memory.shared.max(used);
+        arrays
     }
 }
 
@@ -215,8 +265,8 @@ impl Plan {
         let leaving_last: usize = last.directions.iter().map(|w| w.states).sum();
         let read_entering = memory.hot(h * leaving_last);
         let read_inputs = memory.hot(h * d.most * last.width);
-        let states_of_features = memory.hot(widest * h);
-        let inputs = memory.hot(d.step * most(&|m| m.width) * h);
+        let growth = Block::new(d, memory.limit);
+        let [v, seen, gained] = growth.place(&mut memory, d);
         let slice = memory.cold(d.most * d.block);
         let grown = memory.cold(d.step * d.block);
         let proposed = memory.cold(if d.patch.is_some() {
@@ -229,17 +279,15 @@ impl Plan {
         let before_last = segments.each_ref().map(|s| s.sides[mixers - 1][2]);
         let read_sides = before_last.map(|columns| memory.cold(h * columns));
         let read_leaving = memory.cold(h * leaving_last);
-        let (mut sent, mut moved, mut unclosed) = (0, 0, 0);
+        let (mut sent, mut unclosed) = (0, 0);
         if d.ring {
             let both: usize = first.directions.iter().map(|w| w.states).sum();
             sent = memory.cold(both * first.parts * d.most);
-            moved = memory.cold(most(&states) * most(&|m| m.parts) * d.step);
             unclosed = memory.cold(first.parts * d.most * 2 * widest);
         }
         let mut vertex = first_vertex;
         for (k, m) in d.mixers.iter().enumerate() {
             let at = HEAD + k * RECORD;
-            let columns = segments[0].sides[k][2].max(segments[1].sides[k][2]);
             let [back, ahead] = m.window.map_or([-1, 0], |w| [w[1], -w[0]]);
             let both: usize = m.directions.iter().map(|w| w.states).sum();
             // the far ends of the last mixer matter to features only
@@ -251,7 +299,14 @@ impl Plan {
             } else {
                 0
             };
-            let read = if d.ring {
+            // later mixers use what this one answers to a block of columns: the first has
+            // no columns but the constants
+            let answers = match k {
+                _ if k + 1 == mixers => 0,
+                0 => 1,
+                _ => growth.apart,
+            };
+            let passed = if d.ring {
                 states(m) * m.parts * d.step
             } else {
                 0
@@ -270,11 +325,12 @@ impl Plan {
                 m.readout.map_or(-1, |p| p as i32),
                 back as i32,
                 ahead as i32,
-                memory.cold(d.step * m.width * columns),
-                memory.cold(d.step * m.width * columns),
-                memory.cold(states(m) * columns),
-                memory.cold(states(m) * columns),
-                memory.cold(read),
+                memory.cold(d.step * m.width * answers),
+                memory.cold(states(m) * answers),
+                memory.cold(passed),
+                memory.cold(passed),
+                memory.cold(d.step * m.width * h),
+                memory.cold(states(m) * h),
                 signals[k][0],
                 signals[k][1],
                 signals[k][2],
@@ -397,9 +453,11 @@ impl Plan {
         ] {
             put(at);
         }
-        for at in [states_of_features, inputs, moved] {
+        for at in [v, seen, gained] {
             put(at);
         }
+        put(growth.inputs as i32);
+        put(growth.columns as i32);
         put(memory.own as i32);
         for at in [totals, change, change + h, change + 2 * h] {
             put(at as i32);
