@@ -388,7 +388,7 @@ impl<'p> Emitter<'p> {
                 Step::Patch { ratio, rows } => self.patch(*ratio, rows, false),
                 Step::Unpatch { ratio, rows } => self.patch(*ratio, rows, true),
                 Step::Mix { mixer, channels } => {
-                    let code = self.mix(*mixer, channels)?;
+                    let code = self.mix(*mixer, channels);
                     barriers = code.contains(&Stmt::Barrier) || code.len() > 2;
                     accesses.push(Access::scratch());
                     code
@@ -400,7 +400,7 @@ impl<'p> Emitter<'p> {
                 } => {
                     barriers = true;
                     accesses.push(Access::scratch());
-                    self.correlate(*correlation, channels, out)?
+                    self.correlate(*correlation, channels, out)
                 }
                 Step::Reference {
                     node,
