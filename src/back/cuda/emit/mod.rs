@@ -18,6 +18,7 @@ mod pointwise;
 mod products;
 mod reference;
 mod rewrite;
+mod steps;
 
 use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, TABLES, Table, Type, View};
 use super::constants::{Block, Data};
@@ -526,6 +527,7 @@ impl<'p> Emitter<'p> {
             tables,
             functions: std::mem::take(&mut self.functions),
             phases: functions.phases,
+            steps: functions.steps,
             body: functions.body,
             entry,
         };
