@@ -199,7 +199,11 @@ fn log_psi_and_gradients_of_every_example_in_f64() {
 #[test]
 fn log_psi_and_gradients_on_the_smallest_lattices() {
     let fewest = [
+        ("jastrow", 1, Boundary::Periodic),
+        ("jastrow", 1, Boundary::Open),
         ("jastrow", 2, Boundary::Periodic),
+        ("recurrent_mixers", 1, Boundary::Periodic),
+        ("recurrent_mixers", 1, Boundary::Open),
         ("rbm_complex", 1, Boundary::Open),
         ("vit", 2, Boundary::Periodic),
     ];

@@ -484,7 +484,11 @@ fn a_sentence_for_every_failure() {
             "0",
             "no CUDA-capable device is detected",
         ),
-        (faults, "cuInit:1:34", "CUDA driver is a stub library"),
+        (
+            faults,
+            "cuInit:1:34",
+            "CUDA driver is a stub library (CUDA error 34): the CUDA toolkit's library",
+        ),
         (faults, "cuInit:1:803", "driver / cuda driver combination"),
         (
             faults,

@@ -133,6 +133,44 @@ pub struct Phase {
     pub blocks: Vec<(View, Name)>,
 }
 
+impl Phase {
+    /// What every phase of a [`Stmt::Chunks`] takes first.
+    pub const TAKEN: [&str; 2] = ["first", "count"];
+
+    /// How many of its arguments these are.
+    pub fn taken(&self) -> usize {
+        let taken = Phase::TAKEN.map(Name::from);
+        match self.arguments.starts_with(&taken) {
+            true => taken.len(),
+            false => 0,
+        }
+    }
+}
+
+/// One of the calls of a kernel, as data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Whether all threads of the block wait for each other before.
+    pub waits: bool,
+    /// What is done.
+    pub what: What,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// Calls the phase of this number, with these arguments after those it is always
+    /// given.
+    Call(usize, Vec<Expr>),
+    /// Takes so many things, at most so many at once.
+    Take(usize, usize),
+    /// Goes back to where things were taken, for the next ones.
+    Again,
+}
+
+/// All steps of a module, one after the other.
+pub const STEPS: &str = "steps";
+
 /// A table of integers in device memory: a part of the array [`TABLES`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
@@ -205,7 +243,9 @@ pub struct Module {
     pub functions: Vec<Function>,
     /// Phases, called by the body.
     pub phases: Vec<Phase>,
-    /// What is computed for one sample.
+    /// What is computed for one sample, where it is data.
+    pub steps: Vec<Step>,
+    /// What is computed for one sample, after the steps.
     pub body: Vec<Stmt>,
     /// How often.
     pub entry: Entry,

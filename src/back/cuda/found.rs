@@ -63,7 +63,14 @@ fn start() -> Result<(), DeviceError> {
                         DeviceError::new(format!("the NVIDIA driver is too old: no {name}"))
                     })?;
             }
-            check("starting the driver", sys::cuInit(0))
+            let status = sys::cuInit(0);
+            check("starting the driver", status).map_err(|e| match status {
+                sys::CUresult::CUDA_ERROR_STUB_LIBRARY => DeviceError::new(format!(
+                    "{e}: the CUDA toolkit's library to link programs with is found before the \
+                     driver; take its folder `stubs` out of LD_LIBRARY_PATH"
+                )),
+                _ => e,
+            })
         }
     };
     STARTED.get_or_init(open).clone()

@@ -1,7 +1,8 @@
 //! From the tree to text.
 
 use super::ast::{
-    Constant, Entry, Expr, Module, Operator, Phase, Place, Stmt, TABLES, Table, Type, View,
+    Constant, Entry, Expr, Module, Operator, Phase, Place, STEPS, Step, Stmt, TABLES, Table, Type,
+    View, What,
 };
 use super::names::Name;
 use std::fmt::Write;
@@ -295,7 +296,13 @@ impl Printer {
         self.indent += 1;
         let all = "for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)";
         match entry {
-            Entry::Once | Entry::Part => self.block(all, &m.body),
+            Entry::Once | Entry::Part => {
+                self.line(&format!("{all} {{"));
+                self.indent += 1;
+                self.sample(m);
+                self.indent -= 1;
+                self.line("}");
+            }
             Entry::Chains { sites, width } => {
                 self.line(&format!("{all} {{"));
                 self.indent += 1;
@@ -304,7 +311,7 @@ impl Printer {
                 ));
                 self.line("while (propose(chain)) {");
                 self.indent += 1;
-                m.body.iter().for_each(|s| self.stmt(s));
+                self.sample(m);
                 self.line("decide(a, chain);");
                 self.indent -= 1;
                 self.line("}");
@@ -352,6 +359,120 @@ impl Printer {
         self.line("};");
     }
 
+    /// The steps as a table: the number of a function and its arguments, after a tilde
+    /// where threads wait before.
+    fn steps(&mut self, m: &Module) {
+        if m.steps.is_empty() {
+            return;
+        }
+        let (mut taken, mut length) = ((0, 0, 0), 0);
+        let mut row = |s: &Step| {
+            let mut numbers = match &s.what {
+                What::Call(phase, own) => {
+                    let own = own.iter().map(|x| self.expr(x));
+                    std::iter::once(phase.to_string()).chain(own).collect()
+                }
+                What::Take(total, most) => {
+                    taken = (*total, *most, length + 2);
+                    vec!["TAKE".to_owned(), most.min(total).to_string()]
+                }
+                What::Again => {
+                    let (total, most, begin) = taken;
+                    let numbers = [total, most, length - begin].map(|n| n.to_string());
+                    [vec!["AGAIN".to_owned()], numbers.to_vec()].concat()
+                }
+            };
+            length += numbers.len();
+            if s.waits {
+                numbers[0].insert(0, '~');
+            }
+            numbers.join(", ") + ","
+        };
+        let rows: Vec<String> = m.steps.iter().map(&mut row).collect();
+        self.line("");
+        self.line(
+            "// What is done for a sample: functions by their numbers, and arguments of theirs.",
+        );
+        self.line("// Before a step with a tilde all threads wait for each other.");
+        self.line(&format!(
+            "enum : int {{ TAKE = {}, AGAIN, END }};",
+            m.phases.len()
+        ));
+        self.line(&format!("__device__ const int {STEPS}[] = {{"));
+        self.indent += 1;
+        rows.iter().for_each(|r| self.line(r));
+        self.line("END,");
+        self.indent -= 1;
+        self.line("};");
+    }
+
+    /// What is computed for one sample. The next step is looked up before the present one
+    /// is made, together with its arguments.
+    fn sample(&mut self, m: &Module) {
+        if !m.steps.is_empty() {
+            self.walk(m);
+        }
+        m.body.iter().for_each(|s| self.stmt(s));
+    }
+
+    fn walk(&mut self, m: &Module) {
+        let takes = m.steps.iter().any(|s| s.what == What::Again);
+        self.line(&format!("int at = 0, step = {STEPS}[0];"));
+        if takes {
+            self.line("int first = 0, count = 0;");
+        }
+        self.line("while (step != END) {");
+        self.indent += 1;
+        self.line("if (step < 0) __syncthreads();");
+        self.line("switch (step < 0 ? ~step : step) {");
+        for (number, p) in m.phases.iter().enumerate() {
+            let taken = p.taken();
+            let own = p.arguments.len() - taken;
+            let given: String = (p.arguments[..taken].iter().map(|n| format!(", {n}")))
+                .chain((1..=own).map(|k| format!(", {STEPS}[at + {k}]")))
+                .collect();
+            self.case(
+                &number.to_string(),
+                &[
+                    &format!("step = {STEPS}[at + {}];", own + 1),
+                    &format!("{}(a, sample{given});", p.name),
+                    &format!("at += {};", own + 1),
+                ],
+            );
+        }
+        if takes {
+            self.case(
+                "TAKE",
+                &[
+                    "first = 0;",
+                    &format!("count = {STEPS}[at + 1];"),
+                    "at += 2;",
+                    &format!("step = {STEPS}[at];"),
+                ],
+            );
+            self.case(
+                "AGAIN",
+                &[
+                    &format!("first += {STEPS}[at + 2];"),
+                    &format!("count = smaller({STEPS}[at + 2], {STEPS}[at + 1] - first);"),
+                    &format!("at = count > 0 ? at - {STEPS}[at + 3] : at + 4;"),
+                    &format!("step = {STEPS}[at];"),
+                ],
+            );
+        }
+        self.line("}");
+        self.indent -= 1;
+        self.line("}");
+    }
+
+    fn case(&mut self, which: &str, lines: &[&str]) {
+        self.line(&format!("case {which}:"));
+        self.indent += 1;
+        lines.iter().for_each(|l| self.line(l));
+        self.line("break;");
+        self.indent -= 1;
+    }
+
     fn module(&mut self, m: &Module) {
         for c in &m.title {
             self.line(&format!("// {c}"));
@@ -379,12 +500,16 @@ impl Printer {
             self.block(&head, &f.body);
         }
         m.phases.iter().for_each(|p| self.phase(p, &m.memory));
+        self.steps(m);
         self.line("");
         match m.entry {
-            Entry::Part => self.block(
-                "__device__ __noinline__ void compute(const Launch& a, int sample)",
-                &m.body,
-            ),
+            Entry::Part => {
+                self.line("__device__ __noinline__ void compute(const Launch& a, int sample) {");
+                self.indent += 1;
+                self.sample(m);
+                self.indent -= 1;
+                self.line("}");
+            }
             entry => self.kernel(m, entry),
         }
         self.line("");

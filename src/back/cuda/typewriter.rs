@@ -49,6 +49,8 @@ pub fn source(flips: &FlipSource, options: &Options) -> Result<(Kernel, [usize; 
     let readout = part(parts[1], "flip_readout")?;
     let [x, y] = parts[0].program.lattice.extent;
     let sites = x * y;
+    // room for three blocks: with more registers to choose from the assembler saves some of
+    // them around calls
     let text = [
         changes.text.as_str(),
         readout.text.as_str(),
@@ -66,7 +68,7 @@ struct FlipProgram {{
     }}
 }};
 
-extern \"C\" __global__ void __launch_bounds__({threads}) typewriter(const __grid_constant__ Launch a) {{
+extern \"C\" __global__ void __launch_bounds__({threads}, 3) typewriter(const __grid_constant__ Launch a) {{
     const FlipProgram program = {{launch_of(a, order::LAUNCHES, 0), launch_of(a, order::LAUNCHES, 1)}};
     for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
         move_typewriter(a, program, sample, {threads}, {sites});

@@ -6,21 +6,22 @@
 //! Those that all of a group have in common stay where they are, the others become
 //! arguments; positions a fixed distance apart share one.
 
-use super::super::ast::{Constant, Expr, Operator, Phase, Stmt, Type, View};
+use super::super::ast::{Constant, Expr, Operator, Phase, Step, Stmt, Type, View};
 use super::super::names::{Comment, Name};
 use super::outline::{Part, Piece};
 use super::rewrite::{self, Rewrite};
+use super::steps::steps;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Arguments a function takes at most: as many as are passed in registers.
 const MOST: usize = 12;
 
-/// Functions of several pieces at most, except in kernels of many pieces. With more, the
-/// assembler gives every function all registers that the kernel's bounds allow: worth the
-/// compiler's time only where there is much of it.
+/// Functions of several pieces at most, except in kernels of many pieces, whose calls are
+/// data: with more calls in its text, the assembler gives every function all registers
+/// that the kernel's bounds allow.
 const FUNCTIONS: usize = 16;
-const MANY: usize = 300;
+const MANY: usize = 128;
 
 /// What is known of a kernel's names.
 pub(super) struct Names<'a> {
@@ -282,13 +283,16 @@ fn function(arguments: &[Name], forms: &[&Form]) -> Option<Shared> {
 pub(super) struct Functions {
     /// The functions.
     pub(super) phases: Vec<Phase>,
-    /// What calls them.
+    /// What calls them, as data.
+    pub(super) steps: Vec<Step>,
+    /// What calls them, after the steps.
     pub(super) body: Vec<Stmt>,
     /// The offsets of constants that are named there.
     pub(super) offsets: Vec<Constant>,
 }
 
-/// Makes functions of pieces, one of all that are alike.
+/// Makes functions of pieces, one of all that are alike; their calls become data in
+/// kernels of many pieces.
 pub(super) fn share(pieces: Vec<Piece>, parts: Vec<Part>, names: &Names) -> Functions {
     let mut sharing = Sharing {
         names,
@@ -298,6 +302,7 @@ pub(super) fn share(pieces: Vec<Piece>, parts: Vec<Part>, names: &Names) -> Func
         made: Vec::new(),
         functions: Functions {
             phases: Vec::new(),
+            steps: Vec::new(),
             body: Vec::new(),
             offsets: Vec::new(),
         },
@@ -308,7 +313,12 @@ pub(super) fn share(pieces: Vec<Piece>, parts: Vec<Part>, names: &Names) -> Func
     }
     sharing.made = sharing.shared.iter().map(|_| None).collect();
     let body = sharing.body(parts);
+    let (steps, body) = match sharing.pieces.len() {
+        ..MANY => (Vec::new(), body),
+        _ => steps(body, &sharing.functions.phases),
+    };
     Functions {
+        steps,
         body,
         ..sharing.functions
     }

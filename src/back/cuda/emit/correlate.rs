@@ -4,8 +4,8 @@ use super::super::ast::{Expr, Stmt, Type};
 use super::super::constants::Data;
 use super::super::names::Comment;
 use super::super::sizes::{correlation_size, scan_entries};
+use super::Emitter;
 use super::fourier::{Grid, c, complex, v};
-use super::{EmitError, Emitter};
 use crate::ir::{Boundary, Scan};
 use crate::kernel::{CorrelationKind, Row};
 
@@ -27,18 +27,13 @@ impl Emitter<'_> {
         correlation: usize,
         channels: &[[Vec<Row>; 2]],
         out: &[Vec<Row>],
-    ) -> Result<Vec<Stmt>, EmitError> {
+    ) -> Vec<Stmt> {
         let k = &self.program.correlations[correlation];
         let g = *self.program.geometry(k.space);
         let grid = Grid {
             size: correlation_size(&g),
             geometry: g,
         };
-        if grid.total() == 1 {
-            return Err(EmitError::Unsupported(
-                "a correlation on a single site".to_owned(),
-            ));
-        }
         let open = g.boundary == Boundary::Open;
         let (total, width, is_complex) = (grid.total(), channels.len(), k.complex);
         // real rows: adjoint and input share one transform
@@ -111,7 +106,7 @@ impl Emitter<'_> {
             });
             code
         }));
-        Ok(code)
+        code
     }
 
     fn momenta(&mut self, grid: &Grid, r: &Reduction) -> Stmt {

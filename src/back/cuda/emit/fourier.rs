@@ -8,7 +8,7 @@ use super::super::ast::{Expr, Stmt, Type};
 use super::super::constants::Data;
 use super::super::names::{Comment, Name};
 use super::super::sizes::{mixer_size, radices};
-use super::{EmitError, Emitter};
+use super::Emitter;
 use crate::ir::Op;
 use crate::kernel::{Geometry, MixChannel, Row};
 
@@ -197,16 +197,12 @@ impl Emitter<'_> {
         vec![Stmt::Chunks("first".into(), count, group, all)]
     }
 
-    pub(super) fn mix(
-        &mut self,
-        mixer: usize,
-        channels: &[MixChannel],
-    ) -> Result<Vec<Stmt>, EmitError> {
+    pub(super) fn mix(&mut self, mixer: usize, channels: &[MixChannel]) -> Vec<Stmt> {
         let m = &self.program.mixers[mixer];
         let g = *self.program.geometry(m.space);
         let is_complex = channels.first().is_some_and(|c| c.x.len() == 2);
         if let Op::Mix { .. } = m.op {
-            return Ok(self.dense_mixer(mixer, &g, is_complex, channels));
+            return self.dense_mixer(mixer, &g, is_complex, channels);
         }
         let grid = Grid {
             size: mixer_size(&g),
@@ -256,7 +252,7 @@ impl Emitter<'_> {
         }));
         code.push(Stmt::Barrier);
         code.extend(self.mixed(mixer, &grid, is_complex, channels, &input_of));
-        Ok(code)
+        code
     }
 
     /// From spectra to results.

@@ -18,6 +18,7 @@ mod pointwise;
 mod products;
 mod reference;
 mod rewrite;
+mod steps;
 
 use super::ast::{Constant, Entry, Expr, Function, Module, Place, Stmt, TABLES, Table, Type, View};
 use super::constants::{Block, Data};
@@ -388,7 +389,7 @@ impl<'p> Emitter<'p> {
                 Step::Patch { ratio, rows } => self.patch(*ratio, rows, false),
                 Step::Unpatch { ratio, rows } => self.patch(*ratio, rows, true),
                 Step::Mix { mixer, channels } => {
-                    let code = self.mix(*mixer, channels)?;
+                    let code = self.mix(*mixer, channels);
                     barriers = code.contains(&Stmt::Barrier) || code.len() > 2;
                     accesses.push(Access::scratch());
                     code
@@ -400,7 +401,7 @@ impl<'p> Emitter<'p> {
                 } => {
                     barriers = true;
                     accesses.push(Access::scratch());
-                    self.correlate(*correlation, channels, out)?
+                    self.correlate(*correlation, channels, out)
                 }
                 Step::Reference {
                     node,
@@ -526,6 +527,7 @@ impl<'p> Emitter<'p> {
             tables,
             functions: std::mem::take(&mut self.functions),
             phases: functions.phases,
+            steps: functions.steps,
             body: functions.body,
             entry,
         };

@@ -3,7 +3,7 @@
 //! Inside one large kernel the compiler keeps addresses and indices of all steps
 //! in registers at once; as functions of their own they share none.
 
-use super::super::ast::{Expr, Stmt};
+use super::super::ast::{Expr, Phase, Stmt};
 use super::super::names::Name;
 
 /// A loop dealt to threads or a call, with the remarks before it.
@@ -56,7 +56,7 @@ fn split(body: Vec<Stmt>, arguments: &[&'static str], pieces: &mut Vec<Piece>) -
                 let mut all = vec![Part::Stmt(inner.remove(0))];
                 let mut body = std::mem::take(&mut remarks);
                 body.append(&mut inner);
-                all.extend(split(body, &["first", "count"], pieces));
+                all.extend(split(body, &Phase::TAKEN, pieces));
                 parts.push(Part::Chunks(first, count, step, all));
             }
             other => {
