@@ -34,6 +34,7 @@ mod family;
 mod frontier;
 mod links;
 pub mod paths;
+mod reads;
 pub mod units;
 mod values;
 
