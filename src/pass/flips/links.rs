@@ -474,16 +474,16 @@ impl Values<'_> {
                 total = self.plus(total, arriving)?;
             }
             let ways = self.ways.get(&(m, k)).cloned().unwrap_or_default();
-            total = self.along(&ways, k, at, total)?;
+            total = self.along(&ways, (m, k), at, total)?;
         }
         Ok(total)
     }
 
-    /// Adds what arrives from mixer `k` by some ways.
+    /// Adds what arrives at mixer `m` from mixer `k` by some ways.
     fn along(
         &mut self,
         ways: &[Way],
-        k: usize,
+        (m, k): (usize, usize),
         at: Offset,
         mut total: Option<NodeId>,
     ) -> Result<Option<NodeId>, NoFlips> {
@@ -491,6 +491,9 @@ impl Values<'_> {
             let emissions = self.emissions(k)?;
             if !emissions.is_empty() {
                 let arriving = self.by_way(way, &emissions, at)?;
+                let (complex, c) = self.channels(m)?;
+                let shape: &[usize] = if complex { &[2, c] } else { &[c] };
+                let arriving = self.reshape(arriving, &fixed(shape));
                 total = self.plus(total, Some(arriving))?;
             }
         }

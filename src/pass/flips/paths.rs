@@ -27,6 +27,10 @@ use std::sync::Arc;
 
 type Built = Result<NodeId, NoFlips>;
 
+/// Most rows that one gate is convolved to: they grow with the fourth power of the width
+/// where channels mix on both sides of it.
+const MAX_ROWS: usize = 1 << 12;
+
 /// The constant vertex between two mixers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Joint {
@@ -330,6 +334,10 @@ impl Values<'_> {
             displacements: displacements.to_vec(),
         };
         let lead = [sigma, rho, n];
+        let rows: usize = lead.iter().chain(&inner).product();
+        if rows > MAX_ROWS {
+            return Err(NoFlips::new(format!("links of {rows} numbers per token")));
+        }
         let kernel = self.derive(what, place, &[&lead[..], &kernel].concat())?;
         let vertex = self.reshape(vertex, &fixed(&[&[1, 1, 1], &inner[..]].concat()));
         let ty = self.site(&fixed(&[&lead[..], &inner].concat()));
@@ -368,7 +376,7 @@ impl Values<'_> {
         })
     }
 
-    /// What arrives at an offset by one of the ways.
+    /// What arrives at an offset by one of the ways: parts and blocks of the target.
     pub(super) fn by_way(
         &mut self,
         way: &Way,
@@ -408,8 +416,7 @@ impl Values<'_> {
         };
         let e = self.sources(emissions, &[into, blocks])?;
         let e = self.reshape(e, &fixed(&[n, into, blocks]));
-        let y = self.einsum("nabc,nac->bc", kernel, e)?;
-        Ok(self.reshape(y, &fixed(&[out * blocks])))
+        self.einsum("nabc,nac->bc", kernel, e)
     }
 
     fn by_gate(&mut self, joined: &Joined, emissions: &[(Offset, NodeId)], at: Offset) -> Built {
@@ -438,8 +445,7 @@ impl Values<'_> {
             true => "nstc,nsc->tc",
             false => "nstcr,nsc->tr",
         };
-        let y = self.einsum(spec, blocks, e)?;
-        Ok(self.reshape(y, &fixed(&[rho * targets])))
+        self.einsum(spec, blocks, e)
     }
 
     /// The vertex `A_mk` where it keeps channels apart: `[parts of k, parts of m,
