@@ -6,7 +6,7 @@ use dnet::back::cpu::network::{CpuNetwork, Updates};
 use dnet::check::Program;
 use dnet::interp::{Tensor, evaluate};
 use dnet::ir::{Boundary, Graph, Lattice, lower};
-use dnet::pass::flips::{Family, FlipProgram, NoFlips, common_token};
+use dnet::pass::flips::{Derived, Family, FlipProgram, NoFlips, common_token};
 use dnet::pass::normal_form::NormalForm;
 use dnet::run::WaveFunction;
 use num_complex::Complex64;
@@ -109,6 +109,7 @@ fn single_flips_of_chains() {
         "marshall",
         "matrix_vertex",
         "jastrow",
+        "graph",
     ] {
         for open in [false, true] {
             let key = (name.to_owned(), open);
@@ -316,6 +317,62 @@ fn mixed_channels() {
     }
 }
 
+/// Networks in which mixers follow each other without a gate.
+#[test]
+fn mixers_in_a_row() {
+    let mut random = Random(61);
+    let network = |mixers: [&str; 3], join: &str| {
+        let [first, second, third] = mixers;
+        // what has parameters is given a name
+        let [one, two, three, four, five] =
+            [(0, 1), (1, 2), (2, 3), (2, 4), (1, 5)].map(|(m, label)| match mixers[m] {
+                "hops" => String::new(),
+                _ => format!(" as mixer_{label}"),
+            });
+        format!(
+            "use std::nn::{{dense, actnorm, dwconv, silu, mean, log_cosh_head}}\n\
+             use std::mixers::{{s4, toeplitz, exponential, lru, all_pairs, positional_attention}}\n\
+             mixer hops(x) : dense {{\n\
+               let (i, j) = pair_index(x)\n\
+               let near = exp(-abs(i - j)) + 0.1 * i\n\
+               return mix(mix(x, near) / row_sum(near), near) / row_sum(near)\n}}\n\
+             mixer complex_pairs(x) : dense {{\n\
+               param kernel: complex[dim(x)] per pair of x = 0.05 * random_normal\n\
+               return re(mix(x * (1 + 0.5i), kernel)) + im(mix(x, kernel))\n}}\n\
+             network row() on chain {{\n\
+               let t = patch(spins, 2) |> dense(4) as embedding\n\
+               param scale: real[4] per site of t = 0.1 * random_normal\n\
+               let gate = silu(dwconv(t, 2))\n\
+               let a = {first}(t){one}\n\
+               let b = {second}({join}){two}\n\
+               let h = b + gate * a + {third}(0.5 * a + gate * b + t){three}\n\
+               let last = {second}({third}(h){four}){five}\n\
+               log_psi = mean(gate * last + h) |> log_cosh_head(2)\n}}\n",
+        )
+    };
+    let joins = ["a", "a * scale + t", "dense(a, 4, bias: false)", "0.3 * a"];
+    let rows = [
+        ["hops", "all_pairs", "hops"],
+        ["hops", "hops", "hops"],
+        ["toeplitz", "exponential", "toeplitz"],
+        ["s4", "s4", "s4"],
+        ["lru", "complex_pairs", "all_pairs"],
+        ["positional_attention", "s4", "toeplitz"],
+    ];
+    for (k, mixers) in rows.into_iter().enumerate() {
+        let text = network(mixers, joins[k % joins.len()]);
+        let program = Program::parse("row.dnet", &text);
+        let info = program.only_network().check();
+        let graph = lower(&info.unwrap_or_else(|e| panic!("{e}\n{text}"))).graph;
+        for boundary in [Boundary::Periodic, Boundary::Open] {
+            let lattice = Lattice::chain(22, boundary);
+            let name = format!("{mixers:?}");
+            let has = compare(&name, &graph, lattice, &mut random);
+            assert_eq!(has, Some(true), "{name} on {lattice:?}\n{text}");
+        }
+    }
+}
+
 /// Programs nobody wrote: every change by its program is what full evaluation
 /// says, and refusals are refusals.
 #[test]
@@ -326,10 +383,29 @@ fn random_programs() {
         max_kernel: 3,
         ..programs::Options::default()
     };
+    compare_programs(options, 10);
+}
+
+/// The same where mixers follow each other without a gate.
+#[test]
+fn random_rows_of_mixers() {
+    let options = programs::Options {
+        max_depth: 2,
+        max_token: 2,
+        max_kernel: 2,
+        rows: true,
+        ..programs::Options::default()
+    };
+    compare_programs(options, 12);
+}
+
+/// Compares so many random programs that have a flip program; with rows of mixers, those
+/// that need paths.
+fn compare_programs(options: programs::Options, wanted: usize) {
     let mut random = Random(53);
     let (mut derived, mut refused) = (0, BTreeSet::new());
     for seed in 0..200 {
-        if derived == 10 {
+        if derived == wanted {
             break;
         }
         let program = programs::with_options(seed, options);
@@ -359,6 +435,9 @@ fn random_programs() {
             [0, 2]
         };
         let (family, _) = Family::of(lattice, &pair).expect("a pair");
+        if options.rows && !has_paths(&graph, lattice) {
+            continue;
+        }
         let flips_of = match Flips::new(&network, &[Family::single(), family]) {
             Ok(flips) => flips,
             Err(e) => {
@@ -401,7 +480,18 @@ fn random_programs() {
         }
     }
     refused.iter().for_each(|r| println!("{r}"));
-    assert_eq!(derived, 10, "refused: {refused:?}");
+    assert_eq!(derived, wanted, "refused: {refused:?}");
+}
+
+/// Whether links of a network run through mixers in a row, as far as they are known.
+fn has_paths(graph: &Graph, lattice: Lattice) -> bool {
+    let Ok(form) = NormalForm::new(graph) else {
+        return false;
+    };
+    let program = common_token(graph, &form)
+        .and_then(|token| FlipProgram::new(graph, lattice, &Family::single().shapes(token)));
+    let path = |d: &Derived| matches!(d, Derived::Path { .. } | Derived::Joined { .. });
+    program.map_or(true, |p| p.derived.iter().any(path))
 }
 
 /// A recurrence whose decay is 1 has no solution on a ring: the old parameters

@@ -3,6 +3,7 @@
 use super::geometry::Space;
 use super::lower::{Lowering, Value, cells};
 use super::materialise::Tree;
+use super::shape::{broadcast_map, dims};
 use super::{Cell, LowerError, MixChannel, Mixer, Row, Step};
 use crate::ir::{NodeId, Op};
 use std::rc::Rc;
@@ -70,11 +71,19 @@ impl Lowering<'_> {
             })
             .collect();
         let op = self.graph().op(id).clone();
+        let matrices = match op {
+            Op::Mix { complex, .. } => {
+                let own = dims(self.program.lattice, self.graph().ty(args[1]))?;
+                broadcast_map(&own[usize::from(complex)..], &channels)
+            }
+            _ => Vec::new(),
+        };
         self.program.mixers.push(Mixer {
             op,
             space: at,
             kernel: args[1..].to_vec(),
             channels,
+            matrices,
             real,
         });
         self.program.steps.push(Step::Mix {

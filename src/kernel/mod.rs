@@ -255,9 +255,21 @@ pub struct Mixer {
     pub kernel: Vec<NodeId>,
     /// Shape of one site value, without a leading complex axis.
     pub channels: Vec<usize>,
+    /// Of a dense mixer which matrix a channel has, among those of the kernel: channels
+    /// the kernel is broadcast over share one. Empty for other mixers.
+    pub matrices: Vec<usize>,
     /// Complex coefficients, but only the real part of the result for real input
     /// is wanted: channels are real.
     pub real: bool,
+}
+
+impl Mixer {
+    /// Of the matrices of a dense mixer the first channel that has each.
+    pub fn different(&self) -> Vec<usize> {
+        let count = self.matrices.iter().max().map_or(0, |m| m + 1);
+        let first = |m| self.matrices.iter().position(|x| *x == m).unwrap_or(0);
+        (0..count).map(first).collect()
+    }
 }
 
 /// Loop-level code for one network on one lattice.

@@ -22,7 +22,7 @@ pub(crate) fn dims(lattice: Lattice, ty: &NodeType) -> Result<Vec<usize>, EvalEr
 
 /// For every row-major index of `to` the index of the element of `from` it
 /// reads under NumPy broadcasting.
-pub(super) fn broadcast_map(from: &[usize], to: &[usize]) -> Vec<usize> {
+pub(crate) fn broadcast_map(from: &[usize], to: &[usize]) -> Vec<usize> {
     let len: usize = to.iter().product();
     let mut map = vec![0; len];
     let (mut stride, mut block) = (1, 1);

@@ -22,6 +22,8 @@ pub struct Options {
     pub squares: bool,
     /// Mixers in momentum space, which need a ring.
     pub rings_only: bool,
+    /// Mixers follow each other without a gate, and none of them is a stencil.
+    pub rows: bool,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             max_kernel: 6,
             squares: true,
             rings_only: true,
+            rows: false,
         }
     }
 }
@@ -177,7 +180,11 @@ impl Writer {
         let source = self.source(&c);
         let mixed = self.mixed(&source);
         let m = format!("m_{layer}");
-        self.line(&format!("let {m} = {mixed}"));
+        if self.options.rows {
+            self.row(&m, &mixed);
+        } else {
+            self.line(&format!("let {m} = {mixed}"));
+        }
         let vertex = self.vertex(&m, &c);
         if keep && self.random.coin() {
             let name = format!("h_{layer}");
@@ -263,7 +270,8 @@ impl Writer {
         let both = self.random.coin();
         let heads = 1 + self.random.below(2);
         if self.square {
-            return match self.random.below(5) {
+            let kinds = if self.options.rows { 4 } else { 5 };
+            return match self.random.below(kinds) {
                 0 => format!("{}({x}, {count})", self.mixer("power_law2d")),
                 1 => format!("{}({x})", self.mixer("toeplitz")),
                 2 => format!("{}({x})", self.mixer("all_pairs")),
@@ -271,7 +279,11 @@ impl Writer {
                 _ => format!("{}({x}, {count})", self.mixer("stencil2d")),
             };
         }
-        match self.random.below(13) {
+        let kind = match self.options.rows {
+            true => [0, 1, 2, 3, 4, 5, 6, 7, 8, 12][self.random.below(10)],
+            false => self.random.below(13),
+        };
+        match kind {
             0 => format!("{}({x}, {count}, bidirectional: {both})", self.mixer("s4")),
             1 => format!("{}({x}, {count}, bidirectional: {both})", self.mixer("s4d")),
             2 => format!("{}({x}, {count}, bidirectional: {both})", self.mixer("lru")),
@@ -297,9 +309,35 @@ impl Writer {
         }
     }
 
+    /// Mixers one behind the other, with constant factors in between.
+    fn row(&mut self, name: &str, first: &str) {
+        self.line(&format!("var {name} = {first}"));
+        for k in 0..self.random.below(3) {
+            let x = match self.random.below(5) {
+                0 => format!("{}({name}, dim, bias: false)", self.nn("dense")),
+                1 => format!("{}({name})", self.nn("actnorm")),
+                2 => {
+                    let factor = format!("factor_{k}_{name}");
+                    self.line(&format!(
+                        "param {factor}: real[dim] per site of phi = random_normal"
+                    ));
+                    format!("{factor} * {name}")
+                }
+                _ => name.to_owned(),
+            };
+            let mixed = self.mixed(&x);
+            let update = ["=", "=", "+="][self.random.below(3)];
+            self.line(&format!("{name} {update} {mixed}"));
+        }
+    }
+
     /// What the local stream makes of a mixer's result.
     fn vertex(&mut self, m: &str, c: &str) -> String {
-        match self.random.below(7) {
+        let kind = match self.options.rows {
+            true => [0, 1, 3, 4, 5, 6][self.random.below(6)],
+            false => self.random.below(7),
+        };
+        match kind {
             0 => m.to_owned(),
             1 => format!("{}({m}, dim, bias: false)", self.nn("dense")),
             2 => self.stencil(m),

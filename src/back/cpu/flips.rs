@@ -89,7 +89,7 @@ impl<T: Real> Flips<T> {
         let tokens = TokenLattice::new(lattice, program.token).map_err(LowerError::from);
         let tokens = tokens.map_err(CompileError::from)?;
         let kernels = Kernels::new(network.graph(), network.program(), network.params())?;
-        let theta = extended(&program.derived, &kernels, network.params());
+        let theta = extended(&program.derived, &kernels, network.params())?;
         let sites = sites(&program);
         let mut changes = Compiled::with(program.graph, lattice, &theta, &[], &sites, false)?;
         let (inputs, theta) = (program.inputs, network.params());
@@ -133,7 +133,7 @@ impl<T: Real> Flips<T> {
         theta: &[f64],
     ) -> Result<PreparedFlips<T>, CompileError> {
         Ok(PreparedFlips {
-            changes: (self.changes).prepare(&extended(&self.derived, kernels, theta))?,
+            changes: (self.changes).prepare(&extended(&self.derived, kernels, theta)?)?,
             readout: self.readout.prepare(theta)?,
         })
     }
@@ -238,10 +238,17 @@ fn complex(value: &[f64]) -> Complex64 {
 }
 
 /// The network's parameters and those derived from them.
-pub(super) fn extended(derived: &[Derived], kernels: &Kernels, theta: &[f64]) -> Vec<f64> {
+///
+/// # Errors
+/// As [`Kernels::derived`].
+pub(super) fn extended(
+    derived: &[Derived],
+    kernels: &Kernels,
+    theta: &[f64],
+) -> Result<Vec<f64>, CompileError> {
     let mut all = theta.to_vec();
     for d in derived {
-        all.extend(kernels.derived(d));
+        all.extend(kernels.derived(d)?);
     }
-    all
+    Ok(all)
 }

@@ -3,6 +3,7 @@
 use super::compiled::CompileError;
 use super::constants::{ConstantError, constant_values, tensors};
 use super::mixer::Plan;
+use super::paths::{Products, all, between_places, inside, joined};
 use super::response::{Coefficients, Layout};
 use crate::interp::{Tensor, TokenLattice};
 use crate::ir::{Boundary, Graph, Op};
@@ -14,9 +15,11 @@ use rustfft::num_complex::{Complex, Complex64};
 /// Kernels of mixers, in f64.
 pub struct Kernels {
     mixers: Vec<Kernel>,
+    products: Products,
 }
 
-struct Kernel {
+/// The kernel of a mixer.
+pub(super) struct Kernel {
     lattice: TokenLattice,
     /// Whether it depends on both ends, not on their displacement alone.
     dense: bool,
@@ -79,7 +82,10 @@ impl Kernels {
             let kernel = Kernel::new(program, geometry, &plan, channels)?;
             mixers.push(Kernel { complex, ..kernel });
         }
-        Ok(Kernels { mixers })
+        Ok(Kernels {
+            mixers,
+            products: Products::new(program.lattice, params),
+        })
     }
 
     /// `G_m(D)` of a translation-invariant mixer, per channel: zero if no two sites
@@ -91,7 +97,14 @@ impl Kernels {
     }
 
     /// The values of a derived parameter.
-    pub fn derived(&self, what: &Derived) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// What the reference evaluator reports of vertices between mixers.
+    pub fn derived(&self, what: &Derived) -> Result<Vec<f64>, CompileError> {
+        let along = |path| {
+            let along = self.products.along(&self.mixers, path);
+            along.map_err(ConstantError::from)
+        };
         let mut data = Vec::new();
         match what {
             Derived::Direct {
@@ -105,7 +118,7 @@ impl Kernels {
             }
             Derived::DirectPairs { mixer, places } => {
                 let kernel = &self.mixers[*mixer];
-                for i in kernel.sites() {
+                for i in all(&kernel.lattice) {
                     for &(a, b) in places {
                         let g = kernel.between(moved(i, a), moved(i, b));
                         kernel.add_matrix(g, &mut data);
@@ -133,8 +146,8 @@ impl Kernels {
                 conjugate,
             } => {
                 let link = self.link([*last, *first], Some(channels), *conjugate);
-                for i in link.last.sites() {
-                    for j in link.last.sites() {
+                for i in all(&link.last.lattice) {
+                    for j in all(&link.last.lattice) {
                         let right = link.first.between(j, i);
                         let lefts =
                             (displacements.iter()).map(|&d| link.last.between(moved(i, d), j));
@@ -142,12 +155,27 @@ impl Kernels {
                     }
                 }
             }
+            Derived::Path { path, places } => {
+                let lattice = &self.mixers[path.last].lattice;
+                data = between_places((&along(path)?, path), lattice, places);
+            }
+            Derived::Joined {
+                last,
+                first,
+                diagonal,
+                displacements,
+            } => {
+                let [left, right] = [along(last)?, along(first)?];
+                let lattice = &self.mixers[last.last].lattice;
+                let paths = [(&left, last), (&right, first)];
+                data = joined(paths, lattice, *diagonal, displacements);
+            }
         }
-        data
+        Ok(data)
     }
 }
 
-fn moved(site: [i64; 2], by: [i64; 2]) -> [i64; 2] {
+pub(super) fn moved(site: [i64; 2], by: [i64; 2]) -> [i64; 2] {
     [site[0] + by[0], site[1] + by[1]]
 }
 
@@ -283,19 +311,8 @@ impl Kernel {
 
     /// The kernel between two sites, wherever they are on a ring; `None` beyond an
     /// open lattice.
-    fn between(&self, target: [i64; 2], source: [i64; 2]) -> Option<&[Complex64]> {
-        let site = |at: [i64; 2]| {
-            let mut inside = [0; 2];
-            for a in 0..2 {
-                let t = self.lattice.extent[a] as i64;
-                inside[a] = match self.lattice.boundary {
-                    Boundary::Periodic => at[a].rem_euclid(t),
-                    Boundary::Open if (0..t).contains(&at[a]) => at[a],
-                    Boundary::Open => return None,
-                } as usize;
-            }
-            Some(self.lattice.site(inside))
-        };
+    pub(super) fn between(&self, target: [i64; 2], source: [i64; 2]) -> Option<&[Complex64]> {
+        let site = |at| inside(&self.lattice, at);
         let (target, source) = (site(target)?, site(source)?);
         Some(self.entry(match self.dense {
             true => target * self.lattice.count() + source,
@@ -303,10 +320,24 @@ impl Kernel {
         }))
     }
 
-    /// Coordinates of all sites, in order.
-    fn sites(&self) -> impl Iterator<Item = [i64; 2]> + use<> {
-        let [nx, ny] = self.lattice.extent.map(|n| n as i64);
-        (0..nx).flat_map(move |x| (0..ny).map(move |y| [x, y]))
+    /// Its tokens.
+    pub(super) fn lattice(&self) -> &TokenLattice {
+        &self.lattice
+    }
+
+    /// Channels, complex ones if their values are.
+    pub(super) fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Real numbers of a channel.
+    pub(super) fn parts(&self) -> usize {
+        1 + usize::from(self.complex)
+    }
+
+    /// Number of tokens.
+    pub(super) fn sites(&self) -> usize {
+        self.lattice.count()
     }
 
     /// The kernel at a displacement; `None` if no two sites have it.

@@ -50,7 +50,7 @@ pub struct Fourier<T: Real> {
 /// The kernel of a dense mixer.
 pub struct Matrix<T: Real> {
     complex: bool,
-    /// Per channel, target slowest.
+    /// Those that differ, target slowest.
     kernels: Vec<Vec<Complex<T>>>,
 }
 
@@ -140,7 +140,7 @@ impl<T: Real> Plan<T> {
                 let cell = |e: usize| narrow::<T>(k.at(entry(e / n, e % n), c));
                 (0..n * n).map(cell).collect()
             };
-            let kernels = (0..width).map(kernel).collect();
+            let kernels = mixer.different().into_iter().map(kernel).collect();
             return Ok(Plan::Matrix(Matrix { complex, kernels }));
         }
         let size = if open {
@@ -298,8 +298,8 @@ impl<T: Real> Plan<T> {
         }
     }
 
-    /// Per channel its symbol, divided by the number of momenta, or its matrix
-    /// with the target slowest.
+    /// Per channel its symbol, divided by the number of momenta; or the matrices that
+    /// differ, with the target slowest.
     pub(in crate::back) fn kernels(&self) -> &[Vec<Complex<T>>] {
         match self {
             Plan::Fourier(f) => &f.symbols,

@@ -35,6 +35,7 @@ pub mod mixer;
 pub mod network;
 pub mod object;
 pub mod outer;
+mod paths;
 pub mod peak;
 mod response;
 pub mod simd;

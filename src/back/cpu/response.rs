@@ -3,6 +3,7 @@
 use super::mixer::MixerError;
 use crate::interp::Tensor;
 use crate::ir::Scan;
+use crate::kernel::shape::broadcast_map;
 use rustfft::num_complex::Complex64;
 
 /// Coefficients `[entries][states..][channel]` of a mixer, broadcast over channels.
@@ -37,7 +38,7 @@ impl Coefficients {
             }
             shape
         };
-        let own = broadcast(&own_shape, channels);
+        let own = broadcast_map(&own_shape, channels);
         let mut data = Vec::with_capacity(entries * per);
         for e in 0..entries {
             for k in 0..per {
@@ -72,25 +73,6 @@ pub(super) enum Layout {
     Outer,
     /// After the entries.
     Inner,
-}
-
-fn broadcast(from: &[usize], to: &[usize]) -> Vec<usize> {
-    let len: usize = to.iter().product();
-    let mut map = vec![0; len];
-    let (mut stride, mut block) = (1, 1);
-    for (axis, &n) in to.iter().enumerate().rev() {
-        let own = (axis + from.len())
-            .checked_sub(to.len())
-            .map_or(1, |k| from[k]);
-        for (k, m) in map.iter_mut().enumerate() {
-            if own > 1 {
-                *m += (k / block % n) * stride;
-            }
-        }
-        stride *= own;
-        block *= n;
-    }
-    map
 }
 
 /// The response of a linear recurrence, `A = diag(decay) - p q^T` or dense.

@@ -105,7 +105,7 @@ pub enum Data {
     Table(usize),
     /// Symbols of a mixer: channel, momentum.
     Symbols(usize),
-    /// Matrices of a dense mixer: channel, source, target.
+    /// Matrices of a dense mixer, those that differ: number, source, target.
     Matrix {
         /// The mixer.
         mixer: usize,

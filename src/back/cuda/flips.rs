@@ -356,7 +356,7 @@ fn extended(
     if !derived.is_empty() {
         let kernels = Kernels::new(graph, program, theta)?;
         for d in derived {
-            all.extend(kernels.derived(d));
+            all.extend(kernels.derived(d)?);
         }
     }
     Ok(all)

@@ -15,6 +15,7 @@
 //! Where a mixer is dense, `C_D(q, j) = G_m(q+D, j) G_k(j, q)` depends on both ends: a
 //! matrix, known from the parameters as well, takes the place of the convolution.
 
+use super::paths::Way;
 use super::values::{Offset, Values};
 use super::{Derived, NoFlips, Shape};
 use crate::check::core::{Dim, Einsum, Place, Window};
@@ -57,13 +58,13 @@ fn different(all: &[usize], own: &[usize]) -> Vec<usize> {
     numbers
 }
 
-fn fixed(shape: &[usize]) -> Vec<Dim> {
+pub(super) fn fixed(shape: &[usize]) -> Vec<Dim> {
     shape.iter().map(|&n| Dim::Static(n)).collect()
 }
 
 impl Values<'_> {
     /// Whether mixer `m` works on complex channels, and their number.
-    fn channels(&self, m: usize) -> Result<(bool, usize), NoFlips> {
+    pub(super) fn channels(&self, m: usize) -> Result<(bool, usize), NoFlips> {
         let node = self.form.mixers[m].output;
         let complex = is_complex(self.graph.op(node));
         let width = self.width(node)?;
@@ -71,13 +72,13 @@ impl Values<'_> {
     }
 
     /// Whether the kernel of mixer `m` depends on both ends.
-    fn dense(&self, m: usize) -> bool {
+    pub(super) fn dense(&self, m: usize) -> bool {
         self.form.mixers[m].class == MixerClass::Dense
     }
 
     /// The shape of the channels of mixer `m`, and that of a dense kernel: of equal
     /// length, 1 where channels share it.
-    fn channel_shapes(&self, m: usize) -> Result<[Vec<usize>; 2], NoFlips> {
+    pub(super) fn channel_shapes(&self, m: usize) -> Result<[Vec<usize>; 2], NoFlips> {
         let node = self.form.mixers[m].output;
         let (complex, c) = self.channels(m)?;
         if !self.dense(m) {
@@ -101,6 +102,7 @@ impl Values<'_> {
     /// Builds every link that changes of the given shapes may need.
     pub(super) fn links(&mut self, shapes: &[Shape]) -> Result<(), NoFlips> {
         let form = self.form;
+        let paths = self.paths()?;
         for last in 0..form.mixers.len() {
             let mixer = &form.mixers[last];
             // where a changed coefficient reads y_last
@@ -111,11 +113,6 @@ impl Values<'_> {
                 .reduce(Window::hull);
             let Some(read) = read else { continue };
             for first in (0..last).filter(|&k| form.linked(last, k)) {
-                let through =
-                    (first + 1..last).any(|l| form.linked(last, l) && form.linked(l, first));
-                if through {
-                    return Err(NoFlips::new("links through three mixers"));
-                }
                 let source = &form.mixers[first].affine;
                 let emits = source.coefficients().filter_map(Coefficient::window);
                 let Some(emits) = emits.reduce(Window::hull) else {
@@ -131,8 +128,12 @@ impl Values<'_> {
                 }
                 displacements.sort_unstable();
                 displacements.dedup();
-                let chain = self.chain(last, first, displacements)?;
-                self.chains.insert((last, first), chain);
+                let (direct, ways) = self.ways(&paths, (last, first), &displacements)?;
+                self.ways.insert((last, first), ways);
+                if direct {
+                    let chain = self.chain(last, first, displacements)?;
+                    self.chains.insert((last, first), chain);
+                }
             }
         }
         Ok(())
@@ -146,10 +147,9 @@ impl Values<'_> {
     ) -> Result<Chain, NoFlips> {
         let (complex, r) = self.channels(last)?;
         let (source_complex, c) = self.channels(first)?;
-        if self.form.vertex(last, first).window().is_none() {
-            return Err(NoFlips::new("links through a vertex without gate"));
-        }
         let vertex = self.vertex(last, first)?;
+        let ty = self.site(&self.graph.ty(vertex).shape.clone());
+        let vertex = self.graph.push(Op::Broadcast, &[vertex], ty);
         let n = displacements.len();
         let dense = self.dense(last) || self.dense(first);
         let token = self.lattice_token();
@@ -285,13 +285,24 @@ impl Values<'_> {
         Ok(self.reshape(all, &fixed(shape)))
     }
 
-    /// `A_mk` at every site of the background: inputs of the vertex first.
-    fn vertex(&mut self, m: usize, k: usize) -> Built {
+    /// `A_mk` of the background: inputs of the vertex first. On sites, or the same for all.
+    pub(super) fn vertex(&mut self, m: usize, k: usize) -> Built {
         let (output, input) = (self.form.mixers[k].output, self.form.mixers[m].input);
         let width = self.width(output)?;
         let mut shape = vec![Dim::Static(width)];
         shape.extend(self.graph.ty(output).shape.iter().copied());
-        // the unit matrix: rows of n zeros behind each 1, cut at length n
+        let unit = self.unit(width)?;
+        let unit = self.reshape(unit, &shape);
+        let mut tangents = HashMap::from([(output, Some(unit))]);
+        let Some(vertex) = self.tangent(input, width, &mut tangents)? else {
+            return Err(NoFlips::new("a vertex that vanishes"));
+        };
+        let rows = self.width(input)?;
+        Ok(self.reshape(vertex, &fixed(&[width, rows])))
+    }
+
+    /// The unit matrix: rows of n zeros behind each 1, cut at length n.
+    pub(super) fn unit(&mut self, width: usize) -> Built {
         let one = self.graph.add(Op::Number(1.0), &[])?;
         let column = NodeType {
             place: Place::Whole,
@@ -311,24 +322,12 @@ impl Values<'_> {
             len: width * width,
         };
         let cut = self.graph.add(cut, &[flat])?;
-        let unit = self.reshape(cut, &shape);
-        let mut tangents = HashMap::from([(output, Some(unit))]);
-        let Some(vertex) = self.tangent(input, width, &mut tangents)? else {
-            return Err(NoFlips::new("a vertex that vanishes"));
-        };
-        let rows = self.width(input)?;
-        let ty = self.site(&fixed(&[width, rows]));
-        let vertex = self.reshape(vertex, &ty.shape);
-        Ok(if *self.graph.ty(vertex) == ty {
-            vertex
-        } else {
-            self.graph.push(Op::Broadcast, &[vertex], ty)
-        })
+        Ok(self.reshape(cut, &fixed(&[width, width])))
     }
 
     /// The linear part of a node in one mixer's output, `width` tangents at once
     /// as leading axis.
-    fn tangent(
+    pub(super) fn tangent(
         &mut self,
         id: NodeId,
         width: usize,
@@ -474,6 +473,29 @@ impl Values<'_> {
                 let arriving = self.arriving(&chain, k, at)?;
                 total = self.plus(total, arriving)?;
             }
+            let ways = self.ways.get(&(m, k)).cloned().unwrap_or_default();
+            total = self.along(&ways, (m, k), at, total)?;
+        }
+        Ok(total)
+    }
+
+    /// Adds what arrives at mixer `m` from mixer `k` by some ways.
+    fn along(
+        &mut self,
+        ways: &[Way],
+        (m, k): (usize, usize),
+        at: Offset,
+        mut total: Option<NodeId>,
+    ) -> Result<Option<NodeId>, NoFlips> {
+        for way in ways {
+            let emissions = self.emissions(k)?;
+            if !emissions.is_empty() {
+                let arriving = self.by_way(way, &emissions, at)?;
+                let (complex, c) = self.channels(m)?;
+                let shape: &[usize] = if complex { &[2, c] } else { &[c] };
+                let arriving = self.reshape(arriving, &fixed(shape));
+                total = self.plus(total, Some(arriving))?;
+            }
         }
         Ok(total)
     }
@@ -513,7 +535,7 @@ impl Values<'_> {
         Ok(Some(y))
     }
 
-    fn sources(&mut self, emissions: &[(Offset, NodeId)], shape: &[usize]) -> Built {
+    pub(super) fn sources(&mut self, emissions: &[(Offset, NodeId)], shape: &[usize]) -> Built {
         let flat: Vec<NodeId> = emissions
             .iter()
             .map(|&(_, e)| self.reshape(e, &fixed(shape)))

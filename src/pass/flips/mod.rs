@@ -33,6 +33,8 @@
 mod family;
 mod frontier;
 mod links;
+pub mod paths;
+mod reads;
 pub mod units;
 mod values;
 
@@ -45,6 +47,7 @@ use crate::pass::normal_form::{MixerClass, NoNormalForm, NormalForm, PoolKind};
 use crate::pass::reverse::ReverseError;
 pub use family::Family;
 pub(crate) use frontier::Frontier;
+use paths::Path;
 use values::Values;
 
 /// Spins of a local change, relative to the first spin of a token.
@@ -136,6 +139,41 @@ pub enum Derived {
         /// `G_k` conjugated.
         conjugate: bool,
     },
+    /// A path `K(i + a, i + b)` for a list of (a, b), per token i unless it depends on
+    /// displacements only: `[n, parts of the input, parts of the result, blocks]`, zero
+    /// beyond an open lattice.
+    Path {
+        /// K.
+        path: Path,
+        /// (a, b), tokens per axis.
+        places: Vec<([i64; 2], [i64; 2])>,
+    },
+    /// `C_D(i, j) = K(i + D, j) K'(j, i)` for two paths K and K': on pairs (i, j), or on
+    /// displacements i - j if both depend on these only; zero beyond an open lattice.
+    /// The axes are parts of the input of K', parts of the result of K, D, then those in
+    /// between: parts of the result of K' and parts of the input of K for equal blocks,
+    /// or for all pairs of blocks, each part followed by its block.
+    Joined {
+        /// K.
+        last: Path,
+        /// K'.
+        first: Path,
+        /// Only equal blocks.
+        diagonal: bool,
+        /// D, tokens per axis.
+        displacements: Vec<[i64; 2]>,
+    },
+}
+
+impl Derived {
+    /// Its paths.
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            Derived::Path { path, .. } => vec![path],
+            Derived::Joined { last, first, .. } => vec![last, first],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The program; see the [module](self).
@@ -204,8 +242,11 @@ impl FlipProgram {
         };
         let of_pairs = (extended.params[graph.params.len()..].iter().map(numbers))
             .fold(0, usize::saturating_add);
-        if of_pairs > MAX_PAIRS {
-            return Err(NoFlips::new(format!("links of {of_pairs} numbers")));
+        let of_path = derived.iter().flat_map(Derived::paths);
+        let of_path = of_path.map(|p| p.numbers(&tokens)).max().unwrap_or(0);
+        if of_pairs.max(of_path) > MAX_PAIRS {
+            let numbers = of_pairs.max(of_path);
+            return Err(NoFlips::new(format!("links of {numbers} numbers")));
         }
         extended.outputs = frontier.nodes.clone();
         Ok(FlipProgram {

@@ -22,6 +22,8 @@ pub(super) struct Values<'a> {
     pub(super) derived: Vec<Derived>,
     /// Links `L_mk`, k < m, by (m, k).
     pub(super) chains: HashMap<(usize, usize), super::links::Chain>,
+    /// Further ways from k to m, by (m, k).
+    pub(super) ways: HashMap<(usize, usize), Vec<super::paths::Way>>,
     shifted: HashMap<(NodeId, Offset), NodeId>,
     new: HashMap<(NodeId, Offset), NodeId>,
     differences: HashMap<(NodeId, Offset), Option<NodeId>>,
@@ -44,6 +46,7 @@ impl<'a> Values<'a> {
             shape: Vec::new(),
             derived: Vec::new(),
             chains: HashMap::new(),
+            ways: HashMap::new(),
             shifted: HashMap::new(),
             new: HashMap::new(),
             differences: HashMap::new(),
@@ -489,6 +492,16 @@ impl<'a> Values<'a> {
         Ok(self.graph.add(Op::Einsum(spec), &[a, b])?)
     }
 
+    /// An operand summed over some of its axes.
+    pub(super) fn contracted(&mut self, spec: &str, x: NodeId) -> Built {
+        let (input, output) = spec.split_once("->").unwrap_or((spec, ""));
+        let spec = Einsum {
+            inputs: vec![input.chars().collect()],
+            output: output.chars().collect(),
+        };
+        Ok(self.graph.add(Op::Einsum(spec), &[x])?)
+    }
+
     pub(super) fn reshape(&mut self, x: NodeId, shape: &[Dim]) -> NodeId {
         let ty = NodeType {
             place: self.graph.ty(x).place,
@@ -549,6 +562,10 @@ impl<'a> Values<'a> {
         });
         self.derived.push(what);
         Ok(self.graph.add(Op::Param(index), &[])?)
+    }
+
+    pub(super) fn boundary(&self) -> Boundary {
+        self.boundary
     }
 
     pub(super) fn lattice_token(&self) -> Token {

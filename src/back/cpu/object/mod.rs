@@ -272,7 +272,7 @@ fn flips<T: Real>(
         return Ok(Err("so small a lattice".to_owned()));
     }
     let kernels = Kernels::new(graph, full, theta)?;
-    let all = extended(&program.derived, &kernels, theta);
+    let all = extended(&program.derived, &kernels, theta)?;
     let source = Source {
         graph: &program.graph,
         program: changes,

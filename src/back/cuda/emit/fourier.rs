@@ -375,7 +375,8 @@ impl Emitter<'_> {
     ) -> Vec<Stmt> {
         let n = g.sites();
         let lanes = self.lanes(g.space());
-        let width: usize = self.program.mixers[mixer].channels.iter().product();
+        let matrices = &self.program.mixers[mixer].matrices;
+        let different = self.program.mixers[mixer].different().len();
         let ty = if is_complex {
             Type::Complex
         } else {
@@ -385,8 +386,9 @@ impl Emitter<'_> {
             mixer,
             complex: is_complex,
         };
-        let matrix = self.constant(data, ty, width * n * n);
-        let kernels: Vec<i64> = channels.iter().map(|c| c.channel as i64).collect();
+        let matrix = self.constant(data, ty, different * n * n);
+        let kernels = channels.iter().map(|c| matrices[c.channel] as i64);
+        let kernels: Vec<i64> = kernels.collect();
         let rows =
             |pick: &dyn Fn(&MixChannel) -> Row| -> Vec<Row> { channels.iter().map(pick).collect() };
         let code = self.each_site(channels.len(), n, |e, r, i| {
@@ -431,7 +433,10 @@ impl Emitter<'_> {
             }
             code
         });
-        let what = format!("mixer {mixer}: {} dense channels", channels.len());
+        let what = format!(
+            "mixer {mixer}: {} dense channels, {different} matrices",
+            channels.len()
+        );
         vec![Stmt::Comment(Comment::new(what)), code]
     }
 }
