@@ -169,8 +169,9 @@ impl Products {
         let mut reached: HashMap<usize, Arc<Product>> = HashMap::new();
         let own = Arc::new(kernel.as_product(path, channels(path.first), sources));
         reached.insert(path.first, own);
-        for m in path.first + 1..=path.last {
-            let (kernel, c) = (&mixers[m], channels(m));
+        let behind = mixers.iter().enumerate().take(path.last + 1);
+        for (m, kernel) in behind.skip(path.first + 1) {
+            let c = channels(m);
             let mut input = Product {
                 width: kernel.parts() * c,
                 entries: Vec::new(),

@@ -108,7 +108,7 @@ mod tests {
             phase(1, &["at_0", "n_1"]),
             phase(2, &["first", "count", "at_0"]),
         ];
-        let [first, count] = Phase::TAKEN.map(|n| Expr::var(n));
+        let [first, count] = Phase::TAKEN.map(Expr::var);
         let chunk = |total: usize, size: usize| {
             let taken = vec![
                 Stmt::Let("count".into(), Expr::int(size)),

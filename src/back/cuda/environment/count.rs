@@ -146,12 +146,10 @@ impl<'a> View<'a> {
         let mut sum = 0;
         if self.d.ring {
             // `carry`, `read_outside`
-            for way in 0..2 {
-                let each = mixers
-                    .iter()
-                    .map(|m| m.channels * self.ways(m)[way].p.pow(3));
-                sum += each.sum::<usize>() + first.channels * own[way].pow(2) * sources;
-                let (side, way) = (1 - way, self.ways(last)[way]);
+            for (k, own) in own.iter().enumerate() {
+                let each = mixers.iter().map(|m| m.channels * self.ways(m)[k].p.pow(3));
+                sum += each.sum::<usize>() + first.channels * own.pow(2) * sources;
+                let (side, way) = (1 - k, self.ways(last)[k]);
                 sum += h * sides[side][mixers.len() - 1] * way.states;
                 sum += last.channels * h * way.p.pow(2);
             }
