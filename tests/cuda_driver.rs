@@ -261,7 +261,8 @@ fn squares_and_complex_networks_agree() {
     let gpu = Gpu::new();
     let square = ["dim=2", "depth=1", "terms=1", "kernel=2", "hidden=2"];
     let complex = ["dim=2", "depth=1", "states=2", "kernel=2"];
-    let cases: [(&str, &[&str], &str, &str, &[&str]); 3] = [
+    type Case<'a> = (&'a str, &'a [&'a str], &'a str, &'a str, &'a [&'a str]);
+    let cases: [Case; 3] = [
         (
             "dysonnet2d",
             &square,
