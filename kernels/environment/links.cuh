@@ -79,12 +79,8 @@ __device__ __noinline__ void read_outside(const Sweep& s) {
         // what moves against the way leaves into the segment behind
         const int way = 1 - side, at = way ? along : 0;
         const int q = s.direction(last, right, way)[plan::ALL];
-        #pragma unroll 1
-        for (int k = s.thread; k < h * columns; k += s.threads)
-            out[k] = from[k / columns * all + k % columns];
-        #pragma unroll 1
-        for (int k = s.thread; k < h * q; k += s.threads)
-            leaving[k / q * states + at + k % q] = from[k / q * all + ports[plan::NEAR] + k % q];
+        copy_rows(s, from, all, out, columns, h, columns);
+        copy_rows(s, from + ports[plan::NEAR], all, leaving + at, states, h, q);
     }
     __syncthreads();
     #pragma unroll 1
@@ -195,9 +191,7 @@ __device__ __noinline__ void close_links(const Sweep& s, int m, int k) {
     add(s, a, out, 0, p, row, 1);
     if (m + 1 < s[plan::MIXERS]) {
         const int all = mixer[plan::RIGHT + plan::ALL] + mixer[plan::LEFT + plan::ALL];
-        #pragma unroll 1
-        for (int n = s.thread; n < columns * q; n += s.threads)
-            out[n / q * row + all + n % q] = unclosed[n / q * 2 * q + q + n % q];
+        copy_rows(s, unclosed + q, 2 * q, out + all, row, columns, q);
     }
     __syncthreads();
 }

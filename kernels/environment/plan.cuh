@@ -384,6 +384,14 @@ __device__ inline void copy(const Sweep& s, Global<const real> from, Global<real
     for (int k = s.thread; k < count; k += s.threads) to[k] = from[k];
 }
 
+// Rows of numbers that lie `apart` there and `pitch` here.
+__device__ __noinline__ void copy_rows(const Sweep& s, Global<const real> from, int apart,
+                                       Global<real> to, int pitch, int rows, int columns) {
+    #pragma unroll 4
+    for (int k = s.thread; k < rows * columns; k += s.threads)
+        to[k / columns * pitch + k % columns] = from[k / columns * apart + k % columns];
+}
+
 // ---- coefficients of single tokens
 
 // Whether all a token sees lies on the chain, as tables have it.
@@ -459,13 +467,15 @@ __device__ __noinline__ void locate(const Sweep& s, const Program& p, int x, int
             s.places[k] = ~(k / pieces * s[plan::BLOCK] + piece[plan::START]);
         }
     }
-    // on a ring with tables for all of it none is evaluated
-    #pragma unroll 1
-    for (int k = s.ring && s[plan::TABULATED] ? count : 0; k < count;) {
-        if (s[plan::TABULATED] && sees_all(s, s.token(x + along * k)))
-            ++k;
-        else
-            k += evaluate(s, p, x + along * k, count - k, along, store + k * s[plan::BLOCK]);
+    // on a ring with tables for all of it there is no such program
+    if constexpr (Program::EVALUATES) {
+        #pragma unroll 1
+        for (int k = 0; k < count;) {
+            if (s[plan::TABULATED] && sees_all(s, s.token(x + along * k)))
+                ++k;
+            else
+                k += evaluate(s, p, x + along * k, count - k, along, store + k * s[plan::BLOCK]);
+        }
     }
     __syncthreads();
 }

@@ -196,18 +196,13 @@ __device__ __noinline__ void substitute(const Sweep& s, int far) {
         for (int first = 0; first < count; first += most) {
             a.rows = smaller(most, count - first);
             a.out = out + first * apart;
-            #pragma unroll 4
-            for (int k = s.thread; k < a.rows * inner; k += s.threads)
-                rows[k / inner * pitch + k % inner] =
-                    near[(first + k / inner) * columns + k % inner];
+            copy_rows(s, near + first * columns, columns, rows, pitch, a.rows, inner);
             __syncthreads();
             multiply(s, a);
             __syncthreads();
         }
     } else {
-        #pragma unroll 4
-        for (int k = s.thread; k < count * g.wide; k += s.threads)
-            out[k / g.wide * apart + k % g.wide] = old[k / g.wide * columns + g.first + k % g.wide];
+        copy_rows(s, old + g.first, columns, out, apart, count, g.wide);
         __syncthreads();
     }
     // what new sites of the mixers between send backwards

@@ -299,6 +299,7 @@ fn kernel_text(
     let boundary = lattice.boundary;
     let at_cut = name != "sweep";
     let program = if at_cut { "CutProgram" } else { "SweepProgram" };
+    let evaluates = (calls.iter()).any(|(name, body)| *name == "coefficients" && !body.is_empty());
     let calls: String = (calls.iter())
         .map(|(name, body)| {
             format!("    __device__ void compute_{name}(int sample) const {{{body}}}\n")
@@ -312,6 +313,7 @@ static_assert(plan::HEAD == {HEAD} && plan::RECORD == {RECORD} && order::PLAN ==
 // a chain of {sites} spins, {boundary:?}
 struct {program} : Programs {{
     static constexpr bool AT_CUT = {at_cut};
+    static constexpr bool EVALUATES = {evaluates}; // coefficients that tables lack
 {calls}}};
 
 extern \"C\" __global__ void __launch_bounds__({THREADS}, {resident}) {name}(const __grid_constant__ Launch a) {{
