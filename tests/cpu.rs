@@ -91,7 +91,9 @@ fn gradients_of_every_example() {
     let mut compared = 0;
     for file in examples() {
         for (name, graph) in graphs(&file) {
-            for lattice in lattices().into_iter().filter(|l| l.sites() < 30) {
+            let few = lattices().into_iter().filter(|l| l.sites() < 30);
+            let one = [Boundary::Periodic, Boundary::Open].map(|b| Lattice::chain(1, b));
+            for lattice in few.chain(one) {
                 let Some(tensors) = params(&graph, lattice, &mut random) else {
                     continue;
                 };

@@ -379,7 +379,8 @@ impl Derivatives {
         planner: &mut (FftPlanner<T>, FftPlanner<f64>),
     ) -> Result<Derivatives, MixerError> {
         let states = response.states();
-        let momenta = if open { padded } else { sites };
+        // one site has no lag of one, where some derivatives begin: it must not wrap around
+        let momenta = if open { padded.max(2) } else { sites };
         let mut sequences = [false, true].map(|_| vec![vec![Complex64::ZERO; momenta]; states]);
         for (transposed, rows) in [false, true].into_iter().zip(&mut sequences) {
             if open {

@@ -7,6 +7,7 @@ use super::device::{Buffer, Device, DeviceError, Launch, Module};
 use super::emit::{Kernel, Options, emit_part};
 use super::flips::{FlipSource, Flips};
 use crate::back::cpu::flips::Place;
+use crate::run::network::Precision;
 use crate::run::walk::{Proposals, Screened, Tally, Walk};
 use std::sync::Arc;
 
@@ -49,8 +50,12 @@ pub fn source(flips: &FlipSource, options: &Options) -> Result<(Kernel, [usize; 
     let readout = part(parts[1], "flip_readout")?;
     let [x, y] = parts[0].program.lattice.extent;
     let sites = x * y;
-    // room for three blocks: with more registers to choose from the assembler saves some of
-    // them around calls
+    // so many blocks should have room: with all registers to choose from the assembler
+    // saves some of them around calls
+    let blocks = match options.precision {
+        Precision::F32 => 3,
+        Precision::F64 => 2,
+    };
     let text = [
         changes.text.as_str(),
         readout.text.as_str(),
@@ -68,7 +73,7 @@ struct FlipProgram {{
     }}
 }};
 
-extern \"C\" __global__ void __launch_bounds__({threads}, 3) typewriter(const __grid_constant__ Launch a) {{
+extern \"C\" __global__ void __launch_bounds__({threads}, {blocks}) typewriter(const __grid_constant__ Launch a) {{
     const FlipProgram program = {{launch_of(a, order::LAUNCHES, 0), launch_of(a, order::LAUNCHES, 1)}};
     for (int sample = blockIdx.x; sample < a.samples; sample += gridDim.x)
         move_typewriter(a, program, sample, {threads}, {sites});
