@@ -323,9 +323,9 @@ impl Values<'_> {
         };
         let invariant = last.invariant && first.invariant;
         let token = self.lattice_token();
-        let (place, transposed, complex) = match invariant {
-            true => (Place::Displacement(token), false, false),
-            false => (Place::Pair(token), false, false),
+        let place = match invariant {
+            true => Place::Displacement(token),
+            false => Place::Pair(token),
         };
         let what = Derived::Joined {
             last,
@@ -342,6 +342,7 @@ impl Values<'_> {
         let vertex = self.reshape(vertex, &fixed(&[&[1, 1, 1], &inner[..]].concat()));
         let ty = self.site(&fixed(&[&lead[..], &inner].concat()));
         let x = self.graph.push(Op::Broadcast, &[vertex], ty);
+        let (complex, transposed) = (false, false);
         let op = match invariant {
             true => Op::Convolve {
                 complex,
