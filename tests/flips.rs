@@ -356,7 +356,7 @@ fn mixers_in_a_row() {
         ["hops", "hops", "hops"],
         ["toeplitz", "exponential", "toeplitz"],
         ["s4", "s4", "s4"],
-        ["lru", "complex_pairs", "all_pairs"],
+        ["complex_pairs", "s4", "all_pairs"],
         ["positional_attention", "s4", "toeplitz"],
     ];
     for (k, mixers) in rows.into_iter().enumerate() {

@@ -148,9 +148,10 @@ impl<T: Real> Dense<T> {
         (TOGETHER / samples.max(1)).clamp(1, self.sharing)
     }
 
-    /// Complex numbers of scratch memory for so many samples.
+    /// Complex numbers of scratch memory for so many samples or fewer.
     pub(super) fn scratch(&self, samples: usize) -> usize {
-        let columns = samples * self.together(samples);
+        // a run of fewer samples puts more channels together
+        let columns = samples.max(TOGETHER.min(samples * self.sharing));
         (columns * (self.parts() * self.sites + self.padded())).div_ceil(2)
     }
 
@@ -479,7 +480,7 @@ mod tests {
         let arena: Vec<T> = (0..8 * lanes).map(|k| T::rounded(number(7 * k))).collect();
         let run = |samples: usize| {
             let mut memory = arena.clone();
-            let mut scratch = vec![Complex::default(); dense.scratch(samples)];
+            let mut scratch = vec![Complex::default(); dense.scratch(most)];
             let units = (channels.as_slice(), rows.as_slice());
             let start = memory.as_mut_ptr().cast();
             unsafe { dense.run(&g, units, start, samples, &mut scratch) };
@@ -518,7 +519,7 @@ mod tests {
                 }
             }
         }
-        for samples in [1, 2, 7] {
+        for samples in [1, 2, 7, 12] {
             let some = run(samples);
             for result in 0..results {
                 for k in (0..samples * n).map(|k| at(4 + result, k / n, k % n)) {
