@@ -34,6 +34,28 @@ double atan2(double, double); float atan2f(float, float);
 double fma(double, double, double); float fmaf(float, float, float);
 }
 
+// What a race detector wants to know, where there is one (tests/cuda_shim/races.cpp).
+struct dnet_races_array {
+    const char* name;
+    const void* first;
+    unsigned long bytes;
+};
+struct dnet_races_ground {
+    const char *stacks, *shared;
+    unsigned long threads, stack, shared_bytes;
+    dnet_races_array arrays[7];
+    void (*fail)(const char*);
+};
+extern "C" {
+#define DNET_MAY_BE_ABSENT __attribute__((weak))
+void dnet_races_launch(const dnet_races_ground*) DNET_MAY_BE_ABSENT;
+void dnet_races_block() DNET_MAY_BE_ABSENT;
+void dnet_races_thread(int) DNET_MAY_BE_ABSENT;
+void dnet_races_barrier() DNET_MAY_BE_ABSENT;
+void dnet_races_atomic(void*, unsigned long) DNET_MAY_BE_ABSENT;
+void dnet_races_end() DNET_MAY_BE_ABSENT;
+}
+
 static inline double __longlong_as_double(long long bits) {
     double x;
     memcpy(&x, &bits, sizeof x);
@@ -49,7 +71,6 @@ struct Index {
 enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
 
 struct Fiber {
-    void* stack;
     void* context; // stack pointer while it does not run
     State state;
     int place;         // number of the barrier it waits at
@@ -66,7 +87,8 @@ struct Block {
     int running;
     void* scheduler; // its stack pointer while a fiber runs
     void (*body)();
-    char error[256];
+    char* stacks;    // of all fibers
+    char error[1024];
     double* shared;
     long shared_length;
 };
@@ -116,17 +138,21 @@ static void fail(const char* format, long a, long c) {
     __builtin_unreachable();
 }
 
+static void fail_with(const char* text) {
+    if (!block->error[0]) snprintf(block->error, sizeof block->error, "%s", text);
+    yield();
+}
+
 static void fiber_main() {
     block->body();
     block->fibers[block->running].state = DONE;
     yield();
 }
 
-static void start(Fiber& f) {
-    f.stack = malloc(STACK);
+static void start(Fiber& f, char* stack) {
     // as dnet_switch leaves a stack: six registers, the return address; one more
     // word aligns the stack as after a call
-    void** top = (void**)((unsigned long)((char*)f.stack + STACK) & ~15ul) - 1;
+    void** top = (void**)((unsigned long)(stack + STACK) & ~15ul) - 1;
     *top = nullptr;
     *--top = (void*)fiber_main;
     for (int k = 0; k < 6; ++k) *--top = nullptr;
@@ -165,7 +191,8 @@ struct Order {
 };
 
 static void run_block(Block& b, Order& o, int order) {
-    for (int k = 0; k < b.threads; ++k) start(b.fibers[k]);
+    for (int k = 0; k < b.threads; ++k) start(b.fibers[k], b.stacks + k * STACK);
+    if (dnet_races_block) dnet_races_block();
     for (;;) {
         o.round(b.threads, order);
         bool progress = false;
@@ -175,7 +202,9 @@ static void run_block(Block& b, Order& o, int order) {
             progress = true;
             b.running = k;
             threadIdx.x = k;
+            if (dnet_races_thread) dnet_races_thread(k);
             dnet_switch(&b.scheduler, b.fibers[k].context);
+            if (dnet_races_thread) dnet_races_thread(-1);
         }
         if (b.error[0]) break;
         for (int w = 0; w < b.threads; w += 32) progress |= shuffle(b, w);
@@ -198,8 +227,8 @@ static void run_block(Block& b, Order& o, int order) {
             break;
         }
         for (int k = 0; k < b.threads; ++k) b.fibers[k].state = READY;
+        if (dnet_races_barrier) dnet_races_barrier();
     }
-    for (int k = 0; k < b.threads; ++k) free(b.fibers[k].stack);
 }
 
 } // namespace shim
@@ -224,7 +253,8 @@ static double __shfl_xor_sync(unsigned, double value, int distance) {
 }
 
 // fibers change places at barriers only
-template <class T> static T atomicAdd(T* x, T more) {
+template <class T> __attribute__((no_sanitize("thread"))) static T atomicAdd(T* x, T more) {
+    if (dnet_races_atomic) dnet_races_atomic(x, sizeof *x);
     const T before = *x;
     *x = before + more;
     return before;
@@ -239,6 +269,10 @@ template <class T> struct Global {
     long at;
     T& operator[](long k) const {
         if (at + k < 0 || at + k >= length) shim::fail("element %ld of %ld", at + k, length);
+        // a GPU loads and stores whole numbers at multiples of their size
+        if ((unsigned long)first % alignof(T))
+            shim::fail("an address that is no multiple of %ld, but %ld more", alignof(T),
+                       (unsigned long)first % alignof(T));
         return first[at + k];
     }
     Global operator+(long k) const { return {first, length, at + k}; }

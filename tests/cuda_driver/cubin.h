@@ -8,6 +8,8 @@
 extern "C" const unsigned long dnet_parameters_size = sizeof(standin::Launch);
 extern "C" const unsigned long dnet_parameters_alignment = alignof(standin::Launch);
 
+static_assert(sizeof(standin::Launch) <= 4096, "parameters of a kernel may take 4 kB");
+
 // Parameters as the host wrote them: `a` gets the addresses, and how many bytes each
 // element has in place of lengths.
 extern "C" void dnet_parameters(const void* parameters, shim::Arguments* a) {

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test crate uses a part of it
 
 mod queues;
+mod races;
 
 use dnet::back::cuda::device::{Device, DeviceError, Launch, Module, Span, Stream};
 use dnet::back::cuda::emit::Kernel;
@@ -29,6 +30,17 @@ pub struct ShimDevice {
     blocks: usize,
     budget: usize,
     queues: Arc<Mutex<Queues>>,
+    /// What is done about races and the like that are found.
+    found: Found,
+}
+
+/// What is done about races, and about bytes that are read and were never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// A panic, with lines of the text: errors of a device may be mended by the host.
+    Panic,
+    /// An error of the device.
+    Error,
 }
 
 impl ShimDevice {
@@ -45,7 +57,20 @@ impl ShimDevice {
             blocks,
             budget,
             queues: Arc::new(Mutex::new(Queues::new(when))),
+            found: Found::Panic,
         }
+    }
+
+    /// A device that makes an error of what the race detector finds.
+    pub fn reporting(self) -> ShimDevice {
+        let found = Found::Error;
+        ShimDevice { found, ..self }
+    }
+
+    /// A device that leaves out the race detector.
+    pub fn unwatched(self) -> ShimDevice {
+        self.queues().watched = false;
+        self
     }
 
     /// Counts the kernels every stream was asked for, wherever the device goes.
@@ -83,16 +108,23 @@ type LaunchFn = unsafe extern "C" fn(
 ) -> *const c_char;
 
 struct ShimModule {
-    library: Arc<Library>,
+    code: Arc<Code>,
     order: Order,
     real: usize,
     queues: Arc<Mutex<Queues>>,
+    found: Found,
+}
+
+/// A translation unit, compiled.
+pub struct Code {
+    text: String,
+    library: Library,
 }
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Compiles a translation unit and loads it.
-pub fn compile(unit: &str) -> Result<Library, DeviceError> {
+/// Compiles a translation unit, with more options if there are any.
+fn object(unit: &str, options: &[&str]) -> Result<PathBuf, DeviceError> {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let base = dir.join(format!("shim_{}_{number}", std::process::id()));
@@ -103,6 +135,8 @@ pub fn compile(unit: &str) -> Result<Library, DeviceError> {
         env!("CARGO_MANIFEST_DIR"),
         "/tests/cuda_shim/compile"
     ))
+    .args(races::OPTIONS)
+    .args(options)
     .args([&source, &object])
     .output()
     .map_err(io)?;
@@ -110,18 +144,27 @@ pub fn compile(unit: &str) -> Result<Library, DeviceError> {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(DeviceError::new(format!("{}: {text}", source.display())));
     }
+    let _ = std::fs::remove_file(&source);
+    Ok(object)
+}
+
+/// Compiles a translation unit and loads it.
+fn compile(unit: &str) -> Result<Code, DeviceError> {
+    let object = object(unit, &[])?;
     // SAFETY: the object has no initialisers of its own.
     let library = unsafe { Library::new(&object) }.map_err(|e| DeviceError::new(e.to_string()))?;
-    let _ = std::fs::remove_file(&source);
     let _ = std::fs::remove_file(&object);
-    Ok(library)
+    Ok(Code {
+        text: unit.to_owned(),
+        library,
+    })
 }
 
 /// Runs a kernel now.
 fn run(
-    library: &Library,
+    code: &Code,
     (name, threads, shared): (&str, usize, usize),
-    (order, real): (Order, usize),
+    (order, real, found): (Order, usize, Found),
     blocks: usize,
     a: &Launch,
 ) -> Result<(), DeviceError> {
@@ -150,8 +193,11 @@ fn run(
     // SAFETY: symbols of the shim, with the types they have there.
     let error = unsafe {
         let symbol = |e: libloading::Error| DeviceError::new(e.to_string());
-        let run = library.get::<LaunchFn>(b"dnet_launch").map_err(symbol)?;
-        let function = library.get::<*const c_void>(name.as_bytes());
+        let run = code
+            .library
+            .get::<LaunchFn>(b"dnet_launch")
+            .map_err(symbol)?;
+        let function = code.library.get::<*const c_void>(name.as_bytes());
         let function = function.map_err(symbol)?;
         let (blocks, threads) = (blocks as c_int, threads as c_int);
         let shared = (shared / 8) as c_long;
@@ -159,6 +205,10 @@ fn run(
         (!error.is_null()).then(|| CStr::from_ptr(error).to_string_lossy().into_owned())
     };
     match error {
+        Some(text) if found == Found::Panic && races::found(&text) => {
+            let again = || object(&code.text, &["-g"]).ok();
+            panic!("{name}: {}", races::with_lines(&text, &code.text, again))
+        }
         Some(text) => Err(DeviceError::new(format!("{name}: {text}"))),
         None => Ok(()),
     }
@@ -172,16 +222,20 @@ impl Module for ShimModule {
         blocks: usize,
         a: &Launch,
     ) -> Result<(), DeviceError> {
-        let (library, how, a) = (self.library.clone(), (self.order, self.real), *a);
+        let (code, how, a) = (self.code.clone(), (self.order, self.real, self.found), *a);
         let (name, threads, shared) = (kernel.name.clone(), kernel.threads, kernel.shared);
-        let work = move || run(&library, (&name, threads, shared), how, blocks, &a);
+        let strict = !races::reads_anything(&self.code.text, &kernel.name);
+        let work = move || {
+            races::be_strict(strict);
+            run(&code, (&name, threads, shared), how, blocks, &a)
+        };
         let mut queues = self.queues.lock().unwrap_or_else(|e| e.into_inner());
         queues.ask(stream, Op::Launch(Box::new(work)))
     }
 }
 
 /// What was compiled already, by its text.
-type Compiled = Mutex<HashMap<String, Arc<Library>>>;
+type Compiled = Mutex<HashMap<String, Arc<Code>>>;
 
 impl Device for ShimDevice {
     fn name(&self) -> String {
@@ -191,20 +245,21 @@ impl Device for ShimDevice {
         static COMPILED: std::sync::LazyLock<Compiled> = std::sync::LazyLock::new(Mutex::default);
         let lock = || COMPILED.lock().unwrap_or_else(|e| e.into_inner());
         let known = lock().get(unit).cloned();
-        let library = match known {
-            Some(library) => library,
+        let code = match known {
+            Some(code) => code,
             None => {
-                let library = Arc::new(compile(unit)?);
-                lock().insert(unit.to_owned(), library.clone());
-                library
+                let code = Arc::new(compile(unit)?);
+                lock().insert(unit.to_owned(), code.clone());
+                code
             }
         };
         let double = unit.contains("typedef double real;");
         Ok(Box::new(ShimModule {
-            library,
+            code,
             order: self.order,
             real: if double { 8 } else { 4 },
             queues: self.queues.clone(),
+            found: self.found,
         }))
     }
     fn allocate(&self, stream: Stream, bytes: usize) -> Result<u64, DeviceError> {

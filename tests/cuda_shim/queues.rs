@@ -4,6 +4,7 @@
 //! Here nothing is done before somebody waits for it, and then in an order chosen to
 //! do harm: what lacks an event, or is given back too early, gives other numbers.
 
+use super::races::Races;
 use dnet::back::cuda::device::{DeviceError, Span, Stream};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -59,6 +60,9 @@ pub struct Queues {
     memory: HashMap<u64, (Stream, Vec<u64>)>,
     /// Given back, by stream and words: handed out again, the last one first.
     idle: HashMap<(Stream, usize), Vec<u64>>,
+    /// Who wrote it, and whether kernels are watched.
+    races: Races,
+    pub watched: bool,
 }
 
 impl Queues {
@@ -78,6 +82,8 @@ impl Queues {
             failure: None,
             memory: HashMap::new(),
             idle: HashMap::new(),
+            races: Races::new(),
+            watched: true,
         }
     }
 
@@ -148,17 +154,22 @@ impl Queues {
 
     fn perform(&mut self, op: Op) -> Result<(), DeviceError> {
         match op {
-            Op::Launch(run) => run()?,
+            Op::Launch(run) => {
+                self.races.enter(self.watched);
+                run()?;
+            }
             Op::Upload(to, bytes) => {
                 // SAFETY: memory allocated below.
                 unsafe {
                     let to = to.address as *mut u8;
                     std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
                 }
+                self.races.set(to.range(0..bytes.len()), true);
             }
             Op::Spoil(span) => {
                 // SAFETY: memory allocated below, whole words of it.
                 unsafe { std::ptr::write_bytes(span.address as *mut u8, 0xff, span.bytes) }
+                self.races.set(span, false);
             }
             Op::Event(event) => {
                 self.passed.insert(event);
@@ -179,6 +190,8 @@ impl Queues {
         let words = vec![u64::MAX; length];
         let address = words.as_ptr() as u64;
         self.memory.insert(address, (stream, words));
+        let bytes = 8 * length;
+        self.races.allocated(Span { address, bytes });
         address
     }
 
@@ -186,6 +199,7 @@ impl Queues {
     pub fn release(&mut self, address: u64) {
         if self.when == When::AtOnce {
             self.memory.remove(&address).expect("allocated here");
+            self.races.released(address);
             return;
         }
         let (stream, words) = self.memory.get(&address).expect("allocated here");
