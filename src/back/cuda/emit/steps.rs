@@ -78,7 +78,8 @@ mod tests {
             at += 1;
             match &step.what {
                 What::Call(phase, own) => {
-                    let taken = [first, size.min(total - first)].map(Expr::int);
+                    let left = total.saturating_sub(first);
+                    let taken = [first, size.min(left)].map(Expr::int);
                     let mut given = taken[..phases[*phase].taken()].to_vec();
                     given.extend(own.iter().cloned());
                     all.push(Some((*phase, given)));
