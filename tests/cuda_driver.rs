@@ -246,6 +246,7 @@ fn every_move_and_optimiser_agrees_and_goes_on_after_a_failure() {
         gpu.succeeds(&train("cpu", &cpu, &more));
         gpu.succeeds(&train("cuda", &whole, &more));
         same_log(&gpu, &whole, &cpu);
+        // after the burn-in, which the host makes with rigorous bounds
         let late = gpu.counts("launches") * 9 / 10;
         gpu.set("DNET_STANDIN_FAULTS", format!("kernel:{late}:700"));
         let text = gpu.fails(&train("cuda", &failed, &more));
