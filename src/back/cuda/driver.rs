@@ -2,7 +2,7 @@
 //!
 //! The order of things is that of [`super::device`]. The streams here are our own, not
 //! the default one, which waits for others. What goes to the GPU passes through
-//! [`super::staging`]; what comes back is waited for.
+//! page-locked memory of ours; what comes back is waited for.
 
 use super::cache::Key;
 use super::device::{Device, DeviceError, Launch, Module, Recording, Span, Step, Stream};

@@ -72,7 +72,7 @@ mod tests {
     /// The calls that steps make, with the things taken as numbers; `None`: a barrier.
     fn made(steps: &[Step], phases: &[Phase]) -> Vec<Option<(usize, Vec<Expr>)>> {
         let (mut all, mut at) = (Vec::new(), 0);
-        let (mut first, mut total, mut size, mut begin) = (0, 0, 0, 0);
+        let (mut first, mut total, mut size, mut begin) = (0, 0usize, 0, 0);
         while let Some(step) = steps.get(at) {
             all.extend(step.waits.then_some(None));
             at += 1;
