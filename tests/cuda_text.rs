@@ -214,6 +214,23 @@ fn text_of_the_typewriter() {
     settings.bind(|| insta::assert_snapshot!("typewriter", made[0].text));
 }
 
+/// The calls of a large kernel; functions look as in other texts.
+#[test]
+fn text_of_a_table_of_calls() {
+    let lattice = Lattice::chain(20, Boundary::Periodic);
+    let options = Options::new(Precision::F32);
+    let made = units(&example("graph"), lattice, &options, Some("flip_changes"));
+    let (made, _) = made.expect("a kernel");
+    let (_, table) = (made[0].text)
+        .split_once("// What is done for a sample")
+        .expect("a table");
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("out/cuda");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("table_of_calls", table));
+}
+
 /// Whether to compile everything for every architecture.
 fn everything() -> bool {
     std::env::var_os("DNET_CUDA_ALL").is_some_and(|v| v != "0")
