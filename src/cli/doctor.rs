@@ -100,10 +100,11 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
         check_lattice(&program, &info, lattice)?;
         let lowered = pipeline::graph(&info);
         let graph = pipeline::amplitude(&lowered);
-        let theta = initialise(&info, &lowered, lattice, 1).map_err(|e| plain(&e))?;
-        Ok::<_, CliError>((info.name, lattice, graph, theta.flat()))
+        Ok::<_, CliError>((info, lattice, lowered, graph))
     });
-    let (name, lattice, graph, theta) = read?;
+    let (info, lattice, lowered, graph) = read?;
+    let (theta, initialising) = Cost::of(|| initialise(&info, &lowered, lattice, 1));
+    let theta = theta.map_err(|e| plain(&e))?.flat();
     let options = Options::new(args.precision);
     let (gpu, known) = (Gpu::first().ok(), found::found().ok());
     // of the GPU that is used, if there is one
@@ -125,10 +126,12 @@ fn times(args: &Args, file: &std::path::Path, ui: &Ui) -> Result<(), CliError> {
     let on = gpu.as_ref().map_or(format!("{arch}, no GPU"), |g| g.name());
     let precision = args.precision;
     print(&format!(
-        "\n{name} on {x} x {y} spins, {precision:?}, {on}\n"
+        "\n{} on {x} x {y} spins, {precision:?}, {on}\n",
+        info.name
     ))?;
     let line = |what: &str, cost: Cost| print(&format!("{what:<40}{cost}\n"));
     line("the file, to its graph", front)?;
+    line("initial parameters", initialising)?;
     for &(unit_name, _) in UNITS.iter().chain(&SWEEP) {
         // a network without flip program, or without environments, has no such kernels
         let (made, emitting) = Cost::of(|| match SWEEP.iter().any(|u| u.0 == unit_name) {
