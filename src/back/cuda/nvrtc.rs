@@ -168,6 +168,7 @@ pub struct Nvrtc {
     functions: Functions,
     /// Keeps the functions valid.
     _library: Library,
+    _builtins: Option<Library>,
 }
 
 impl Nvrtc {
@@ -252,6 +253,7 @@ impl Nvrtc {
             version: (major as u32, minor as u32),
             functions,
             _library: library,
+            _builtins: builtins(path, (major, minor)),
         })
     }
 
@@ -378,6 +380,14 @@ impl Nvrtc {
             })
         }
     }
+}
+
+/// What the library loads by its name when it compiles, from beside it: that of CUDA 13
+/// does not look there.
+fn builtins(path: &Path, (major, minor): (c_int, c_int)) -> Option<Library> {
+    let beside = path.with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
+    // SAFETY: a part of NVIDIA's library, which may be loaded at any time.
+    (beside.is_file()).then(|| unsafe { Library::new(beside) }.ok())?
 }
 
 #[cfg(windows)]
