@@ -34,18 +34,7 @@ double atan2(double, double); float atan2f(float, float);
 double fma(double, double, double); float fmaf(float, float, float);
 }
 
-// What a race detector wants to know, where there is one (tests/cuda_shim/races.cpp).
-struct dnet_races_array {
-    const char* name;
-    const void* first;
-    unsigned long bytes;
-};
-struct dnet_races_ground {
-    const char *stacks, *shared;
-    unsigned long threads, stack, shared_bytes;
-    dnet_races_array arrays[7];
-    void (*fail)(const char*);
-};
+// Of a race detector, where there is one.
 extern "C" {
 #define DNET_MAY_BE_ABSENT __attribute__((weak))
 void dnet_races_launch(const dnet_races_ground*) DNET_MAY_BE_ABSENT;

@@ -70,18 +70,21 @@ fn log_psi(graph: &Graph) -> Option<Source> {
         .find_map(|l| Source::new("log_psi", graph.clone(), l, &[], &[], &options).ok())
 }
 
-#[test]
-fn text_of_every_example() {
+/// Compares a text with tests/out/cuda.
+fn snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("out/cuda");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| {
-        for (name, graph) in examples() {
-            let source = log_psi(&graph).unwrap_or_else(|| panic!("no kernel for {name}"));
-            insta::assert_snapshot!(name, source.kernel.text);
-        }
-    });
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[test]
+fn text_of_every_example() {
+    for (name, graph) in examples() {
+        let source = log_psi(&graph).unwrap_or_else(|| panic!("no kernel for {name}"));
+        snapshot(&name, &source.kernel.text);
+    }
 }
 
 #[test]
@@ -207,11 +210,7 @@ fn text_of_the_typewriter() {
     let options = Options::new(Precision::F32);
     let made = units(&example("cnn"), lattice, &options, Some("typewriter"));
     let (made, _) = made.expect("a kernel");
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("out/cuda");
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("typewriter", made[0].text));
+    snapshot("typewriter", &made[0].text);
 }
 
 /// The calls of a large kernel; functions look as in other texts.
@@ -224,11 +223,7 @@ fn text_of_a_table_of_calls() {
     let (_, table) = (made[0].text)
         .split_once("// What is done for a sample")
         .expect("a table");
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("out/cuda");
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("table_of_calls", table));
+    snapshot("table_of_calls", table);
 }
 
 /// Whether to compile everything for every architecture.
@@ -332,11 +327,7 @@ fn nvrtc_compiles_for_every_architecture() {
     lines.dedup();
     // registers differ from compiler to compiler
     if library.version() == (12, 9) && !everything() {
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path("out/cuda");
-        settings.set_prepend_module_to_snapshot(false);
-        settings.set_omit_expression(true);
-        settings.bind(|| insta::assert_snapshot!("resources", lines.concat()));
+        snapshot("resources", &lines.concat());
     }
 }
 

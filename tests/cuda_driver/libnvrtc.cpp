@@ -11,6 +11,7 @@
 #include "common.h"
 
 #include <cctype>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <set>
 #include <spawn.h>
@@ -148,14 +149,15 @@ bool compiles(const std::string& source, const std::string& object, const std::s
 
 // The shared object of a text, from the folder of those there are or compiled.
 bool object(const std::string& text, const std::string& more, std::string& code, std::string& log) {
-    static std::string shim, launch;
+    static std::string races, shim, launch;
     static std::once_flag once;
     std::call_once(once, [] {
+        read(STANDIN_TESTS "/../kernels/shim_races.h", races);
         read(STANDIN_TESTS "/../kernels/shim.h", shim);
         read(STANDIN_TESTS "/../kernels/shim_launch.h", launch);
     });
     const std::string folder = setting("DNET_STANDIN_OBJECTS", "/tmp");
-    const std::string path = folder + "/" + hash(shim + text + launch + more);
+    const std::string path = folder + "/" + hash(races + shim + text + launch + more);
     if (read(path, code)) return true;
     static int count = 0;
     int own;
@@ -244,6 +246,14 @@ Status nvrtcCompileProgram(Program* program, int count, const char* const* optio
             p.log = "nvrtc: error: unrecognized option " + option + std::string(1, '\0');
             return INVALID_OPTION;
         }
+    }
+    // a part of its own is found by its name only, as by the library of CUDA 13
+    const int v = version("DNET_STANDIN_NVRTC");
+    const std::string part =
+        "libnvrtc-builtins.so." + std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
+    if (!dlopen(part.c_str(), RTLD_NOW | RTLD_NOLOAD)) {
+        p.log = "nvrtc: error: failed to open " + part + "." + '\0';
+        return COMPILATION;
     }
     bool listed = false;
     for (int a : architectures()) listed |= a == architecture;

@@ -18,6 +18,8 @@
 // first violation ends the launch with a sentence. Places in the code are offsets into the
 // shared object, between < and >: the last one first, then its callers.
 
+#include "../../kernels/shim_races.h"
+
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
@@ -90,19 +92,6 @@ struct Memory {
 };
 
 } // namespace
-
-// Of the shim: what a launch has.
-struct dnet_races_array {
-    const char* name;
-    const void* first;
-    unsigned long bytes;
-};
-struct dnet_races_ground {
-    const char *stacks, *shared;
-    unsigned long threads, stack, shared_bytes;
-    dnet_races_array arrays[7];
-    void (*fail)(const char*);
-};
 
 // What a device has.
 struct dnet_races_device {

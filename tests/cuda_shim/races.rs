@@ -31,7 +31,7 @@ struct Functions {
 fn object() -> PathBuf {
     let mut hash = DefaultHasher::new();
     let text = std::fs::read_to_string(SOURCE).expect("the race detector's source");
-    text.hash(&mut hash);
+    (text, include_str!("../../kernels/shim_races.h")).hash(&mut hash);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = target.join(format!("races-{:016x}.so", hash.finish()));
     if path.exists() {
